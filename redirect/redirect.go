@@ -1,0 +1,71 @@
+// Package redirect stands between the datapath and whoever parses: it owns the
+// marks, the routing rules and the transparent sockets that make a redirected
+// connection keep both of its addresses, and the Backend interface that the Go
+// proxy and Envoy implement.
+//
+// A connection is redirected by its Route: the content hashes of the L7 sets
+// that apply to it, one for the egress policy of its source and one for the
+// ingress policy of its destination. One hop through the proxy serves both.
+package redirect
+
+import (
+	"context"
+	"errors"
+
+	"github.com/headgate/headgate/policy"
+)
+
+// Route is the pair of L7 sets that apply to a connection. A zero SetID: that
+// direction has no L7 rule.
+type Route struct{ Egress, Ingress policy.SetID }
+
+// ProxyPort is the TCP port on 127.0.0.1 and [::1] that serves a Route.
+type ProxyPort uint16
+
+// SetNumber is the short name of a SetID in kernel maps. The top 8 bits are the
+// set's policy.Protocol. Zero: no set.
+type SetNumber uint32
+
+// Protocol of the set with this number.
+func (n SetNumber) Protocol() policy.Protocol { return policy.Protocol(n >> 24) }
+
+// NumberedSet is an L7 set with its number.
+type NumberedSet struct {
+	Number SetNumber
+	Set    *policy.L7Set
+}
+
+// Snapshot is all that a backend enforces: every L7 set in use on the node.
+type Snapshot struct {
+	Revision uint64 // of the policies it was made from
+	Sets     map[policy.SetID]NumberedSet
+}
+
+// Status of a backend, for people.
+type Status struct {
+	Name    string // "go", "envoy"
+	State   string // "ready", "starting", "down"
+	Detail  string
+	Version string
+	PID     int
+	// Revision of the snapshot in force.
+	Revision    uint64
+	Connections uint64
+}
+
+// ErrNotReady says that the backend cannot enforce now; redirected ports stay
+// closed until it can.
+var ErrNotReady = errors.New("proxy backend is not ready")
+
+// Backend enforces L7 sets in another process.
+type Backend interface {
+	// Protocols that the backend can enforce.
+	Protocols() []policy.Protocol
+	// Serve makes the backend accept connections of that route and says where.
+	Serve(context.Context, Route) (ProxyPort, error)
+	// Enforce returns once every set of the snapshot is in force. Sets that are
+	// in no later snapshot are forgotten.
+	Enforce(context.Context, Snapshot) error
+	// Status for people.
+	Status() Status
+}
