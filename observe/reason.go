@@ -17,6 +17,7 @@ const (
 	ReasonNoEndpoint       DropReason = 150 // in an endpoint range, nobody there
 	ReasonConntrackFull    DropReason = 155
 	ReasonFragment         DropReason = 157
+	ReasonNoConnection     DropReason = 163 // TCP that belongs to no connection and opens none
 	ReasonInvalidIdentity  DropReason = 171
 	ReasonForbiddenICMPv6  DropReason = 176 // router advertisements and the like
 	ReasonNoSocket         DropReason = 178 // redirected connection without its socket

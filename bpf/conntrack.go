@@ -1,0 +1,170 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/policy"
+)
+
+// Connection is what the gate knows of one connection.
+type Connection struct {
+	Source, Destination                 netip.AddrPort // who opened it, and to whom
+	SourceIdentity, DestinationIdentity policy.Identity
+	Egress, Ingress                     uint32 // numbers of the L7 sets
+	Proto                               policy.Proto
+	Redirected, Denied, Closing         bool
+	SeenReply, ProxyLeg                 bool
+	Revision                            uint32
+	Expires                             time.Duration // from now
+	Packets, Bytes                      [2]uint64     // forward, reply
+}
+
+// Flags of an entry, as in src/lib/maps.h.
+const (
+	ctRedirected = 1
+	ctDenied     = 2
+	ctSeenReply  = 4
+	ctClosing    = 32
+	ctProxyLeg   = 64
+)
+
+// Conntrack reads and collects connections. It needs no privilege beyond the
+// descriptors of its maps.
+type Conntrack struct {
+	tcp, any *ebpf.Map
+	config   []byte // mapped; nil where the revision is not asked for
+}
+
+// OpenConntrack takes the maps from descriptors that another process gave, in the
+// order of Gate.ConntrackMaps, and owns them.
+func OpenConntrack(fds [3]int) (*Conntrack, error) {
+	var maps [3]*ebpf.Map
+	for i, fd := range fds {
+		m, err := ebpf.NewMapFromFD(fd)
+		if err != nil {
+			return nil, fmt.Errorf("take conntrack map from descriptor %d: %w", fd, err)
+		}
+		maps[i] = m
+	}
+	size := os.Getpagesize()
+	b, err := unix.Mmap(maps[2].FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map the datapath's configuration: %w", err)
+	}
+	return &Conntrack{tcp: maps[0], any: maps[1], config: b}, nil
+}
+
+// Revision is the policy revision in force in the gate. It costs one memory read.
+func (c *Conntrack) Revision() uint32 {
+	return atomic.LoadUint32((*uint32)(unsafe.Pointer(&c.config[0])))
+}
+
+// Lookup finds the TCP connection that source opened to destination.
+func (c *Conntrack) Lookup(source, destination netip.AddrPort) (Connection, bool) {
+	k := ctKey(source, destination, policy.ProtoTCP)
+	var e gateCtEntry
+	if c.tcp.Lookup(&k, &e) != nil && c.any.Lookup(&k, &e) != nil {
+		return Connection{}, false
+	}
+	conn := connection(&k, &e)
+	if conn.Source != source || conn.Expires <= 0 {
+		return Connection{}, false
+	}
+	return conn, true
+}
+
+// All calls f for each connection, established TCP first.
+func (c *Conntrack) All(f func(Connection) bool) error {
+	var k gateCtKey
+	var e gateCtEntry
+	for _, m := range []*ebpf.Map{c.tcp, c.any} {
+		it := m.Iterate()
+		for it.Next(&k, &e) {
+			if !f(connection(&k, &e)) {
+				return nil
+			}
+		}
+		// Entries come and go under the iterator; what it saw is good enough.
+		if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Collect removes established TCP that has expired, and says how many. The other
+// map evicts by itself.
+func (c *Conntrack) Collect() (int, error) {
+	var expired []gateCtKey
+	var k gateCtKey
+	var e gateCtEntry
+	now := monotonic()
+	it := c.tcp.Iterate()
+	for it.Next(&k, &e) {
+		if int64(e.Expires) < now {
+			expired = append(expired, k)
+		}
+	}
+	err := it.Err()
+	if errors.Is(err, ebpf.ErrIterationAborted) {
+		err = nil // the rest comes next time
+	}
+	for i := range expired {
+		// A tuple may have been opened again since: look once more.
+		if c.tcp.Lookup(&expired[i], &e) == nil && int64(e.Expires) < now {
+			err = errors.Join(err, ignoreMissing(c.tcp.Delete(&expired[i])))
+		}
+	}
+	return len(expired), err
+}
+
+// ctKey orders the two ends as the gate does: lower address, then lower port.
+func ctKey(a, b netip.AddrPort, proto policy.Proto) gateCtKey {
+	x, y := a.Addr().As16(), b.Addr().As16()
+	if c := netip.AddrFrom16(x).Compare(netip.AddrFrom16(y)); c > 0 || (c == 0 && a.Port() > b.Port()) {
+		a, b = b, a
+	}
+	return gateCtKey{
+		Addr: [2]gateAddr{toAddr(a.Addr()), toAddr(b.Addr())}, Port: [2]uint16{a.Port(), b.Port()}, Proto: uint8(proto),
+	}
+}
+
+func connection(k *gateCtKey, e *gateCtEntry) Connection {
+	from, to := e.Opener&1, 1-e.Opener&1
+	return Connection{
+		Source:              netip.AddrPortFrom(fromAddr(k.Addr[from]), k.Port[from]),
+		Destination:         netip.AddrPortFrom(fromAddr(k.Addr[to]), k.Port[to]),
+		SourceIdentity:      policy.Identity(e.Identity[0]),
+		DestinationIdentity: policy.Identity(e.Identity[1]),
+		Ingress:             e.Set[policy.Ingress],
+		Egress:              e.Set[policy.Egress],
+		Proto:               policy.Proto(k.Proto),
+		Redirected:          e.Flags&ctRedirected != 0,
+		Denied:              e.Flags&ctDenied != 0,
+		Closing:             e.Flags&ctClosing != 0,
+		SeenReply:           e.Flags&ctSeenReply != 0,
+		ProxyLeg:            e.Flags&ctProxyLeg != 0,
+		Revision:            e.Revision,
+		Expires:             time.Duration(int64(e.Expires) - monotonic()),
+		Packets:             e.Packets,
+		Bytes:               e.Bytes,
+	}
+}
+
+// monotonic is the clock of bpf_ktime_get_ns, ns.
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano()
+}

@@ -1,0 +1,111 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Layout names the map layouts of this build. Two processes that share maps must
+// have equal layouts.
+const Layout = "1"
+
+// Options are the constants of the programs and the sizes of the maps.
+type Options struct {
+	Gateway4, Gateway6 netip.Addr
+	GatewayMAC         net.HardwareAddr // of the host side of every veth
+	HostIfindex        int              // device by which packets of the host enter again
+	// MaxConnections is the room for established TCP; 0: the default, 524288.
+	MaxConnections int
+	// MaxPolicy is the room for policy entries; 0: the default, 1048576.
+	MaxPolicy int
+}
+
+// Gate is the loaded datapath.
+type Gate struct {
+	objs gateObjects
+}
+
+// Load loads the programs. With the maps of a running gate they take its place;
+// without, maps are made anew.
+func Load(opts Options, maps *Maps) (*Gate, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the memory lock limit: %w", err)
+	}
+	spec, err := loadGate()
+	if err != nil {
+		return nil, fmt.Errorf("read the datapath object: %w", err)
+	}
+	if err := setConstants(spec, opts); err != nil {
+		return nil, err
+	}
+	setSize(spec, gateMapHgCtTcp1, opts.MaxConnections)
+	setSize(spec, gateMapHgPolicy1, opts.MaxPolicy)
+	var co ebpf.CollectionOptions
+	if maps != nil {
+		co.MapReplacements = maps.byName
+		for name, m := range maps.byName { // sizes are those of the running gate
+			if s := spec.Maps[name]; s != nil {
+				s.MaxEntries = m.MaxEntries()
+			}
+		}
+	}
+	g := &Gate{}
+	if err := spec.LoadAndAssign(&g.objs, &co); err != nil {
+		var ve *ebpf.VerifierError
+		if errors.As(err, &ve) {
+			return nil, fmt.Errorf("load the datapath: the kernel's verifier refused it (is this kernel 6.6 or newer?): %w", err)
+		}
+		return nil, fmt.Errorf("load the datapath: %w", err)
+	}
+	return g, nil
+}
+
+func setSize(spec *ebpf.CollectionSpec, name string, n int) {
+	if n > 0 {
+		spec.Maps[name].MaxEntries = uint32(n)
+	}
+}
+
+func setConstants(spec *ebpf.CollectionSpec, o Options) error {
+	var mac [6]uint8
+	copy(mac[:], o.GatewayMAC)
+	for name, value := range map[string]any{
+		gateVarGateway4:    toAddr(o.Gateway4),
+		gateVarGateway6:    toAddr(o.Gateway6),
+		gateVarGatewayMac:  mac,
+		gateVarHostIfindex: uint32(o.HostIfindex),
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s of the datapath: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Close closes what this process holds. What is attached stays.
+func (g *Gate) Close() error { return g.objs.Close() }
+
+// Conntrack reads the connections of this gate.
+func (g *Gate) Conntrack() *Conntrack {
+	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1}
+}
+
+// ConntrackMaps are the maps that a proxy needs: established TCP, the rest, and
+// the configuration, in this order.
+func (g *Gate) ConntrackMaps() []*ebpf.Map {
+	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1}
+}
+
+func toAddr(a netip.Addr) gateAddr {
+	if !a.IsValid() {
+		return gateAddr{}
+	}
+	return gateAddr{B: a.As16()}
+}
+
+func fromAddr(a gateAddr) netip.Addr { return netip.AddrFrom16(a.B).Unmap() }

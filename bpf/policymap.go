@@ -1,0 +1,149 @@
+package bpf
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/headgate/headgate/policy"
+)
+
+// PolicyEntry is a policy.Entry with numbers in place of names.
+type PolicyEntry struct {
+	Verdict policy.Verdict
+	Set     uint32 // of the L7 set
+	Rule    uint32 // for people
+}
+
+// PolicyTable is the policy of one subject.
+type PolicyTable map[policy.Key]PolicyEntry
+
+const subjectClosed = 1
+
+// SyncPolicy brings a subject's table from old, what is in the kernel, to want. At
+// every moment each connection gets either exactly the old or exactly the new
+// verdict: entries are written from the most specific to the least, and removed
+// from the least specific to the most, so that a look-up never falls through to an
+// entry that was not meant for it. If the kernel has no room, the subject is
+// closed: everything is denied until a sync succeeds.
+func (g *Gate) SyncPolicy(subject uint32, old, want PolicyTable) error {
+	if err := g.putSubject(subject, lengths(old, want), 0); err != nil {
+		return err
+	}
+	if err := g.writePolicy(subject, old, want); err != nil {
+		return errors.Join(err, g.putSubject(subject, [2]uint32{}, subjectClosed))
+	}
+	return g.putSubject(subject, lengths(want), 0)
+}
+
+func (g *Gate) writePolicy(subject uint32, old, want PolicyTable) error {
+	var put, drop []policy.Key
+	for k, e := range want {
+		if o, ok := old[k]; !ok || o != e {
+			put = append(put, k)
+		}
+	}
+	for k := range old {
+		if _, ok := want[k]; !ok {
+			drop = append(drop, k)
+		}
+	}
+	slices.SortFunc(put, bySpecificity)
+	slices.SortFunc(drop, func(a, b policy.Key) int { return bySpecificity(b, a) })
+	for _, k := range put {
+		e := want[k]
+		v := gatePolicyEntry{Verdict: uint8(e.Verdict), Set: e.Set, Rule: e.Rule}
+		if err := g.objs.HgPolicy1.Put(policyKey(subject, k), v); err != nil {
+			return fmt.Errorf("write policy of subject %d to the datapath: %w", subject, err)
+		}
+	}
+	for _, k := range drop {
+		if err := ignoreMissing(g.objs.HgPolicy1.Delete(policyKey(subject, k))); err != nil {
+			return fmt.Errorf("remove policy of subject %d from the datapath: %w", subject, err)
+		}
+	}
+	return nil
+}
+
+// DeletePolicy forgets a subject. First it is closed, so that no half of its table
+// is ever in force.
+func (g *Gate) DeletePolicy(subject uint32, old PolicyTable) error {
+	if err := ignoreMissing(g.objs.HgSubject1.Delete(subject)); err != nil {
+		return err
+	}
+	return g.writePolicy(subject, old, nil)
+}
+
+// Policies lists every table in the kernel, by subject.
+func (g *Gate) Policies() (map[uint32]PolicyTable, error) {
+	out := map[uint32]PolicyTable{}
+	var s uint32
+	var sv gateSubject
+	subjects := g.objs.HgSubject1.Iterate()
+	for subjects.Next(&s, &sv) {
+		out[s] = PolicyTable{}
+	}
+	if err := subjects.Err(); err != nil {
+		return nil, err
+	}
+	var k gatePolicyKey
+	var v gatePolicyEntry
+	it := g.objs.HgPolicy1.Iterate()
+	for it.Next(&k, &v) {
+		if out[k.Subject] == nil {
+			out[k.Subject] = PolicyTable{}
+		}
+		out[k.Subject][policy.Key{
+			Peer: policy.Identity(k.Peer), Direction: policy.Direction(k.DirBits >> 7), Proto: policy.Proto(k.Proto),
+			Port: k.Port, PrefixBits: k.DirBits & 0x7f,
+		}] = PolicyEntry{Verdict: policy.Verdict(v.Verdict), Set: v.Set, Rule: v.Rule}
+	}
+	return out, it.Err()
+}
+
+func (g *Gate) putSubject(subject uint32, lengths [2]uint32, flags uint32) error {
+	if err := g.objs.HgSubject1.Put(subject, gateSubject{Lengths: lengths, Flags: flags}); err != nil {
+		return fmt.Errorf("write subject %d to the datapath: %w", subject, err)
+	}
+	return nil
+}
+
+// lengths are the port prefix lengths in use, by direction.
+func lengths(tables ...PolicyTable) [2]uint32 {
+	var out [2]uint32
+	for _, t := range tables {
+		for k := range t {
+			out[k.Direction&1] |= 1 << k.PrefixBits
+		}
+	}
+	return out
+}
+
+// bySpecificity orders keys as they are looked up: what is found first stands first.
+func bySpecificity(a, b policy.Key) int {
+	return cmp.Or(
+		cmp.Compare(isZero(a.Peer), isZero(b.Peer)),
+		cmp.Compare(isZero(a.Proto), isZero(b.Proto)),
+		-cmp.Compare(a.PrefixBits, b.PrefixBits),
+		cmp.Compare(a.Direction, b.Direction),
+		cmp.Compare(a.Peer, b.Peer),
+		cmp.Compare(a.Proto, b.Proto),
+		cmp.Compare(a.Port, b.Port),
+	)
+}
+
+func isZero[T comparable](v T) int {
+	var zero T
+	if v == zero {
+		return 1
+	}
+	return 0
+}
+
+func policyKey(subject uint32, k policy.Key) gatePolicyKey {
+	return gatePolicyKey{
+		Subject: subject, Peer: uint32(k.Peer), Port: k.Port, Proto: uint8(k.Proto),
+		DirBits: uint8(k.Direction)<<7 | k.PrefixBits,
+	}
+}

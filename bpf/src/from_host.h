@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "lib/connection.h"
+
+/* Packets of the host that to_workload sent round by our own device, because they
+ * belong to a connection that a proxy carries. Nothing else comes in here. */
+inline int from_host(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct flow f = {};
+	int reason;
+
+	reason = parse(skb, &p);
+	if (reason)
+		return drop(skb, &p, reason, DIR_INGRESS);
+	ct_find(&p, &f);
+	if (!f.entry || !(f.entry->flags & CT_REDIRECTED))
+		return drop(skb, &p, REASON_NO_CONNECTION, DIR_INGRESS);
+	p.source_identity = f.entry->identity[f.reply];
+	p.destination_identity = f.entry->identity[!f.reply];
+	reason = to_proxy(skb, &p, route_port(f.entry->set));
+	if (reason)
+		return drop(skb, &p, reason, DIR_INGRESS);
+	/* It carries the workload's link address, not ours. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return TC_ACT_OK;
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "lib/connection.h"
+#include "lib/deliver.h"
+
+/* What a workload sends, at the host side of its veth: who is it, may it, and
+ * where does it go. */
+
+inline int check_source(struct __sk_buff *skb, const struct packet *p, const struct endpoint *self)
+{
+	__u8 mac[6];
+
+	if (!self || self->ifindex != skb->ifindex)
+		return REASON_SOURCE_IP;
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, mac, sizeof(mac)))
+		return REASON_INVALID;
+	for (int i = 0; i < 6; i++)
+		if (mac[i] != self->mac[i])
+			return REASON_SOURCE_MAC;
+	if (!(self->flags & ENDPOINT_READY))
+		return REASON_NOT_READY;
+	return 0;
+}
+
+/* Where the destination is: a workload here, the host, or elsewhere. */
+inline int check_destination(struct packet *p, const struct endpoint *peer)
+{
+	if (peer) {
+		p->destination_identity = peer->identity;
+		return peer->flags & ENDPOINT_READY ? 0 : REASON_NOT_READY;
+	}
+	p->destination_identity = identity_of(&p->destination);
+	if (!p->destination_identity)
+		return REASON_NO_ENDPOINT;
+	return 0;
+}
+
+#define IDENTITY_HOST 1
+
+inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,
+			const struct next *n)
+{
+	int reason;
+
+	if (n->way == WAY_PROXY) {
+		reason = to_proxy(skb, p, n->port);
+		if (reason)
+			return drop(skb, p, reason, DIR_EGRESS);
+		return TC_ACT_OK;
+	}
+	if (peer)
+		return deliver(skb, p, peer);
+	return TC_ACT_OK; /* to the host's own stack */
+}
+
+inline int from_workload(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct flow f = {};
+	struct next n = {};
+	struct parties who = {};
+	int reason;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return answer_arp(skb);
+	reason = parse(skb, &p);
+	if (is_nd(&p))
+		return answer_nd(skb);
+	if (p.v6 && addr_is_multicast6(&p.destination))
+		return drop_quietly(skb, REASON_OUTSIDE, DIR_EGRESS);
+	who.source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
+	if (who.source)
+		p.source_identity = who.source->identity;
+	if (!reason)
+		reason = check_source(skb, &p, who.source);
+	if (reason)
+		return drop(skb, &p, reason, DIR_EGRESS);
+	who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	reason = check_destination(&p, who.destination);
+	if (reason)
+		return drop(skb, &p, reason, DIR_EGRESS);
+	ct_find(&p, &f);
+	if (!f.entry && !who.destination && p.destination_identity != IDENTITY_HOST)
+		return drop(skb, &p, REASON_OUTSIDE, DIR_EGRESS);
+	if (f.entry)
+		continue_connection(skb, &p, &f, &who, &n);
+	else
+		open_connection(skb, &p, &f, &who, &n);
+	if (n.way == WAY_DROP)
+		return finish_drop(skb, &p, &n);
+	count(skb, REASON_NONE, DIR_EGRESS);
+	return route_onward(skb, &p, who.destination, &n);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "proxy.h"
+
+/* Whose policy a connection meets. NULL: that end has none here. */
+struct parties {
+	const struct endpoint *source;
+	const struct endpoint *destination;
+};
+
+struct ruling {
+	__u32 set[2];           /* by direction */
+	__u8 reason;            /* 0: let through */
+	__u8 direction;         /* that refused */
+};
+
+/* Judges one end and reports what came out. */
+inline int judge_end(struct __sk_buff *skb, struct packet *p, const struct endpoint *end,
+		     __u8 direction, bool report, struct ruling *r)
+{
+	struct judgement j = { .direction = direction, .kind = EVENT_VERDICT };
+	int reason = judge(p, end->subject, &j);
+
+	r->set[direction] = j.set;
+	if (reason) {
+		r->reason = reason;
+		r->direction = direction;
+		j.kind = EVENT_DROP;
+	}
+	if (reason || report)
+		emit(skb, p, &j);
+	return reason;
+}
+
+/* Judges a connection by the egress policy of its source and the ingress policy
+ * of its destination: both must let it through. */
+inline void judge_connection(struct __sk_buff *skb, struct packet *p, const struct parties *who,
+			     bool report, struct ruling *r)
+{
+	if (who->source && judge_end(skb, p, who->source, DIR_EGRESS, report, r))
+		return;
+	if (who->destination)
+		judge_end(skb, p, who->destination, DIR_INGRESS, report, r);
+}
+
+/* A forward packet under a new policy revision: the connection is judged as if it
+ * were opened now. Denied: nothing passes; but a proxy that carries it answers
+ * its next request itself, and must get it. */
+inline void judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
+			const struct parties *who, __u32 revision)
+{
+	struct ct_entry *e = f->entry;
+	struct ruling r = {};
+
+	judge_connection(skb, p, who, false, &r);
+	e->identity[0] = p->source_identity;
+	e->identity[1] = p->destination_identity;
+	if (r.reason) {
+		e->flags |= CT_DENIED;
+	} else {
+		e->flags &= ~CT_DENIED;
+		e->set[DIR_INGRESS] = r.set[DIR_INGRESS];
+		e->set[DIR_EGRESS] = r.set[DIR_EGRESS];
+		if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS])
+			e->flags |= CT_REDIRECTED;
+	}
+	e->revision = revision;
+}
+
+enum way { WAY_PLAIN, WAY_PROXY, WAY_DROP };
+
+struct next {
+	enum way way;
+	__u8 reason;            /* WAY_DROP */
+	__u8 direction;
+	__u8 reported;          /* by an event already */
+	__u16 port;             /* WAY_PROXY: the listener for what has no socket */
+};
+
+inline void refuse(struct next *n, __u8 reason, __u8 direction)
+{
+	n->way = WAY_DROP;
+	n->reason = reason;
+	n->direction = direction;
+}
+
+/* A packet of a connection that is known. */
+inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
+				const struct parties *who, struct next *n)
+{
+	__u32 revision = policy_revision();
+	struct ct_entry *e = f->entry;
+	__u8 direction = f->reply ? DIR_INGRESS : DIR_EGRESS;
+	int reason;
+
+	if (!f->reply && e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
+		judge_again(skb, p, f, who, revision);
+		n->reported = !!(e->flags & CT_DENIED);
+	}
+	if ((e->flags & (CT_DENIED | CT_REDIRECTED)) == CT_DENIED)
+		return refuse(n, REASON_POLICY, direction);
+	reason = ct_update(skb, p, f);
+	if (reason || !f->entry)
+		return refuse(n, REASON_CT_FULL, direction);
+	if (f->entry->flags & CT_REDIRECTED) {
+		n->way = WAY_PROXY;
+		n->port = route_port(f->entry->set);
+	}
+}
+
+/* The first packet of a connection. TCP begins with a SYN: what began before the
+ * gate knew of it, or was forgotten, has no direction to be judged by. */
+inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
+			    const struct parties *who, struct next *n)
+{
+	struct ruling r = {};
+	__u16 flags = 0;
+	int reason;
+
+	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+		return refuse(n, REASON_NO_CONNECTION, DIR_EGRESS);
+	if (is_echo_reply(p)) /* that nobody asked for */
+		return refuse(n, REASON_NO_CONNECTION, DIR_EGRESS);
+	judge_connection(skb, p, who, true, &r);
+	if (r.reason) {
+		n->reported = 1;
+		return refuse(n, r.reason, r.direction);
+	}
+	if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS]) {
+		flags = CT_REDIRECTED;
+		n->way = WAY_PROXY;
+		n->port = route_port(r.set);
+		if (!n->port)
+			return refuse(n, REASON_NO_ROUTE, DIR_EGRESS);
+	}
+	reason = ct_create(skb, p, f, r.set, flags, policy_revision());
+	if (reason)
+		refuse(n, reason, DIR_EGRESS);
+}
+
+inline int finish_drop(struct __sk_buff *skb, const struct packet *p, const struct next *n)
+{
+	if (!n->reported)
+		return drop(skb, p, n->reason, n->direction);
+	return drop_quietly(skb, n->reason, n->direction);
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "policy.h"
+
+#define SECOND 1000000000ULL
+#define CT_TCP_OPENING (60 * SECOND)
+#define CT_TCP_ESTABLISHED (21600 * SECOND) /* as long as Cilium's */
+#define CT_TCP_CLOSING (10 * SECOND)
+#define CT_TCP_CLOSING_PROXY (30 * SECOND) /* both legs in one entry: one may lag */
+#define CT_UDP (60 * SECOND)
+#define CT_UDP_STREAM (180 * SECOND)
+#define CT_ICMP (30 * SECOND)
+
+/* Where a packet stands in its connection. */
+struct flow {
+	struct ct_key key;
+	struct ct_entry *entry; /* NULL: no connection */
+	__u8 side;              /* which of key.addr[] sent this packet */
+	__u8 reply;
+	__u8 tcp;               /* the entry is in the map of established TCP */
+};
+
+inline void ct_key_of(const struct packet *p, struct flow *f)
+{
+	int order = addr_compare(&p->source, &p->destination);
+
+	__builtin_memset(&f->key, 0, sizeof(f->key));
+	f->side = order > 0 || (order == 0 && p->source_port > p->destination_port);
+	if (f->side) {
+		f->key.addr[0] = p->destination;
+		f->key.addr[1] = p->source;
+		f->key.port[0] = p->destination_port;
+		f->key.port[1] = p->source_port;
+	} else {
+		f->key.addr[0] = p->source;
+		f->key.addr[1] = p->destination;
+		f->key.port[0] = p->source_port;
+		f->key.port[1] = p->destination_port;
+	}
+	f->key.proto = p->proto;
+}
+
+/* Opens a connection anew: a SYN on one that ended is a new one. */
+inline bool ct_reopens(const struct packet *p, const struct ct_entry *e)
+{
+	return p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+	       e->flags & (CT_CLOSING | CT_DENIED);
+}
+
+inline void ct_find(const struct packet *p, struct flow *f)
+{
+	ct_key_of(p, f);
+	f->entry = NULL;
+	f->tcp = 0;
+	f->reply = 0;
+	if (p->proto == IPPROTO_TCP) {
+		f->entry = bpf_map_lookup_elem(&hg_ct_tcp_1, &f->key);
+		f->tcp = f->entry != NULL;
+	}
+	if (!f->entry)
+		f->entry = bpf_map_lookup_elem(&hg_ct_any_1, &f->key);
+	if (!f->entry)
+		return;
+	if (f->entry->expires < bpf_ktime_get_ns() || ct_reopens(p, f->entry)) {
+		if (f->tcp)
+			bpf_map_delete_elem(&hg_ct_tcp_1, &f->key);
+		f->entry = NULL;
+		f->tcp = 0;
+		return;
+	}
+	f->reply = f->side != f->entry->opener;
+}
+
+inline __u64 ct_lifetime(const struct packet *p, const struct ct_entry *e)
+{
+	if (p->proto == IPPROTO_TCP) {
+		if (e->flags & (CT_CLOSING | CT_DENIED))
+			return e->flags & CT_REDIRECTED ? CT_TCP_CLOSING_PROXY : CT_TCP_CLOSING;
+		return e->flags & CT_SEEN_REPLY ? CT_TCP_ESTABLISHED : CT_TCP_OPENING;
+	}
+	if (p->proto == IPPROTO_UDP)
+		return e->flags & CT_SEEN_REPLY ? CT_UDP_STREAM : CT_UDP;
+	return CT_ICMP;
+}
+
+/* Moves established TCP out of the reach of eviction. Whoever looks finds the
+ * entry in one map or in both, never in none. False: there is no room. */
+inline bool ct_establish(struct flow *f)
+{
+	if (bpf_map_update_elem(&hg_ct_tcp_1, &f->key, f->entry, BPF_ANY))
+		return false;
+	bpf_map_delete_elem(&hg_ct_any_1, &f->key);
+	f->tcp = 1;
+	f->entry = bpf_map_lookup_elem(&hg_ct_tcp_1, &f->key);
+	return f->entry != NULL;
+}
+
+/* Accounts a packet to its connection; 0 or a reason. */
+inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow *f)
+{
+	struct ct_entry *e = f->entry;
+	__u8 reply = f->reply & 1;
+
+	if (!e)
+		return 0;
+	__sync_fetch_and_add(&e->packets[reply], 1);
+	__sync_fetch_and_add(&e->bytes[reply], skb->len);
+	if (p->proto == IPPROTO_TCP) {
+		if (p->tcp_flags & TCP_RST)
+			e->flags |= CT_CLOSING;
+		if (p->tcp_flags & TCP_FIN)
+			e->flags |= reply ? CT_FIN_REPLY : CT_FIN_FORWARD;
+		if ((e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY))
+			e->flags |= CT_CLOSING;
+	}
+	if (reply)
+		e->flags |= CT_SEEN_REPLY;
+	e->expires = bpf_ktime_get_ns() + ct_lifetime(p, e);
+	if (p->proto == IPPROTO_TCP && !f->tcp && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK &&
+	    !(e->flags & CT_CLOSING) && !ct_establish(f))
+		return REASON_CT_FULL;
+	return 0;
+}
+
+/* Remembers a connection that policy let through; 0 or a reason. */
+inline int ct_create(struct __sk_buff *skb, const struct packet *p, struct flow *f,
+		     const __u32 sets[2], __u16 flags, __u32 revision)
+{
+	struct ct_entry e = {
+		.created = bpf_ktime_get_ns(),
+		.packets = { 1 },
+		.bytes = { skb->len },
+		.identity = { p->source_identity, p->destination_identity },
+		.set = { sets[0], sets[1] },
+		.revision = revision,
+		.flags = flags,
+		.opener = f->side,
+	};
+
+	e.expires = e.created + ct_lifetime(p, &e);
+	if (bpf_map_update_elem(&hg_ct_any_1, &f->key, &e, BPF_ANY))
+		return REASON_CT_FULL;
+	return 0;
+}
+
+inline __u32 policy_revision(void)
+{
+	__u32 zero = 0;
+	struct config *c = bpf_map_lookup_elem(&hg_config_1, &zero);
+
+	return c ? c->revision : 0;
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "common.h"
+
+/* Every map and its one writer. Names end in the layout number: a change of a key
+ * or a value takes a new number, so that two versions never share a map that they
+ * read differently. Go gives the sizes where a flag can change them. */
+
+/* --- config: the agent writes, the proxy maps it read-only --- */
+struct config {
+	__u32 revision;         /* of the policy: entries judged under another are judged again */
+	__u32 reserved[15];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} hg_config_1 SEC(".maps");
+
+/* --- endpoints: the agent writes. Address of a local workload → who it is --- */
+#define ENDPOINT_READY 1        /* policy in force: it may have traffic */
+
+struct endpoint {
+	__u32 ifindex;          /* host side of its veth */
+	__u32 identity;
+	__u32 subject;          /* whose policy table it has */
+	__u16 id;
+	__u16 flags;
+	__u8 mac[6];            /* its own */
+	__u8 pad[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, struct endpoint);
+} hg_endpoint_1 SEC(".maps");
+
+/* --- ipcache: the agent writes. Prefix → identity --- */
+struct ipcache_key {
+	__u32 prefixlen;        /* IPv4: 96 + n */
+	__u8 addr[16];
+};
+
+struct ipcache_entry {
+	__u32 identity;
+	__u32 tunnel_peer;      /* reserved for an overlay */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 512000);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ipcache_key);
+	__type(value, struct ipcache_entry);
+} hg_ipcache_1 SEC(".maps");
+
+/* --- policy: the agent writes. See policy.Table for the order of look-ups --- */
+struct subject {
+	__u32 lengths[2];       /* by direction: bit n set, entries with n port bits exist */
+	__u32 flags;
+	__u32 reserved;
+};
+
+#define SUBJECT_CLOSED 1        /* its table could not be brought up to date: deny */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct subject);
+} hg_subject_1 SEC(".maps");
+
+enum direction { DIR_INGRESS = 0, DIR_EGRESS = 1 };
+enum verdict { VERDICT_DENY = 0, VERDICT_ALLOW = 1, VERDICT_REDIRECT = 2 };
+
+struct policy_key {
+	__u32 subject;
+	__u32 peer;             /* 0: every peer */
+	__u16 port;             /* leading bits, rest 0; ICMP: the type */
+	__u8 proto;             /* 0: every protocol */
+	__u8 dir_bits;          /* direction << 7 | number of port bits */
+};
+
+struct policy_entry {
+	__u8 verdict;
+	__u8 pad[3];
+	__u32 set;              /* number of the L7 set */
+	__u32 rule;             /* number of the rule, for people */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1048576);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct policy_key);
+	__type(value, struct policy_entry);
+} hg_policy_1 SEC(".maps");
+
+/* --- routes: the agent writes. L7 sets of a connection → proxy port --- */
+#define SET_ANY 0xffffff        /* with a protocol in the top 8 bits: every set of it */
+
+struct route_key {
+	__u32 egress;
+	__u32 ingress;
+};
+
+struct route {
+	__u16 port;             /* on 127.0.0.1 and ::1, host byte order */
+	__u16 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct route_key);
+	__type(value, struct route);
+} hg_route_1 SEC(".maps");
+
+/* --- conntrack: the gate writes, who survives collects --- */
+struct ct_key {                 /* the lower (address, port) first, either way */
+	struct addr addr[2];
+	__u16 port[2];          /* host byte order; ICMP echo: the id on the asking side */
+	__u8 proto;
+	__u8 pad[3];
+};
+
+#define CT_REDIRECTED 1         /* a proxy carries it; once set it stays */
+#define CT_DENIED 2             /* policy changed: nothing passes any more */
+#define CT_SEEN_REPLY 4
+#define CT_FIN_FORWARD 8
+#define CT_FIN_REPLY 16
+#define CT_CLOSING 32
+#define CT_PROXY_LEG 64         /* the proxy's own connection, from another port */
+
+struct ct_entry {
+	__u64 expires;          /* CLOCK_MONOTONIC, ns */
+	__u64 created;
+	__u64 packets[2];       /* forward, reply */
+	__u64 bytes[2];
+	__u32 identity[2];      /* of who opened it, of the other */
+	__u32 set[2];           /* L7 sets, by direction (DIR_INGRESS, DIR_EGRESS) */
+	__u32 revision;
+	__u16 flags;
+	__u8 opener;            /* which of key.addr[] opened it */
+	__u8 pad;
+	__u16 rev_nat;          /* reserved */
+	__u16 nat_port;         /* reserved */
+	__u32 tunnel_peer;      /* reserved */
+	__u64 reserved[2];
+};
+
+/* Established TCP: nothing is evicted. When it is full, new ones are refused. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 524288);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ct_key);
+	__type(value, struct ct_entry);
+} hg_ct_tcp_1 SEC(".maps");
+
+/* Everything else: half-open TCP, UDP, ICMP. A flood evicts its own kind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct ct_key);
+	__type(value, struct ct_entry);
+} hg_ct_any_1 SEC(".maps");
+
+/* --- what happened: the gate writes --- */
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Index: reason * 2 + direction. Reason 0 counts what was let through. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 512);
+	__type(key, __u32);
+	__type(value, struct counter);
+} hg_drops_1 SEC(".maps");
+
+/* Events that found the ring full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} hg_lost_1 SEC(".maps");
+
+enum event_kind { EVENT_VERDICT = 1, EVENT_DROP = 2 };
+
+struct event {
+	__u64 time;             /* CLOCK_MONOTONIC, ns */
+	struct addr source;
+	struct addr destination;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u32 ifindex;
+	__u32 length;
+	__u32 rule;
+	__u32 set;
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 kind;
+	__u8 verdict;
+	__u8 reason;
+	__u8 direction;
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 mac[12];           /* destination, source */
+	__u8 reply;
+	__u8 pad[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} hg_events_1 SEC(".maps");
+
+/* bpf2go takes only types that something refers to. */
+const struct event *unused_event __attribute__((unused));

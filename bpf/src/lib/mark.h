@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* Packet marks, as in redirect/mark.go. */
+#define MARK_MASK 0xf00
+#define MARK_TO_PROXY 0x200
+#define MARK_FROM_PROXY 0xb00

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* Why a packet was dropped. The numbers are those of observe.DropReason: Hubble's
+ * where it has a fitting one, headgate's own from 230. */
+enum drop_reason {
+	REASON_NONE = 0,
+	REASON_SOURCE_MAC = 130,
+	REASON_SOURCE_IP = 132,
+	REASON_POLICY = 133,        /* no rule allows it */
+	REASON_INVALID = 134,
+	REASON_L3 = 139,            /* neither IP nor ARP */
+	REASON_L4 = 142,            /* a protocol that is not tracked */
+	REASON_NO_ENDPOINT = 150,   /* nobody has that address */
+	REASON_CT_FULL = 155,
+	REASON_FRAGMENT = 157,
+	REASON_NO_CONNECTION = 163, /* TCP that belongs to no connection, and opens none */
+	REASON_IDENTITY = 171,
+	REASON_ICMPV6 = 176,        /* router advertisements and the like */
+	REASON_NO_SOCKET = 178,
+	REASON_ASSIGN = 179,
+	REASON_REDIRECT_PROTO = 180,
+	REASON_POLICY_DENY = 181,   /* a rule denies it */
+	REASON_TTL = 196,
+	REASON_NOT_READY = 203,     /* no policy in force yet */
+	REASON_OUTSIDE = 230,
+	REASON_NO_ROUTE = 231,      /* no proxy serves these L7 sets */
+	REASON_PROXY_DOWN = 232,
+	REASON_NEIGHBOUR = 235,     /* ARP or NDP for somebody else */
+	REASON_ICMP_ERROR = 239,
+};

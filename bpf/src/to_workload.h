@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "lib/connection.h"
+#include "lib/deliver.h"
+
+/* What this machine's stack sends to a workload, at the host side of its veth: the
+ * host's own traffic, and the proxy's. Packets between workloads do not come by. */
+
+/* The host's stack has no socket hook on this side: the packet enters again by a
+ * device of ours, where it can be given to the proxy's socket (from_host). */
+inline int to_proxy_by_host(struct __sk_buff *skb)
+{
+	return bpf_redirect(host_ifindex, BPF_F_INGRESS);
+}
+
+/* The proxy's packets, to either end. Its connection to the server may have
+ * another source port than the client's, and is then one of its own. */
+inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	__u32 sets[2] = {};
+	int reason = 0;
+
+	if (f->entry)
+		reason = f->entry->flags & CT_REDIRECTED ? ct_update(skb, p, f) : 0;
+	else if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		reason = ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG, policy_revision());
+	else if (!(p->tcp_flags & TCP_RST)) /* a reset of what is forgotten harms nobody */
+		reason = REASON_NO_CONNECTION;
+	if (reason)
+		return drop(skb, p, reason, DIR_INGRESS);
+	count(skb, REASON_NONE, DIR_INGRESS);
+	return TC_ACT_OK;
+}
+
+/* The host answers a connection that the proxy made to it as a workload. It went
+ * over the loopback device, past every hook, so its first answer tells of it. */
+inline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	__u32 sets[2] = {};
+	struct bpf_sock *sk;
+
+	if (p->proto != IPPROTO_TCP || !(p->tcp_flags & TCP_ACK))
+		return false;
+	sk = proxy_socket(skb, p);
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	f->side = !f->side; /* opened by the other side */
+	ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG | CT_SEEN_REPLY, policy_revision());
+	f->side = !f->side;
+	return true;
+}
+
+inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, const struct endpoint *self)
+{
+	struct parties who = { .destination = self };
+	struct next n = {};
+
+	p->source_identity = identity_of(&p->source);
+	if (bpf_map_lookup_elem(&hg_endpoint_1, &p->source))
+		return drop(skb, p, REASON_SOURCE_IP, DIR_INGRESS);
+	if (f->entry) {
+		continue_connection(skb, p, f, &who, &n);
+	} else if (answers_proxy(skb, p, f)) {
+		n.way = WAY_PROXY;
+	} else {
+		if (p->source_identity != 1)
+			return drop(skb, p, REASON_OUTSIDE, DIR_INGRESS);
+		open_connection(skb, p, f, &who, &n);
+		n.direction = DIR_INGRESS;
+	}
+	if (n.way == WAY_DROP)
+		return finish_drop(skb, p, &n);
+	count(skb, REASON_NONE, DIR_INGRESS);
+	return n.way == WAY_PROXY ? to_proxy_by_host(skb) : TC_ACT_OK;
+}
+
+inline int to_workload(struct __sk_buff *skb)
+{
+	const struct endpoint *self, *source;
+	struct packet p = {};
+	struct flow f = {};
+	int reason;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	reason = parse(skb, &p);
+	if (is_nd(&p))
+		return TC_ACT_OK;
+	if (p.v6 && addr_is_multicast6(&p.destination))
+		return drop_quietly(skb, REASON_OUTSIDE, DIR_INGRESS);
+	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!reason && (!self || self->ifindex != skb->ifindex))
+		reason = REASON_NO_ENDPOINT;
+	if (!reason && !(self->flags & ENDPOINT_READY))
+		reason = REASON_NOT_READY;
+	if (reason || !self)
+		return drop(skb, &p, reason, DIR_INGRESS);
+	p.destination_identity = self->identity;
+	ct_find(&p, &f);
+	if ((skb->mark & MARK_MASK) != MARK_FROM_PROXY)
+		return from_stack(skb, &p, &f, self);
+	source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
+	p.source_identity = source ? source->identity : identity_of(&p.source);
+	return from_proxy(skb, &p, &f);
+}
