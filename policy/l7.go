@@ -20,8 +20,10 @@ type HTTPRule struct {
 	Ref     Ref
 }
 
-// HeaderRule wants a header to be present and, if Value is not empty, one of
-// its values to be exactly that. Names compare without case.
+// HeaderRule wants a header to be present and, if Value is not empty, its value
+// to be exactly that. Names compare without case. A header that was sent several
+// times has one value, all of them joined with commas: otherwise a second value
+// that the server prefers would pass with the first.
 type HeaderRule struct {
 	Name  string
 	Value string

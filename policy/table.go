@@ -106,7 +106,7 @@ func (t *Table) Lookup(peer Identity, dir Direction, proto Proto, port uint16) E
 // Ref names a rule as people write it.
 type Ref struct {
 	Policy string // "default/rule1", or "rule1" for a clusterwide policy
-	Path   string // "ingress[0].toPorts[0].rules.http[1]"
+	Path   string // "ingress[0].toPorts[0].http[1]"
 }
 
 func (r Ref) String() string {

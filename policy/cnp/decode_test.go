@@ -1,0 +1,182 @@
+package cnp
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	name := strings.TrimSuffix(file, filepath.Ext(file)) + ".golden"
+	if *update {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("differs from %s (-update writes it anew):\n%s", name, got)
+	}
+}
+
+func eachFile(t *testing.T, pattern string, f func(t *testing.T, file string, data []byte)) {
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatal("no files", err)
+	}
+	for _, file := range files {
+		if filepath.Ext(file) == ".golden" {
+			continue
+		}
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, file, data)
+		})
+	}
+}
+
+func TestValid(t *testing.T) {
+	eachFile(t, "testdata/valid/*", func(t *testing.T, file string, data []byte) {
+		policies, err := Decode(filepath.Base(file), data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		for i := range policies {
+			render(&out, &policies[i])
+		}
+		golden(t, file, out.String())
+	})
+}
+
+func TestRefused(t *testing.T) {
+	eachFile(t, "testdata/refused/*", func(t *testing.T, file string, data []byte) {
+		policies, err := Decode(filepath.Base(file), data)
+		if err == nil || policies != nil {
+			t.Fatalf("accepted: %+v", policies)
+		}
+		var first *Error
+		if !errors.As(err, &first) || first.Document == 0 || first.File == "" {
+			t.Errorf("%#v is not an *Error with a place", first)
+		}
+		golden(t, file, err.Error()+"\n")
+	})
+}
+
+// render writes a policy such that any change of meaning shows.
+func render(out *strings.Builder, p *policy.Policy) {
+	fmt.Fprintf(out, "%s (%s)\n", p.Key(), p.Origin)
+	for _, w := range p.Warnings {
+		fmt.Fprintf(out, "  warning: %s\n", w)
+	}
+	for _, r := range p.Rules {
+		fmt.Fprintf(out, "  %s: %s", r.Ref, r.Direction)
+		if r.Deny {
+			out.WriteString(" deny")
+		}
+		if r.DefaultDeny {
+			out.WriteString(" default-deny")
+		}
+		fmt.Fprintf(out, "\n    subject %s\n", r.Subject)
+		if r.AnyPeer {
+			out.WriteString("    any peer\n")
+		}
+		for _, peer := range r.Peers {
+			fmt.Fprintf(out, "    peer %T %v\n", peer, peer)
+		}
+		for _, port := range r.Ports {
+			fmt.Fprintf(out, "    port proto=%d %d-%d %q: %s\n", port.Proto, port.First, port.Last, port.Name, port.Ref.Path)
+			if port.L7 == nil {
+				continue
+			}
+			for _, h := range port.L7.HTTP {
+				fmt.Fprintf(out, "      %s method=%q path=%q host=%q headers=%q: %s\n", port.L7.Protocol, h.Method, h.Path, h.Host, h.Headers, h.Ref.Path)
+			}
+		}
+	}
+}
+
+func TestDecodeIsAllOrNothing(t *testing.T) {
+	good := "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec: {endpointSelector: {}, ingress: [{}]}\n"
+	if p, err := Decode("f", []byte(good)); err != nil || len(p) != 1 || string(p[0].Source) != good || p[0].Key() != "CiliumNetworkPolicy/default/a" {
+		t.Errorf("%+v %v", p, err)
+	}
+	bad := strings.ReplaceAll(strings.ReplaceAll(good, "name: a", "name: b"), "[{}]", "[{toFQDNs: []}]")
+	p, err := Decode("f.yaml", []byte(good+"---\n"+bad))
+	if p != nil || err == nil {
+		t.Fatalf("%+v %v", p, err)
+	}
+	want := `f.yaml: document 2 (CiliumNetworkPolicy default/b): spec.ingress[0].toFQDNs: `
+	if !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%q does not begin with %q", err, want)
+	}
+	if p, err := Decode("f", []byte("# nothing\n---\n\n")); err != nil || len(p) != 0 {
+		t.Errorf("an empty file: %+v %v", p, err)
+	}
+}
+
+// TestAliasesAreBounded: a few lines cannot stand for millions of values.
+func TestAliasesAreBounded(t *testing.T) {
+	doc := "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec:\n  endpointSelector: {}\n  ingress:\n" +
+		"  - &rule\n    fromEndpoints:\n    - &sel\n      matchExpressions:\n      - &expr\n        key: a\n        operator: In\n        values: [x" + strings.Repeat(", x", 200) + "]\n" +
+		strings.Repeat("      - *expr\n", 200) + strings.Repeat("    - *sel\n", 200) + strings.Repeat("  - *rule\n", 200)
+	_, err := Decode("f", []byte(doc))
+	if err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("%.200v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, pattern := range []string{"testdata/valid/*", "testdata/refused/*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		policies, err := Decode("fuzz", data)
+		if err != nil && policies != nil {
+			t.Fatal("both policies and an error")
+		}
+		ids := policy.NewIdentities()
+		for _, p := range policies {
+			if p.Name == "" || len(p.Rules) == 0 {
+				t.Fatalf("%+v is accepted", p)
+			}
+			for _, r := range p.Rules {
+				if r.Ref.Policy != p.FullName() || r.Ref.Path == "" {
+					t.Fatalf("%+v has no place", r)
+				}
+			}
+			_, sets := policy.Resolve(policy.Subject{}, p.Rules, ids)
+			for _, set := range sets {
+				if _, err := policy.CompileL7(set); err != nil {
+					t.Fatalf("accepted, but does not compile: %v", err)
+				}
+			}
+		}
+	})
+}

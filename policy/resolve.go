@@ -1,0 +1,280 @@
+package policy
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"slices"
+)
+
+// Resolve makes the tables of a subject from the rules that select it and the
+// identities that the rules' peers select.
+//
+// A deny beats every allow. Between allows, one without L7 rules wins over one
+// with them if it names every port, or the same ports or fewer; what names more
+// ports leaves the narrower rule in force. Where L7 rules are in force they are
+// the union of all that apply to the peer and port.
+func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
+	r := &resolver{
+		subject: subject,
+		ids:     ids,
+		table:   Table{Entries: map[Key]Entry{}},
+		sets:    L7Table{},
+		ruleIDs: map[Ref]RuleID{},
+	}
+	r.cluster, _ = subject.Labels.Get(SourceK8s, KeyCluster)
+	for _, dir := range []Direction{Ingress, Egress} {
+		if subject.Enforcement == EnforcementNever {
+			r.table.Entries[Key{Direction: dir}] = Entry{Verdict: Allow}
+			continue
+		}
+		var selected []Rule
+		for _, rule := range rules {
+			if rule.Direction == dir && rule.Subject.Matches(subject.Labels) {
+				selected = append(selected, rule)
+			}
+		}
+		r.direction(dir, selected)
+	}
+	used := L7Table{}
+	for _, e := range r.table.Entries {
+		if e.Verdict == Redirect {
+			used[e.Set] = r.sets[e.Set]
+		}
+	}
+	return r.table, used
+}
+
+type resolver struct {
+	subject Subject
+	cluster string
+	ids     *Identities
+	table   Table
+	sets    L7Table
+	ruleIDs map[Ref]RuleID
+}
+
+func (r *resolver) ruleID(ref Ref) RuleID {
+	id, ok := r.ruleIDs[ref]
+	if !ok {
+		r.table.Rules = append(r.table.Rules, ref)
+		id = RuleID(len(r.table.Rules))
+		r.ruleIDs[ref] = id
+	}
+	return id
+}
+
+// direction fills the table for one direction.
+func (r *resolver) direction(dir Direction, rules []Rule) {
+	s := newScope(r)
+	if r.subject.Enforcement == EnforcementAlways {
+		s.otherwise = Entry{}
+	}
+	for i := range rules {
+		if rules[i].DefaultDeny {
+			s.otherwise = Entry{}
+		}
+	}
+	for i := range rules {
+		s.addRule(&rules[i])
+	}
+	protos := s.protos()
+
+	everyoneElse := s.judge(s.everyone, ProtoAny, 0)
+	if everyoneElse != (Entry{}) {
+		r.table.Entries[Key{Direction: dir}] = everyoneElse
+	}
+	everyone := map[Proto]portMap{}
+	for _, proto := range protos {
+		everyone[proto] = s.portMap(s.everyone, proto)
+		r.emit([]Identity{0}, dir, proto, everyone[proto], constant(everyoneElse))
+	}
+
+	for _, g := range s.groups() {
+		other := s.judge(g.terms, ProtoAny, 0)
+		if other != everyoneElse {
+			for _, id := range g.ids {
+				r.table.Entries[Key{Peer: id, Direction: dir}] = other
+			}
+		}
+		for _, proto := range protos {
+			fallback := everyone[proto]
+			if other != everyoneElse {
+				fallback = constant(other)
+			}
+			r.emit(g.ids, dir, proto, s.portMap(g.terms, proto), fallback)
+		}
+	}
+}
+
+// emit writes the entries of one protocol for peers that are judged alike.
+func (r *resolver) emit(peers []Identity, dir Direction, proto Proto, want, fallback portMap) {
+	for _, p := range cover(want, fallback) {
+		for _, peer := range peers {
+			r.table.Entries[Key{peer, dir, proto, p.port, p.bits}] = p.entry
+		}
+	}
+}
+
+// term is a rule's say on one protocol and range of ports.
+type term struct {
+	first, last uint16
+	proto       Proto // ProtoAny: every protocol, all ports
+	deny        bool
+	l7          []HTTPRule // with redirect
+	redirect    bool
+	protocol    Protocol
+	ref         Ref
+}
+
+func (t *term) covers(proto Proto, port uint16) bool {
+	return t.proto == ProtoAny || t.proto == proto && t.first <= port && port <= t.last
+}
+
+// voids reports whether the term, which has no L7 rules, puts those of the other
+// out of force.
+func (t *term) voids(o *term) bool {
+	return t.proto == ProtoAny || t.first >= o.first && t.last <= o.last
+}
+
+// scope collects the terms of one direction, and whom each concerns. Terms are
+// named by their index; a lower one comes from an earlier rule.
+type scope struct {
+	*resolver
+	terms     []term
+	everyone  []int // terms that concern every peer
+	byPeer    map[Identity][]int
+	otherwise Entry // what is said where no term says anything
+}
+
+func newScope(r *resolver) *scope {
+	return &scope{resolver: r, byPeer: map[Identity][]int{}, otherwise: Entry{Verdict: Allow}}
+}
+
+func (s *scope) addRule(rule *Rule) {
+	peers := map[Identity]struct{}{}
+	if !rule.AnyPeer {
+		for _, p := range rule.Peers {
+			for _, id := range s.ids.Select(p, s.cluster) {
+				peers[id] = struct{}{}
+			}
+		}
+	}
+	var static []int
+	if len(rule.Ports) == 0 {
+		static = append(static, s.addTerm(rule, nil, ProtoAny, 0, 65535))
+	}
+	for i := range rule.Ports {
+		p := &rule.Ports[i]
+		switch {
+		case p.Name == "":
+			for _, proto := range portProtos(p.Proto) {
+				static = append(static, s.addTerm(rule, p, proto, p.First, p.Last))
+			}
+		case rule.Direction == Ingress:
+			for _, n := range s.subject.NamedPorts.resolve(p.Name, p.Proto) {
+				static = append(static, s.addTerm(rule, p, n.Proto, n.Port, n.Port))
+			}
+		default:
+			s.addNamedEgress(rule, p, peers)
+		}
+	}
+	if rule.AnyPeer {
+		s.everyone = append(s.everyone, static...)
+	}
+	for id := range peers {
+		s.byPeer[id] = append(s.byPeer[id], static...)
+	}
+}
+
+// addNamedEgress adds a port that means for each peer what that peer calls so.
+func (s *scope) addNamedEgress(rule *Rule, p *PortRule, peers map[Identity]struct{}) {
+	terms := map[NamedPort]int{}
+	for _, id := range slices.Sorted(maps.Keys(s.ids.names[p.Name])) {
+		if _, ok := peers[id]; !ok && !rule.AnyPeer {
+			continue
+		}
+		for _, n := range s.ids.byID[id].NamedPorts.resolve(p.Name, p.Proto) {
+			t, ok := terms[n]
+			if !ok {
+				t = s.addTerm(rule, p, n.Proto, n.Port, n.Port)
+				terms[n] = t
+			}
+			s.byPeer[id] = append(s.byPeer[id], t)
+		}
+	}
+}
+
+func (s *scope) addTerm(rule *Rule, p *PortRule, proto Proto, first, last uint16) int {
+	t := term{first: first, last: last, proto: proto, deny: rule.Deny, ref: rule.Ref}
+	if p != nil {
+		t.ref = p.Ref
+	}
+	if p != nil && p.L7 != nil && !rule.Deny {
+		t.redirect, t.protocol, t.l7 = true, p.L7.Protocol, p.L7.HTTP
+		if !rule.DefaultDeny { // such a policy shows requests and denies none
+			t.l7 = append(slices.Clip(t.l7), HTTPRule{Ref: p.Ref})
+		}
+	}
+	s.terms = append(s.terms, t)
+	return len(s.terms) - 1
+}
+
+// protos lists the protocols that terms name.
+func (s *scope) protos() []Proto {
+	named := map[Proto]struct{}{}
+	for i := range s.terms {
+		if s.terms[i].proto != ProtoAny {
+			named[s.terms[i].proto] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(named))
+}
+
+// group is peers that the same terms concern.
+type group struct {
+	ids   []Identity
+	terms []int // those that concern every peer included
+}
+
+func (s *scope) groups() []group {
+	index := map[string]int{}
+	var groups []group
+	for _, id := range slices.Sorted(maps.Keys(s.byPeer)) {
+		own := slices.Sorted(slices.Values(s.byPeer[id]))
+		own = slices.Compact(own)
+		var key []byte
+		for _, t := range own {
+			key = binary.AppendUvarint(key, uint64(t))
+		}
+		i, ok := index[string(key)]
+		if !ok {
+			i = len(groups)
+			index[string(key)] = i
+			all := slices.Concat(own, s.everyone)
+			slices.SortFunc(all, cmp.Compare[int])
+			groups = append(groups, group{terms: slices.Compact(all)})
+		}
+		groups[i].ids = append(groups[i].ids, id)
+	}
+	return groups
+}
+
+// portProtos spells out ProtoAny, which with a port means what has ports.
+func portProtos(p Proto) []Proto {
+	if p == ProtoAny {
+		return []Proto{ProtoTCP, ProtoUDP, ProtoSCTP}
+	}
+	return []Proto{p}
+}
+
+// resolve returns what a name means, as far as the protocol agrees.
+func (n NamedPorts) resolve(name string, proto Proto) []NamedPort {
+	var found []NamedPort
+	for _, p := range n[name] {
+		if (proto == ProtoAny || proto == p.Proto) && p.Proto != ProtoAny {
+			found = append(found, p)
+		}
+	}
+	return found
+}
