@@ -45,6 +45,8 @@ type Record struct {
 	Reply                               bool
 	Interface                           uint32 // ifindex, 0 unknown
 
+	MatchType uint8 // how the policy entry was found, by Hubble's policy_match_type; 0 none or unknown
+
 	Rule    policy.Ref // that decided
 	Nearest policy.Ref // or came nearest
 	Detail  string     // in words, for people

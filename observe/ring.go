@@ -1,0 +1,162 @@
+package observe
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	flowpb "github.com/cilium/cilium/api/v1/flow"
+)
+
+// DefaultRingSize is how many events a Ring keeps if nothing else is said.
+const DefaultRingSize = 65536
+
+// Event is what a Ring holds: a flow, or the news that some were lost before they
+// got here.
+type Event struct {
+	Flow *flowpb.Flow
+	Lost *flowpb.LostEvent
+
+	seq uint64
+	at  time.Time
+}
+
+// Ring keeps the last events. Writers append in turn; readers look without locks:
+// a slot holds a pointer to an event that knows its own number, so a reader sees
+// by one load whether it got what it came for, or came too late.
+type Ring struct {
+	slots []atomic.Pointer[Event]
+	head  atomic.Uint64 // number of the next event; they count from 0
+
+	mu         sync.Mutex
+	wake       chan struct{} // closed by the next write; nil when nobody sleeps
+	rate       rate
+	namespaces namespaces
+
+	flows atomic.Uint64
+	lost  [lostSources]atomic.Uint64
+}
+
+// lostSources is one more than the highest flowpb.LostEventSource.
+const lostSources = 4
+
+// NewRing returns a ring for size events; DefaultRingSize if size is not positive.
+func NewRing(size int) *Ring {
+	if size <= 0 {
+		size = DefaultRingSize
+	}
+	r := &Ring{slots: make([]atomic.Pointer[Event], size)}
+	r.rate.start = time.Now()
+	return r
+}
+
+// Write appends a flow, which must not change any more.
+func (r *Ring) Write(f *flowpb.Flow) {
+	r.flows.Add(1)
+	at := f.GetTime().AsTime()
+	r.namespaces.saw(f, at)
+	r.append(&Event{Flow: f, at: at}, true)
+}
+
+// WriteLost appends the news that n events were lost at the source.
+func (r *Ring) WriteLost(source flowpb.LostEventSource, n uint64) {
+	if n == 0 {
+		return
+	}
+	r.countLost(source, n)
+	lost := &flowpb.LostEvent{Source: source, NumEventsLost: n}
+	r.append(&Event{Lost: lost, at: time.Now()}, false)
+}
+
+func (r *Ring) append(e *Event, isFlow bool) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if isFlow {
+		r.rate.add(now)
+	}
+	e.seq = r.head.Load()
+	r.slot(e.seq).Store(e)
+	r.head.Store(e.seq + 1)
+	if r.wake != nil {
+		close(r.wake)
+		r.wake = nil
+	}
+}
+
+func (r *Ring) slot(seq uint64) *atomic.Pointer[Event] {
+	return &r.slots[seq%uint64(len(r.slots))]
+}
+
+// at returns the event with that number, nil if it is gone or not there yet.
+func (r *Ring) at(seq uint64) *Event {
+	if e := r.slot(seq).Load(); e != nil && e.seq == seq {
+		return e
+	}
+	return nil
+}
+
+// bounds are the numbers of the oldest event and of the one to come.
+func (r *Ring) bounds() (oldest, next uint64) {
+	next = r.head.Load()
+	if size := uint64(len(r.slots)); next > size {
+		oldest = next - size
+	}
+	return oldest, next
+}
+
+// sleep returns when there is an event with that number, or one after it.
+func (r *Ring) sleep(ctx context.Context, seq uint64) error {
+	r.mu.Lock()
+	if r.head.Load() > seq {
+		r.mu.Unlock()
+		return nil
+	}
+	if r.wake == nil {
+		r.wake = make(chan struct{})
+	}
+	wake := r.wake
+	r.mu.Unlock()
+	select {
+	case <-wake:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Len is how many events the ring holds.
+func (r *Ring) Len() int {
+	oldest, next := r.bounds()
+	return int(next - oldest)
+}
+
+// Cap is how many events the ring can hold.
+func (r *Ring) Cap() int { return len(r.slots) }
+
+// Seen is how many flows were ever written.
+func (r *Ring) Seen() uint64 { return r.flows.Load() }
+
+// Lost is how many events were lost at a source since the start; for
+// HUBBLE_RING_BUFFER those that readers were too slow for, each reader counted.
+func (r *Ring) Lost(source flowpb.LostEventSource) uint64 {
+	if source < 0 || source >= lostSources {
+		source = flowpb.LostEventSource_UNKNOWN_LOST_EVENT_SOURCE
+	}
+	return r.lost[source].Load()
+}
+
+func (r *Ring) countLost(source flowpb.LostEventSource, n uint64) {
+	if source < 0 || source >= lostSources {
+		source = flowpb.LostEventSource_UNKNOWN_LOST_EVENT_SOURCE
+	}
+	r.lost[source].Add(n)
+}
+
+// Rate is flows a second over the last whole seconds, at most a minute of them.
+func (r *Ring) Rate(window time.Duration) float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rate.over(window, time.Now())
+}
