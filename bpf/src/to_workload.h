@@ -36,6 +36,7 @@ inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
  * over the loopback device, past every hook, so its first answer tells of it. */
 inline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
+	struct packet opening;
 	__u32 sets[2] = {};
 	struct bpf_sock *sk;
 
@@ -45,8 +46,12 @@ inline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *
 	if (!sk)
 		return false;
 	bpf_sk_release(sk);
-	f->side = !f->side; /* opened by the other side */
-	ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG | CT_SEEN_REPLY, policy_revision());
+	/* As if its opening had been seen. */
+	opening = *p;
+	opening.source_identity = p->destination_identity;
+	opening.destination_identity = p->source_identity;
+	f->side = !f->side;
+	ct_create(skb, &opening, f, sets, CT_REDIRECTED | CT_PROXY_LEG | CT_SEEN_REPLY | CT_HALF_SEEN, policy_revision());
 	f->side = !f->side;
 	return true;
 }

@@ -215,6 +215,7 @@ func (x *EnforceRequest) GetSets() []*L7Set {
 
 type EnforceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failed        []*SetFailure          `protobuf:"bytes,1,rep,name=failed,proto3" json:"failed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -249,6 +250,67 @@ func (*EnforceResponse) Descriptor() ([]byte, []int) {
 	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
 }
 
+func (x *EnforceResponse) GetFailed() []*SetFailure {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+// SetFailure is a set that could not be compiled: it is in force and denies
+// everything, without taking the other sets with it.
+type SetFailure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetFailure) Reset() {
+	*x = SetFailure{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetFailure) ProtoMessage() {}
+
+func (x *SetFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetFailure.ProtoReflect.Descriptor instead.
+func (*SetFailure) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SetFailure) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SetFailure) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type L7Set struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`     // as in the kernel's maps; top 8 bits: protocol
@@ -261,7 +323,7 @@ type L7Set struct {
 
 func (x *L7Set) Reset() {
 	*x = L7Set{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -273,7 +335,7 @@ func (x *L7Set) String() string {
 func (*L7Set) ProtoMessage() {}
 
 func (x *L7Set) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -286,7 +348,7 @@ func (x *L7Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Set.ProtoReflect.Descriptor instead.
 func (*L7Set) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *L7Set) GetNumber() uint32 {
@@ -330,7 +392,7 @@ type HTTPRule struct {
 
 func (x *HTTPRule) Reset() {
 	*x = HTTPRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +404,7 @@ func (x *HTTPRule) String() string {
 func (*HTTPRule) ProtoMessage() {}
 
 func (x *HTTPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +417,7 @@ func (x *HTTPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPRule.ProtoReflect.Descriptor instead.
 func (*HTTPRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HTTPRule) GetMethod() string {
@@ -403,7 +465,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +477,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +490,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Header) GetName() string {
@@ -455,7 +517,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +529,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +542,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -505,7 +567,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +579,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +592,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
 }
 
 type RecordBatch struct {
@@ -543,7 +605,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +617,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +630,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -607,13 +669,14 @@ type Record struct {
 	Status              uint32                 `protobuf:"varint,17,opt,name=status,proto3" json:"status,omitempty"`
 	LatencyNs           int64                  `protobuf:"varint,18,opt,name=latency_ns,json=latencyNs,proto3" json:"latency_ns,omitempty"`
 	Headers             []*Header              `protobuf:"bytes,19,rep,name=headers,proto3" json:"headers,omitempty"`
+	Reason              uint32                 `protobuf:"varint,20,opt,name=reason,proto3" json:"reason,omitempty"` // observe.DropReason, when dropped or refused
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +688,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +701,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -774,6 +837,13 @@ func (x *Record) GetHeaders() []*Header {
 	return nil
 }
 
+func (x *Record) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -782,7 +852,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +864,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +877,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
 }
 
 type StatusResponse struct {
@@ -821,13 +891,14 @@ type StatusResponse struct {
 	Refused       uint64                 `protobuf:"varint,7,opt,name=refused,proto3" json:"refused,omitempty"` // connections closed for want of a conntrack entry, a set, or room
 	RecordsLost   uint64                 `protobuf:"varint,8,opt,name=records_lost,json=recordsLost,proto3" json:"records_lost,omitempty"`
 	StartedNs     int64                  `protobuf:"varint,9,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	Failed        []*SetFailure          `protobuf:"bytes,10,rep,name=failed,proto3" json:"failed,omitempty"` // sets in force that deny all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +910,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +923,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -918,6 +989,13 @@ func (x *StatusResponse) GetStartedNs() int64 {
 	return 0
 }
 
+func (x *StatusResponse) GetFailed() []*SetFailure {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	GraceNs       int64                  `protobuf:"varint,1,opt,name=grace_ns,json=graceNs,proto3" json:"grace_ns,omitempty"`
@@ -927,7 +1005,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1017,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1030,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -970,7 +1048,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1060,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1073,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1015,8 +1093,13 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x06layout\x18\x06 \x01(\fR\x06layout\"Z\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
-	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\"\x11\n" +
-	"\x0fEnforceResponse\"|\n" +
+	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\"H\n" +
+	"\x0fEnforceResponse\x125\n" +
+	"\x06failed\x18\x01 \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\":\n" +
+	"\n" +
+	"SetFailure\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"|\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
@@ -1037,7 +1120,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x0eRecordsRequest\"V\n" +
 	"\vRecordBatch\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.headgate.proxy.v1.RecordR\arecords\x12\x12\n" +
-	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xf3\x04\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\x8b\x05\n" +
 	"\x06Record\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12 \n" +
@@ -1060,8 +1143,9 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x06status\x18\x11 \x01(\rR\x06status\x12\x1d\n" +
 	"\n" +
 	"latency_ns\x18\x12 \x01(\x03R\tlatencyNs\x123\n" +
-	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\"\x0f\n" +
-	"\rStatusRequest\"\x98\x02\n" +
+	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12\x16\n" +
+	"\x06reason\x18\x14 \x01(\rR\x06reason\"\x0f\n" +
+	"\rStatusRequest\"\xcf\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
 	"\vconnections\x18\x02 \x01(\x04R\vconnections\x12\x1a\n" +
@@ -1072,7 +1156,9 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\arefused\x18\a \x01(\x04R\arefused\x12!\n" +
 	"\frecords_lost\x18\b \x01(\x04R\vrecordsLost\x12\x1d\n" +
 	"\n" +
-	"started_ns\x18\t \x01(\x03R\tstartedNs\")\n" +
+	"started_ns\x18\t \x01(\x03R\tstartedNs\x125\n" +
+	"\x06failed\x18\n" +
+	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\")\n" +
 	"\fDrainRequest\x12\x19\n" +
 	"\bgrace_ns\x18\x01 \x01(\x03R\agraceNs\"\x0f\n" +
 	"\rDrainResponse2\x90\x03\n" +
@@ -1095,48 +1181,51 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
 	(*EnforceRequest)(nil),  // 2: headgate.proxy.v1.EnforceRequest
 	(*EnforceResponse)(nil), // 3: headgate.proxy.v1.EnforceResponse
-	(*L7Set)(nil),           // 4: headgate.proxy.v1.L7Set
-	(*HTTPRule)(nil),        // 5: headgate.proxy.v1.HTTPRule
-	(*Header)(nil),          // 6: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 7: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 8: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 9: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 10: headgate.proxy.v1.Record
-	(*StatusRequest)(nil),   // 11: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 12: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 13: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 14: headgate.proxy.v1.DrainResponse
+	(*SetFailure)(nil),      // 4: headgate.proxy.v1.SetFailure
+	(*L7Set)(nil),           // 5: headgate.proxy.v1.L7Set
+	(*HTTPRule)(nil),        // 6: headgate.proxy.v1.HTTPRule
+	(*Header)(nil),          // 7: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 8: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 9: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 10: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 11: headgate.proxy.v1.Record
+	(*StatusRequest)(nil),   // 12: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 13: headgate.proxy.v1.StatusResponse
+	(*DrainRequest)(nil),    // 14: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 15: headgate.proxy.v1.DrainResponse
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
-	4,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
-	5,  // 1: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	6,  // 2: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	7,  // 3: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	10, // 4: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	7,  // 5: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	7,  // 6: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	6,  // 7: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	0,  // 8: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 9: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	8,  // 10: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	11, // 11: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	13, // 12: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 13: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	3,  // 14: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	9,  // 15: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	12, // 16: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	14, // 17: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	5,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
+	4,  // 1: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	6,  // 2: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	7,  // 3: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	8,  // 4: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	11, // 5: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	8,  // 6: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	8,  // 7: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	7,  // 8: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	4,  // 9: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	0,  // 10: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 11: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	9,  // 12: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	12, // 13: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	14, // 14: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 15: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	3,  // 16: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	10, // 17: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	13, // 18: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	15, // 19: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -1150,7 +1239,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -7,6 +7,7 @@
 #define CT_TCP_ESTABLISHED (21600 * SECOND) /* as long as Cilium's */
 #define CT_TCP_CLOSING (10 * SECOND)
 #define CT_TCP_CLOSING_PROXY (30 * SECOND) /* both legs in one entry: one may lag */
+#define CT_TCP_HALF_SEEN (600 * SECOND) /* the proxy's keep-alives make answers */
 #define CT_UDP (60 * SECOND)
 #define CT_UDP_STREAM (180 * SECOND)
 #define CT_ICMP (30 * SECOND)
@@ -76,6 +77,8 @@ inline __u64 ct_lifetime(const struct packet *p, const struct ct_entry *e)
 	if (p->proto == IPPROTO_TCP) {
 		if (e->flags & (CT_CLOSING | CT_DENIED))
 			return e->flags & CT_REDIRECTED ? CT_TCP_CLOSING_PROXY : CT_TCP_CLOSING;
+		if (e->flags & CT_HALF_SEEN)
+			return CT_TCP_HALF_SEEN;
 		return e->flags & CT_SEEN_REPLY ? CT_TCP_ESTABLISHED : CT_TCP_OPENING;
 	}
 	if (p->proto == IPPROTO_UDP)
@@ -110,7 +113,8 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 			e->flags |= CT_CLOSING;
 		if (p->tcp_flags & TCP_FIN)
 			e->flags |= reply ? CT_FIN_REPLY : CT_FIN_FORWARD;
-		if ((e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY))
+		if ((e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY) ||
+		    (e->flags & CT_HALF_SEEN && p->tcp_flags & TCP_FIN))
 			e->flags |= CT_CLOSING;
 	}
 	if (reply)

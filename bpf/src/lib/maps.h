@@ -139,6 +139,7 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_FIN_REPLY 16
 #define CT_CLOSING 32
 #define CT_PROXY_LEG 64         /* the proxy's own connection, from another port */
+#define CT_HALF_SEEN 128        /* only its answers come by here */
 
 struct ct_entry {
 	__u64 expires;          /* CLOCK_MONOTONIC, ns */
