@@ -18,8 +18,13 @@ import (
 func GatewayMAC() net.HardwareAddr { return net.HardwareAddr{0x02, 0x68, 0x67, 0x00, 0x00, 0x01} }
 
 // HostDevice is the device that has the gateway's addresses, and by which packets
-// of the host enter the gate again on their way to the proxy.
-const HostDevice = "hg_host"
+// of the host enter the gate again on their way to the proxy. It is one end of a
+// veth pair, which every kernel that runs workloads has; nothing is ever sent to
+// the other end, hostPeer.
+const (
+	HostDevice = "hg_host"
+	hostPeer   = "hg_host_peer"
+)
 
 // InterfacePrefix starts the names of the host's sides.
 const InterfacePrefix = "hg"
@@ -31,7 +36,7 @@ func EnsureHostDevice(gateways []netip.Addr) (int, error) {
 	if err != nil {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = HostDevice
-		if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: attrs}); err != nil {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: hostPeer}); err != nil {
 			return 0, fmt.Errorf("add device %s: %w", HostDevice, err)
 		}
 		if link, err = netlink.LinkByName(HostDevice); err != nil {
@@ -39,6 +44,10 @@ func EnsureHostDevice(gateways []netip.Addr) (int, error) {
 		}
 	}
 	// The host's own packets come in here, with its own source addresses.
+	for _, device := range []string{HostDevice, hostPeer} { // no neighbours, no routers
+		_ = setSysctl("ipv6", device, "addr_gen_mode", "1")
+		_ = setSysctl("ipv6", device, "accept_ra", "0")
+	}
 	for name, value := range map[string]string{"accept_local": "1", "rp_filter": "0"} {
 		if err := setSysctl("ipv4", HostDevice, name, value); err != nil {
 			return 0, err
@@ -50,8 +59,14 @@ func EnsureHostDevice(gateways []netip.Addr) (int, error) {
 			return 0, fmt.Errorf("give %s the address %s: %w", HostDevice, gw, err)
 		}
 	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return 0, fmt.Errorf("bring %s up: %w", HostDevice, err)
+	for _, name := range []string{hostPeer, HostDevice} {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			err = netlink.LinkSetUp(l)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("bring %s up: %w", name, err)
+		}
 	}
 	return link.Attrs().Index, nil
 }

@@ -1,0 +1,301 @@
+// Package agent is the process that decides: it knows endpoints, identities and
+// policies, brings gate and proxy to what follows from them (reconcile), answers
+// people on a unix socket (serve) and tells what happens (observe).
+//
+// Traffic does not depend on it. When it is dead the gate and the proxy go on by
+// the last policy; the next agent finds them, takes them over and changes nothing
+// that is right.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/headgate/headgate/agent/endpoint"
+	"github.com/headgate/headgate/agent/reconcile"
+	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+	"golang.org/x/sys/unix"
+)
+
+// Config of an agent.
+type Config struct {
+	Version       string
+	RunDir        string
+	StateDir      string
+	PolicyDir     string // watched; empty: none
+	NodeName      string
+	EndpointCIDRs []netip.Prefix
+	Enforcement   policy.Enforcement
+	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
+	ObserverListen []string
+	// ObserverOptional: an address that is taken is no reason not to run.
+	ObserverOptional bool
+	MetricsListen    string // empty: off
+	Logger           *slog.Logger
+	// NewBackend makes the proxy backend.
+	NewBackend func(BackendConfig) (Backend, error)
+}
+
+// Backend is a redirect.Backend that runs beside the agent.
+type Backend interface {
+	redirect.Backend
+	// Run starts or adopts the proxy and watches over it until the context ends;
+	// the proxy goes on.
+	Run(context.Context) error
+}
+
+// BackendConfig is what the agent gives a backend.
+type BackendConfig struct {
+	RunDir string
+	Layout string     // of the maps
+	Maps   []*os.File // as bpf.Gate.ConntrackMaps
+	Logger *slog.Logger
+	// OnPort is told on which port the proxy serves every route; 0: none now.
+	OnPort func(redirect.ProxyPort)
+	// Records takes what the proxy judged, and how many records were lost.
+	Records func(records []observe.Record, lost uint64)
+}
+
+// Agent is one agent.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	started   time.Time
+	gate      *bpf.Gate
+	engine    *reconcile.Engine
+	connector *endpoint.Connector
+	backend   Backend
+	seeing    *seeing
+	control   *controllers
+	store     *store
+	retry     chan struct{}
+}
+
+// Run runs an agent until the context ends.
+func Run(ctx context.Context, cfg Config) error {
+	a := &Agent{cfg: cfg, log: cfg.Logger, started: time.Now(), control: newControllers(cfg.Logger), retry: make(chan struct{}, 1)}
+	unlock, err := a.prepareDirs()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		a.control.wg.Wait()
+		if a.gate != nil {
+			a.gate.Close()
+		}
+	}()
+	if err := a.start(ctx); err != nil {
+		return err
+	}
+	return a.serve(ctx)
+}
+
+// prepareDirs makes the directories and sees to it that this agent is alone.
+func (a *Agent) prepareDirs() (func(), error) {
+	if err := os.MkdirAll(a.cfg.RunDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make run directory: %w", err)
+	}
+	var err error
+	if a.store, err = newStore(a.cfg.StateDir); err != nil {
+		return nil, err
+	}
+	var locks []*os.File
+	unlock := func() {
+		for _, f := range locks {
+			f.Close()
+		}
+	}
+	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir} {
+		f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			unlock()
+			return nil, fmt.Errorf("open lock: %w", err)
+		}
+		locks = append(locks, f)
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			unlock()
+			return nil, fmt.Errorf("another agent uses %s: stop it, or give this one directories of its own with --run-dir and --state-dir", dir)
+		}
+	}
+	return unlock, nil
+}
+
+// start takes over what is there and puts in force what is remembered.
+func (a *Agent) start(ctx context.Context) error {
+	pools, err := a.pools()
+	if err != nil {
+		return err
+	}
+	if err := a.startGate(endpoint.Gateways(pools)); err != nil {
+		return err
+	}
+	a.seeing = newSeeing(a.cfg)
+	fixed, err := a.fixedPrefixes(pools)
+	if err != nil {
+		return err
+	}
+	if err := a.startBackend(ctx); err != nil {
+		return err
+	}
+	a.engine = reconcile.New(reconcile.Config{
+		Gate: a.gate, Backend: a.backend, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
+		Logger: a.log, Fixed: fixed, Save: a.store.save,
+	})
+	a.seeing.builder.Directory = a.engine
+	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
+	if err := a.restore(ctx); err != nil {
+		return err
+	}
+	a.startControllers(ctx, pools)
+	return nil
+}
+
+func (a *Agent) pools() ([]*endpoint.Pool, error) {
+	var pools []*endpoint.Pool
+	for _, cidr := range a.cfg.EndpointCIDRs {
+		p, err := endpoint.NewPool(cidr)
+		if err != nil {
+			return nil, err
+		}
+		pools = append(pools, p)
+	}
+	if len(pools) == 0 {
+		return nil, errors.New("no endpoint CIDR is given: name one with --endpoint-cidr")
+	}
+	return pools, nil
+}
+
+// startGate loads the datapath, over the maps of the one that is attached, if any.
+func (a *Agent) startGate(gateways []netip.Addr) error {
+	if err := redirect.InstallRules(); err != nil {
+		return err
+	}
+	ifindex, err := endpoint.EnsureHostDevice(gateways)
+	if err != nil {
+		return err
+	}
+	opts := bpf.Options{GatewayMAC: endpoint.GatewayMAC(), HostIfindex: ifindex}
+	for _, gw := range gateways {
+		if gw.Is4() {
+			opts.Gateway4 = gw
+		} else {
+			opts.Gateway6 = gw
+		}
+	}
+	maps, err := bpf.AttachedMaps(ifindex)
+	switch {
+	case errors.Is(err, bpf.ErrNotAttached):
+		a.log.Info("starting a new datapath", "layout", bpf.Layout)
+	case err != nil:
+		return err
+	default:
+		defer maps.Close()
+		a.log.Info("taking over the running datapath", "layout", bpf.Layout)
+	}
+	if a.gate, err = bpf.Load(opts, maps); err != nil {
+		return err
+	}
+	return a.gate.AttachHost(ifindex)
+}
+
+// fixedPrefixes are the addresses whose identity no endpoint and no policy gives.
+func (a *Agent) fixedPrefixes(pools []*endpoint.Pool) (map[netip.Prefix]policy.Identity, error) {
+	fixed := map[netip.Prefix]policy.Identity{
+		netip.MustParsePrefix("0.0.0.0/0"): policy.IdentityWorldIPv4,
+		netip.MustParsePrefix("::/0"):      policy.IdentityWorldIPv6,
+	}
+	for _, p := range pools { // an address that no endpoint has is nobody's
+		fixed[p.Prefix()] = policy.IdentityUnknown
+	}
+	host, err := hostAddresses()
+	if err != nil {
+		return nil, err
+	}
+	for _, ip := range host {
+		fixed[netip.PrefixFrom(ip, ip.BitLen())] = policy.IdentityHost
+	}
+	return fixed, nil
+}
+
+func (a *Agent) startBackend(ctx context.Context) error {
+	var files []*os.File
+	for _, m := range a.gate.ConntrackMaps() {
+		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return fmt.Errorf("copy map descriptor: %w", err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), m.String()))
+	}
+	var err error
+	a.backend, err = a.cfg.NewBackend(BackendConfig{
+		RunDir: a.cfg.RunDir, Layout: bpf.Layout, Maps: files, Logger: a.log, OnPort: a.onPort, Records: a.seeing.proxyRecords,
+	})
+	if err != nil {
+		return err
+	}
+	a.control.wg.Go(func() {
+		if err := a.backend.Run(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("proxy backend ended", "error", err)
+		}
+	})
+	// A proxy that does not come up holds up nothing but its own ports.
+	deadline := time.Now().Add(5 * time.Second)
+	for a.backend.Status().State == "down" && time.Now().Before(deadline) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// onPort opens and closes redirected ports as the proxy comes and goes.
+func (a *Agent) onPort(port redirect.ProxyPort) {
+	if err := a.gate.SetRoute(bpf.AnyRoute(policy.ProtocolHTTP), uint16(port)); err != nil {
+		a.log.Error("cannot tell the datapath the proxy's port", "port", port, "error", err)
+	}
+	a.log.Info("proxy port", "port", port)
+	select { // what could not be enforced while it was away
+	case a.retry <- struct{}{}:
+	default:
+	}
+}
+
+// restore puts in force what is remembered, then replaces the programs.
+func (a *Agent) restore(ctx context.Context) error {
+	state, err := a.store.load()
+	if err != nil {
+		return err
+	}
+	policies, err := policiesOf(state)
+	if err != nil {
+		return err
+	}
+	var gone []*endpoint.Endpoint
+	state.Endpoints, gone = a.connector.Restore(state.Endpoints)
+	for _, e := range gone {
+		a.log.Info("forgetting an endpoint whose network namespace is gone", "endpoint", e.Key())
+	}
+	err = a.engine.Start(ctx, state, policies)
+	if err != nil && !errors.Is(err, redirect.ErrNotReady) {
+		return fmt.Errorf("put remembered policy in force: %w", err)
+	}
+	if err := a.connector.Attach(); err != nil {
+		return err
+	}
+	a.log.Info("policy is in force", "endpoints", len(state.Endpoints), "policies", len(policies))
+	return nil
+}

@@ -1,0 +1,103 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Numbers are the short names of things in kernel maps. They are remembered over
+// restarts, because open connections carry them.
+type Numbers struct {
+	Identities map[string]policy.Identity    `json:"identities"` // labels, or a CIDR
+	Sets       map[string]redirect.SetNumber `json:"sets"`       // by SetID in hex
+	NextSet    map[policy.Protocol]uint32    `json:"nextSet"`
+	rules      map[policy.Ref]uint32         // for people: made anew by each agent
+	refs       map[uint32]policy.Ref
+	setIDs     map[redirect.SetNumber]policy.SetID
+}
+
+// maxSet is the largest number of an L7 set; the one above means every set.
+const maxSet = 0xfffffe
+
+var errExhausted = errors.New("no number is left")
+
+func (n *Numbers) init() {
+	if n.Identities == nil {
+		n.Identities = map[string]policy.Identity{}
+	}
+	if n.Sets == nil {
+		n.Sets = map[string]redirect.SetNumber{}
+	}
+	if n.NextSet == nil {
+		n.NextSet = map[policy.Protocol]uint32{}
+	}
+	n.rules, n.refs = map[policy.Ref]uint32{}, map[uint32]policy.Ref{}
+	n.setIDs = map[redirect.SetNumber]policy.SetID{}
+}
+
+// identity is the number of a set of labels, or of a prefix.
+func (n *Numbers) identity(key string, local bool) (policy.Identity, error) {
+	if id, ok := n.Identities[key]; ok {
+		return id, nil
+	}
+	first, last := policy.IdentityMinWorkload, policy.IdentityMaxWorkload
+	if local {
+		first, last = policy.IdentityMinLocal, policy.IdentityMinLocal+0xffffff
+	}
+	taken := make(map[policy.Identity]bool, len(n.Identities))
+	for _, id := range n.Identities {
+		taken[id] = true
+	}
+	for id := first; id <= last; id++ {
+		if !taken[id] {
+			n.Identities[key] = id
+			return id, nil
+		}
+	}
+	return 0, fmt.Errorf("number identity %s: %w", key, errExhausted)
+}
+
+// set is the number of an L7 set. Numbers of sets that are gone are not used again
+// until all have been, since a connection may still carry one.
+func (n *Numbers) set(s *policy.L7Set) (redirect.SetNumber, error) {
+	key := fmt.Sprintf("%x", s.ID)
+	if number, ok := n.Sets[key]; ok {
+		n.setIDs[number] = s.ID
+		return number, nil
+	}
+	taken := make(map[redirect.SetNumber]bool, len(n.Sets))
+	for _, number := range n.Sets {
+		taken[number] = true
+	}
+	for range maxSet {
+		next := n.NextSet[s.Protocol]%maxSet + 1
+		n.NextSet[s.Protocol] = next
+		number := redirect.SetNumber(uint32(s.Protocol)<<24 | next)
+		if !taken[number] {
+			n.Sets[key] = number
+			n.setIDs[number] = s.ID
+			return number, nil
+		}
+	}
+	return 0, fmt.Errorf("number L7 set %s: %w", key, errExhausted)
+}
+
+// rule is the number of a rule.
+func (n *Numbers) rule(ref policy.Ref) uint32 {
+	if ref == (policy.Ref{}) {
+		return 0
+	}
+	if number, ok := n.rules[ref]; ok {
+		return number
+	}
+	number := uint32(len(n.rules) + 1)
+	n.rules[ref], n.refs[number] = number, ref
+	return number
+}
+
+// identityKey of a CIDR.
+func prefixKey(p netip.Prefix) string { return "cidr:" + p.String() }

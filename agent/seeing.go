@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/observe"
+)
+
+// ringSize is how many flows are kept.
+const ringSize = 65536
+
+// seeing is where everything that happens ends up.
+type seeing struct {
+	ring     *observe.Ring
+	builder  *observe.Builder
+	sink     *observe.Sink
+	server   *observe.Server
+	registry *prometheus.Registry
+
+	lost      atomic.Uint64 // events, as the kernel counts
+	lostKnown atomic.Bool
+	lostProxy atomic.Uint64
+}
+
+func newSeeing(cfg Config) *seeing {
+	s := &seeing{ring: observe.NewRing(ringSize), builder: &observe.Builder{Node: cfg.NodeName}, registry: prometheus.NewRegistry()}
+	s.sink = &observe.Sink{Builder: s.builder, Ring: s.ring}
+	if m, err := observe.NewMetrics(s.registry, s.ring); err == nil {
+		s.sink.Metrics = m
+	} else {
+		cfg.Logger.Error("metrics of flows are not available", "error", err)
+	}
+	s.server = observe.NewServer(s.ring, observe.ServerInfo{Node: cfg.NodeName, Version: cfg.Version})
+	return s
+}
+
+// proxyRecords takes what a proxy judged.
+func (s *seeing) proxyRecords(records []observe.Record, lost uint64) {
+	for i := range records {
+		s.sink.Record(&records[i])
+	}
+	if lost > 0 {
+		s.lostProxy.Add(lost)
+		s.sink.LostInQueue(lost)
+	}
+}
