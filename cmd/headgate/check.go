@@ -1,0 +1,120 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/bpf"
+)
+
+// finding is one thing that was looked at.
+type finding struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+}
+
+func newCheckCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Say whether this machine can run the agent",
+		Long: `Look at what the agent needs: the kernel, its settings and the rights of who asks.
+Nothing is changed. Exit 1 if something is missing; what to do stands beside it.`,
+		Example: `  headgate check
+  headgate check -o json`,
+		Args: wantArgs(),
+		RunE: runCheck,
+	}
+	addOutput(c)
+	return c
+}
+
+func runCheck(c *cobra.Command, _ []string) error {
+	findings := checkMachine()
+	err := show(c, findings, func(w io.Writer) error {
+		l := newLines()
+		for _, f := range findings {
+			word := "ok"
+			if !f.OK {
+				word = "MISSING"
+			}
+			l.line(f.Name, strings.TrimSpace(word+"  "+f.Detail))
+		}
+		return l.write(w)
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if !f.OK {
+			return errors.New("this machine cannot run the agent as it is; see above")
+		}
+	}
+	return nil
+}
+
+func checkMachine() []finding {
+	out := []finding{checkRoot(), checkKernel()}
+	for _, n := range bpf.Probe() {
+		f := finding{Name: n.Name, OK: n.Err == nil}
+		if n.Err != nil {
+			f.Detail = fmt.Sprintf("%s: %s", n.Hint, oneLine(n.Err.Error()))
+		}
+		out = append(out, f)
+	}
+	return append(out, checkSourceValidation(), checkIPv6())
+}
+
+func checkRoot() finding {
+	f := finding{Name: "root", OK: os.Geteuid() == 0}
+	if !f.OK {
+		f.Detail = "run as root"
+	}
+	return f
+}
+
+func checkKernel() finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return finding{Name: "kernel 6.6 or newer", Detail: err.Error()}
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	var major, minor int
+	_, err := fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return finding{Name: "kernel 6.6 or newer", OK: err == nil && (major > 6 || major == 6 && minor >= 6), Detail: release}
+}
+
+// checkSourceValidation: with both settings on, the kernel looks for the source of
+// a redirected packet by its mark, finds this machine, and drops it.
+func checkSourceValidation() finding {
+	f := finding{Name: "reverse path filter lets redirected packets in", OK: true}
+	if sysctl("net/ipv4/conf/all/rp_filter") == "1" {
+		f.OK, f.Detail = false, "connections of the host to ports with L7 rules would be dropped: sysctl -w net.ipv4.conf.all.rp_filter=2"
+		if sysctl("net/ipv4/conf/all/src_valid_mark") == "1" {
+			f.Detail = "redirected connections would be dropped: sysctl -w net.ipv4.conf.all.src_valid_mark=0 net.ipv4.conf.all.rp_filter=2"
+		}
+	}
+	return f
+}
+
+func checkIPv6() finding {
+	f := finding{Name: "IPv6", OK: sysctl("net/ipv6/conf/all/disable_ipv6") == "0"}
+	if !f.OK {
+		f.Detail = "IPv6 is off: sysctl -w net.ipv6.conf.all.disable_ipv6=0, or give the agent IPv4 endpoint CIDRs only"
+	}
+	return f
+}
+
+func sysctl(name string) string {
+	data, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}

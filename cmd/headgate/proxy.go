@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/agent"
+	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/proxy"
+	"github.com/headgate/headgate/redirect"
+)
+
+func newProxyCommand() *cobra.Command {
+	var runDir, format string
+	c := &cobra.Command{
+		Use:   "proxy",
+		Short: "Run the proxy of this node; the agent starts it",
+		Long: `Run headgate's own proxy: it carries the connections that the datapath hands it and
+judges each request. The agent starts it, with sockets and maps already open and no
+privilege but that of transparent sockets; started by hand it says what it misses. It
+outlives the agent. 'headgate cleanup' ends it.`,
+		Args: wantArgs(),
+		RunE: func(c *cobra.Command, _ []string) error { return runProxy(c.Context(), format) },
+	}
+	c.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "run directory of the agent that started it, to tell processes apart")
+	c.Flags().StringVar(&format, "log-format", "text", "text or json")
+	return c
+}
+
+func runProxy(ctx context.Context, format string) error {
+	log, err := newLogger(format)
+	if err != nil {
+		return err
+	}
+	api, err := proxy.InheritedListener()
+	if err != nil {
+		return usagef("the agent starts the proxy, with what it needs already open: %v", err)
+	}
+	ct, err := bpf.OpenConntrack([3]int{proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig})
+	if err != nil {
+		return err
+	}
+	return proxy.Run(ctx, proxy.Config{
+		Version: buildVersion().String(), Layout: bpf.Layout, Logger: log, API: api,
+		Connections: connections{ct}, Collector: collector{ct},
+	})
+}
+
+// connections is the datapath's conntrack as the proxy asks for it.
+type connections struct{ *bpf.Conntrack }
+
+func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connection, bool) {
+	found, ok := c.Conntrack.Lookup(source, destination)
+	return proxy.Connection{
+		SourceIdentity: found.SourceIdentity, DestinationIdentity: found.DestinationIdentity,
+		Egress: redirect.SetNumber(found.Egress), Ingress: redirect.SetNumber(found.Ingress), Denied: found.Denied,
+	}, ok && found.Redirected
+}
+
+type collector struct{ *bpf.Conntrack }
+
+func (c collector) Collect(context.Context, time.Time) (int, error) { return c.Conntrack.Collect() }
+
+// newGoBackend makes the agent's side of the proxy.
+func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
+	return func(cfg agent.BackendConfig) (agent.Backend, error) {
+		return proxy.NewBackend(proxy.BackendConfig{
+			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: cfg.Layout, Logger: cfg.Logger,
+			OnPort: cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
+			MapFiles: cfg.Maps, UID: uid, GID: uid,
+		})
+	}
+}
