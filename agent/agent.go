@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/agent/endpoint"
@@ -78,6 +79,7 @@ type Agent struct {
 	control   *controllers
 	store     *store
 	retry     chan struct{}
+	port      atomic.Uint32 // of the proxy, 0: none
 }
 
 // Run runs an agent until the context ends.
@@ -141,7 +143,11 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.startGate(endpoint.Gateways(pools)); err != nil {
 		return err
 	}
-	a.seeing = newSeeing(a.cfg)
+	events, err := a.gate.Events()
+	if err != nil {
+		return err
+	}
+	a.seeing = newSeeing(a.cfg, events)
 	fixed, err := a.fixedPrefixes(pools)
 	if err != nil {
 		return err
@@ -264,6 +270,7 @@ func (a *Agent) startBackend(ctx context.Context) error {
 
 // onPort opens and closes redirected ports as the proxy comes and goes.
 func (a *Agent) onPort(port redirect.ProxyPort) {
+	a.port.Store(uint32(port))
 	if err := a.gate.SetRoute(bpf.AnyRoute(policy.ProtocolHTTP), uint16(port)); err != nil {
 		a.log.Error("cannot tell the datapath the proxy's port", "port", port, "error", err)
 	}

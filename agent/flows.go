@@ -18,7 +18,7 @@ func recordOf(ev *bpf.Event, engine *reconcile.Engine) observe.Record {
 		SourceIdentity: ev.SourceIdentity, DestinationIdentity: ev.DestinationIdentity,
 		SourceMAC: ev.SourceMAC, DestinationMAC: ev.DestinationMAC,
 		Proto: ev.Proto, TCPFlags: ev.TCPFlags, ICMPType: ev.ICMPType, ICMPCode: ev.ICMPCode,
-		Interface: ev.Ifindex, Rule: engine.Reference(ev.Rule),
+		MatchType: ev.Match, Interface: ev.Ifindex, Rule: engine.Reference(ev.Rule),
 	}
 	if ev.Kind == bpf.EventVerdict {
 		if ev.Verdict == policy.Redirect {

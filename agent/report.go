@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/agent/endpoint"
@@ -47,7 +48,7 @@ func (a *Agent) reportRedirects(r *agentv1.StatusResponse) {
 	for _, name := range names {
 		for _, x := range all[name] {
 			r.Redirects = append(r.Redirects, &agentv1.Redirect{
-				Protocol: x.Protocol.String(), Port: uint32(x.Port), Endpoint: name, Direction: x.Direction.String(),
+				Protocol: x.Protocol.String(), Port: uint32(x.Port), ProxyPort: a.port.Load(), Endpoint: name, Direction: x.Direction.String(),
 			})
 		}
 	}
@@ -61,7 +62,7 @@ func (a *Agent) reportParts(r *agentv1.StatusResponse) {
 	add("store", true, "%s", a.store.path)
 	revision, err := a.gate.Revision()
 	add("datapath", err == nil, "attached, policy revision %d", revision)
-	add("proxy", r.Backend.State == "ready", "%s %s %s", r.Backend.Name, r.Backend.State, r.Backend.Detail)
+	add("proxy", r.Backend.State == "ready", "%s", strings.TrimSpace(r.Backend.State+" "+r.Backend.Detail))
 	add("policy", r.PolicyEnforced >= r.PolicyRevision, "%d policies, revision %d, in force %d", r.Policies, r.PolicyRevision, r.PolicyEnforced)
 	notReady := uint32(0)
 	for state, n := range r.Endpoints {

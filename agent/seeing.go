@@ -2,9 +2,11 @@ package agent
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/observe"
 )
 
@@ -19,13 +21,14 @@ type seeing struct {
 	server   *observe.Server
 	registry *prometheus.Registry
 
+	events    *bpf.Events
 	lost      atomic.Uint64 // events, as the kernel counts
 	lostKnown atomic.Bool
 	lostProxy atomic.Uint64
 }
 
-func newSeeing(cfg Config) *seeing {
-	s := &seeing{ring: observe.NewRing(ringSize), builder: &observe.Builder{Node: cfg.NodeName}, registry: prometheus.NewRegistry()}
+func newSeeing(cfg Config, events *bpf.Events) *seeing {
+	s := &seeing{events: events, ring: observe.NewRing(ringSize), builder: &observe.Builder{Node: cfg.NodeName}, registry: prometheus.NewRegistry()}
 	s.sink = &observe.Sink{Builder: s.builder, Ring: s.ring}
 	if m, err := observe.NewMetrics(s.registry, s.ring); err == nil {
 		s.sink.Metrics = m
@@ -38,6 +41,8 @@ func newSeeing(cfg Config) *seeing {
 
 // proxyRecords takes what a proxy judged.
 func (s *seeing) proxyRecords(records []observe.Record, lost uint64) {
+	// The gate's events gather in batches; a request stands after its connection.
+	s.events.Flush(5 * time.Millisecond)
 	for i := range records {
 		s.sink.Record(&records[i])
 	}

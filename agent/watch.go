@@ -38,7 +38,7 @@ func (a *Agent) startControllers(ctx context.Context, pools []*endpoint.Pool) {
 	}
 	a.control.every(ctx, "lost-events", time.Second, nil, a.readLost)
 	a.control.wg.Go(func() {
-		err := a.gate.Events(ctx, func(events []bpf.Event) {
+		err := a.seeing.events.Run(ctx, func(events []bpf.Event) {
 			for i := range events {
 				r := recordOf(&events[i], a.engine)
 				a.seeing.sink.Record(&r)

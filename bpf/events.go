@@ -36,6 +36,7 @@ type Event struct {
 	Direction                           policy.Direction
 	Proto                               policy.Proto
 	TCPFlags, ICMPType, ICMPCode        uint8
+	Match                               uint8 // Hubble's policy_match_type
 	DestinationMAC, SourceMAC           [6]byte
 }
 
@@ -43,28 +44,40 @@ type Event struct {
 // a batch has gathered, since a wake-up an event costs it a quarter of its speed.
 const pollInterval = 100 * time.Millisecond
 
-// Events calls f with each event until the context ends. f must not keep the slice.
-func (g *Gate) Events(ctx context.Context, f func([]Event)) error {
+// Events reads what the gate decided.
+type Events struct {
+	ring    *ringbuf.Reader
+	flushed chan struct{} // a value for each flush that is done
+}
+
+// Events opens the ring. Only one reader gets an event.
+func (g *Gate) Events() (*Events, error) {
 	r, err := ringbuf.NewReader(g.objs.HgEvents1)
 	if err != nil {
-		return fmt.Errorf("open the datapath's events: %w", err)
+		return nil, fmt.Errorf("open the datapath's events: %w", err)
 	}
-	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { r.Close() })
+	return &Events{ring: r, flushed: make(chan struct{}, 1)}, nil
+}
+
+// Run calls f with each event until the context ends. f must not keep the slice.
+func (e *Events) Run(ctx context.Context, f func([]Event)) error {
+	defer e.ring.Close()
+	stop := context.AfterFunc(ctx, func() { e.ring.Close() })
 	defer stop()
 	boot := time.Now().UnixNano() - monotonic()
 	batch := make([]Event, 0, 256)
 	var rec ringbuf.Record
 	for {
 		if len(batch) == 0 {
-			r.SetDeadline(time.Now().Add(pollInterval))
+			e.ring.SetDeadline(time.Now().Add(pollInterval))
 		}
-		err := r.ReadInto(&rec)
+		err := e.ring.ReadInto(&rec)
 		switch {
 		case errors.Is(err, ringbuf.ErrClosed):
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			boot = time.Now().UnixNano() - monotonic()
+		case errors.Is(err, ringbuf.ErrFlushed):
 		case err != nil:
 			return fmt.Errorf("read the datapath's events: %w", err)
 		case len(rec.RawSample) >= int(unsafe.Sizeof(gateEvent{})):
@@ -74,6 +87,30 @@ func (g *Gate) Events(ctx context.Context, f func([]Event)) error {
 			f(batch)
 			batch = batch[:0]
 		}
+		if errors.Is(err, ringbuf.ErrFlushed) {
+			select {
+			case e.flushed <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// Flush makes Run hand over what the gate has written so far, and waits for it,
+// but no longer than wait.
+func (e *Events) Flush(wait time.Duration) {
+	select { // one that nobody waited for
+	case <-e.flushed:
+	default:
+	}
+	if e.ring.Flush() != nil {
+		return
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-e.flushed:
+	case <-t.C:
 	}
 }
 
@@ -85,7 +122,7 @@ func event(e *gateEvent, boot int64) Event {
 		SourceIdentity: policy.Identity(e.SourceIdentity), DestinationIdentity: policy.Identity(e.DestinationIdentity),
 		Ifindex: e.Ifindex, Length: e.Length, Rule: e.Rule, Set: e.Set, Verdict: policy.Verdict(e.Verdict),
 		Reason: e.Reason, Direction: policy.Direction(e.Direction), Proto: policy.Proto(e.Proto),
-		TCPFlags: e.TcpFlags, ICMPType: e.IcmpType, ICMPCode: e.IcmpCode,
+		Match: e.Match, TCPFlags: e.TcpFlags, ICMPType: e.IcmpType, ICMPCode: e.IcmpCode,
 	}
 	copy(out.DestinationMAC[:], e.Mac[:6])
 	copy(out.SourceMAC[:], e.Mac[6:])

@@ -89,7 +89,7 @@ type gateEvent struct {
 	IcmpType            uint8
 	IcmpCode            uint8
 	Mac                 [12]uint8
-	Reply               uint8
+	Match               uint8
 	Pad                 [3]uint8
 	_                   [4]byte
 }
@@ -109,7 +109,8 @@ type gateIpcacheKey struct {
 type gatePolicyEntry struct {
 	_       structs.HostLayout
 	Verdict uint8
-	Pad     [3]uint8
+	Match   uint8
+	Pad     [2]uint8
 	Set     uint32
 	Rule    uint32
 }

@@ -53,7 +53,7 @@ func (g *Gate) writePolicy(subject uint32, old, want PolicyTable) error {
 	slices.SortFunc(drop, func(a, b policy.Key) int { return bySpecificity(b, a) })
 	for _, k := range put {
 		e := want[k]
-		v := gatePolicyEntry{Verdict: uint8(e.Verdict), Set: e.Set, Rule: e.Rule}
+		v := gatePolicyEntry{Verdict: uint8(e.Verdict), Set: e.Set, Rule: e.Rule, Match: match(k, e)}
 		if err := g.objs.HgPolicy1.Put(policyKey(subject, k), v); err != nil {
 			return fmt.Errorf("write policy of subject %d to the datapath: %w", subject, err)
 		}
@@ -139,6 +139,29 @@ func isZero[T comparable](v T) int {
 		return 1
 	}
 	return 0
+}
+
+// match is what a key names, in the numbers of Hubble's policy_match_type. An
+// entry without a rule is the absence of policy.
+func match(k policy.Key, e PolicyEntry) uint8 {
+	const (
+		none, l3, l3l4, l4, all, l3proto, proto = 0, 1, 2, 3, 4, 5, 6
+	)
+	switch {
+	case e.Rule == 0:
+		return none
+	case k.Peer != 0 && k.Proto == 0:
+		return l3
+	case k.Peer != 0 && k.PrefixBits == 0:
+		return l3proto
+	case k.Peer != 0:
+		return l3l4
+	case k.Proto == 0:
+		return all
+	case k.PrefixBits == 0:
+		return proto
+	}
+	return l4
 }
 
 func policyKey(subject uint32, k policy.Key) gatePolicyKey {

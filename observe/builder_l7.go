@@ -69,7 +69,16 @@ func l7Summary(r *Record, answer bool) string {
 	protocol := Printable(wire(h.Protocol, maxShort))
 	request := Printable(wire(h.Method, maxShort) + " " + wire(h.URL, maxURL))
 	if answer {
-		return fmt.Sprintf("%s %d %dms (%s)", protocol, h.Status, max(h.Latency, 0)/time.Millisecond, request)
+		return fmt.Sprintf("%s %d %s (%s)", protocol, h.Status, latency(h.Latency), request)
 	}
 	return strings.TrimSpace(protocol + " " + request)
+}
+
+// latency in milliseconds, as Hubble writes it, with a digit more where it is short.
+func latency(d time.Duration) string {
+	ms := float64(max(d, 0)) / float64(time.Millisecond)
+	if ms < 10 {
+		return fmt.Sprintf("%.1fms", ms)
+	}
+	return fmt.Sprintf("%.0fms", ms)
 }

@@ -14,6 +14,10 @@
 //     side is not fed: its bytes are moved (spliced, where possible) or dropped
 //     until the count is reached.
 //
+// Input that ends before the count of a Forward or Discard is reached ends the
+// connection as an error does, except for Unbounded, which then is complete. A
+// Close behind a Forward waits for it.
+//
 // What no step consumed stays in the input and is fed again, with more bytes
 // behind it. An error from Feed ends the connection: the steps returned with it
 // are carried out and flushed first, then both sides are closed.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -64,6 +65,9 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 func row(cells ...any) *agentv1.Row {
 	r := &agentv1.Row{}
 	for _, c := range cells {
+		if list, ok := c.([]string); ok {
+			c = strings.Join(list, ",")
+		}
 		r.Cells = append(r.Cells, fmt.Sprint(c))
 	}
 	return r

@@ -15,6 +15,9 @@ import (
 // statusInterval is how often --wait asks again.
 const statusInterval = 250 * time.Millisecond
 
+// statusPatience is how long the last answer of --wait may take past its end.
+const statusPatience = 2 * time.Second
+
 func newStatusCommand() *cobra.Command {
 	var wait bool
 	var duration time.Duration
@@ -61,7 +64,7 @@ func statusWait(c *cobra.Command, duration time.Duration) error {
 	var s *agentv1.StatusResponse
 	var err error
 	for {
-		s, err = askStatus(c, max(time.Until(deadline), statusInterval))
+		s, err = askStatus(c, max(time.Until(deadline), statusPatience))
 		if err == nil {
 			err = unwell(s)
 		}

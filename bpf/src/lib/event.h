@@ -35,6 +35,7 @@ struct judgement {
 	__u8 verdict;
 	__u8 reason;
 	__u8 direction;
+	__u8 match;
 };
 
 static __noinline int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
@@ -67,7 +68,7 @@ static __noinline int emit(struct __sk_buff *skb, const struct packet *p, const 
 	e->tcp_flags = p->tcp_flags;
 	e->icmp_type = p->icmp_type;
 	e->icmp_code = p->icmp_code;
-	e->reply = 0;
+	e->match = j->match;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
 	if (bpf_skb_load_bytes(skb, 0, e->mac, sizeof(e->mac)))
 		__builtin_memset(e->mac, 0, sizeof(e->mac));

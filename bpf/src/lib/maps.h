@@ -90,7 +90,8 @@ struct policy_key {
 
 struct policy_entry {
 	__u8 verdict;
-	__u8 pad[3];
+	__u8 match;             /* what the key names, for people: Hubble's policy_match_type */
+	__u8 pad[2];
 	__u32 set;              /* number of the L7 set */
 	__u32 rule;             /* number of the rule, for people */
 };
@@ -220,7 +221,7 @@ struct event {
 	__u8 icmp_type;
 	__u8 icmp_code;
 	__u8 mac[12];           /* destination, source */
-	__u8 reply;
+	__u8 match;
 	__u8 pad[3];
 };
 

@@ -69,6 +69,7 @@ static __noinline int judge(struct packet *p, __u32 subject, struct judgement *j
 	j->rule = e->rule;
 	j->verdict = e->verdict;
 	j->set = e->set;
+	j->match = e->match;
 	if (e->verdict == VERDICT_DENY)
 		return j->reason = e->rule ? REASON_POLICY_DENY : REASON_POLICY;
 	if (e->verdict == VERDICT_REDIRECT && p->proto != IPPROTO_TCP)

@@ -1,0 +1,111 @@
+package http
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/parsers/parsertest"
+	"github.com/headgate/headgate/policy"
+)
+
+// judge denies what has "deny" in its path and remembers what it saw.
+type judge struct {
+	log       []string
+	requests  []judged // allowed ones
+	responses []answered
+}
+
+type judged struct {
+	id                 uint64
+	method, path, host string
+	headers            int
+}
+
+type answered struct {
+	id uint64
+	parsers.Answer
+}
+
+func (j *judge) Request(id uint64, r policy.Request) policy.Decision {
+	h := r.(*policy.HTTPRequest)
+	d := policy.Decision{Verdict: policy.Redirect}
+	if strings.Contains(string(h.Path), "deny") {
+		d.Verdict = policy.Deny
+	} else {
+		j.requests = append(j.requests, judged{id, string(h.Method), string(h.Path), string(h.Host), len(h.Headers)})
+	}
+	j.log = append(j.log, fmt.Sprintf("%d %s %s %s %s", id, h.Method, h.Path, h.Host, d.Verdict))
+	return d
+}
+
+func (j *judge) Response(id uint64, r parsers.Answer) {
+	j.responses = append(j.responses, answered{id, r})
+	local := ""
+	if r.Local {
+		local = " local"
+	}
+	j.log = append(j.log, fmt.Sprintf("%d %d%s", id, r.Status, local))
+}
+
+func (j *judge) Malformed(id uint64, from parsers.Side, err error) {
+	j.log = append(j.log, fmt.Sprintf("%d %s %s", id, from, err))
+}
+
+// arrival is bytes from a side, or its end.
+type arrival struct {
+	from parsers.Side
+	data string
+}
+
+const fin = "\x00FIN"
+
+func c(data string) arrival { return arrival{parsers.Client, data} }
+func v(data string) arrival { return arrival{parsers.Server, data} }
+
+type outcome struct {
+	server, client string
+	log            string
+	state          string
+	judge          *judge
+	relay          *parsertest.Relay
+}
+
+func play(splits parsertest.Splits, limits Limits, script ...arrival) outcome {
+	j := &judge{}
+	s := New(j, limits)
+	r := parsertest.New(s)
+	r.Splits = splits
+	for _, a := range script {
+		if a.data == fin {
+			r.CloseWrite(a.from)
+		} else {
+			r.Write(a.from, []byte(a.data))
+		}
+	}
+	o := outcome{server: string(r.Out[parsers.Server]), client: string(r.Out[parsers.Client]), log: strings.Join(j.log, "\n"), judge: j, relay: r}
+	o.state = fmt.Sprintf("closed=%v err=%v fin=%v", r.Closed, r.Err, r.FIN)
+	return o
+}
+
+// playAll plays the script whole, byte by byte and in random pieces, and fails
+// when the outcome is not the same.
+func playAll(t testing.TB, limits Limits, script ...arrival) outcome {
+	t.Helper()
+	whole := play(parsertest.Whole, limits, script...)
+	same := func(name string, o outcome) {
+		t.Helper()
+		if o.server != whole.server || o.client != whole.client || o.log != whole.log || o.state != whole.state {
+			t.Fatalf("%s differs from whole\nserver %q\n   not %q\nclient %q\n   not %q\nlog\n%s\n   not\n%s\nstate %s\n   not %s", name,
+				o.server, whole.server, o.client, whole.client, o.log, whole.log, o.state, whole.state)
+		}
+	}
+	same("bytewise", play(parsertest.Bytewise, limits, script...))
+	for range 8 {
+		seed := rand.Uint64()
+		same(fmt.Sprintf("seed %d", seed), play(parsertest.Random(seed), limits, script...))
+	}
+	return whole
+}

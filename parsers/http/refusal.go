@@ -1,0 +1,75 @@
+package http
+
+// Refusal is why input was refused: what Hooks.Malformed and errors from Feed
+// hold. Status is what the client is told if it can still be told something.
+type Refusal struct {
+	Status int
+	Reason string
+}
+
+func (r *Refusal) Error() string { return "http: " + r.Reason }
+
+// Refused requests.
+var (
+	ErrLineEnd       = &Refusal{400, "line does not end in CRLF"}
+	ErrEmptyLines    = &Refusal{400, "more than one empty line before a request"}
+	ErrMethod        = &Refusal{400, "method is not a token"}
+	ErrRequestLine   = &Refusal{400, "malformed request line"}
+	ErrVersion       = &Refusal{400, "version is neither HTTP/1.0 nor HTTP/1.1"}
+	ErrTarget        = &Refusal{400, "malformed request target"}
+	ErrFragment      = &Refusal{400, "fragment in request target"}
+	ErrAuthority     = &Refusal{400, "authority of the target is not the Host"}
+	ErrEscapedSlash  = &Refusal{400, "escaped slash, backslash or NUL in path"}
+	ErrEscapedDots   = &Refusal{400, "escaped dot segment with parameters in path"}
+	ErrFolded        = &Refusal{400, "folded field line"}
+	ErrFieldName     = &Refusal{400, "field name is not a token"}
+	ErrFieldValue    = &Refusal{400, "control byte in field value"}
+	ErrHostMissing   = &Refusal{400, "no Host"}
+	ErrHostRepeated  = &Refusal{400, "more than one Host"}
+	ErrHost          = &Refusal{400, "malformed Host"}
+	ErrLength        = &Refusal{400, "malformed Content-Length"}
+	ErrLengthTwice   = &Refusal{400, "more than one Content-Length"}
+	ErrCoding        = &Refusal{400, "Transfer-Encoding is not exactly chunked"}
+	ErrCodingVersion = &Refusal{400, "Transfer-Encoding in HTTP/1.0"}
+	ErrBothFramings  = &Refusal{400, "both Content-Length and Transfer-Encoding"}
+	ErrUnderscore    = &Refusal{400, "framing field written with an underscore"}
+	ErrOption        = &Refusal{400, "Connection names a field of framing or routing"}
+	ErrChunk         = &Refusal{400, "malformed chunk"}
+	ErrTrailer       = &Refusal{400, "field of framing or routing in trailers"}
+	ErrTruncated     = &Refusal{400, "input ends inside a message"}
+	ErrLineLong      = &Refusal{414, "request line too long"}
+	ErrExpect        = &Refusal{417, "Expect is not 100-continue"}
+	ErrHeadLong      = &Refusal{431, "head too long"}
+	ErrFieldsMany    = &Refusal{431, "too many fields"}
+	ErrConnect       = &Refusal{501, "CONNECT is not supported"}
+	ErrUpgrade       = &Refusal{501, "Upgrade is not supported"}
+	ErrPipelined     = &Refusal{503, "too many requests without an answer"}
+)
+
+// Refused responses; the client is told nothing.
+var (
+	ErrUnsolicited = &Refusal{502, "response without a request"}
+	ErrStatusLine  = &Refusal{502, "malformed status line"}
+	ErrSwitched    = &Refusal{502, "101 without an upgrade"}
+)
+
+// reasonPhrase is what stands behind the status of an answer made here.
+func reasonPhrase(status int) string {
+	switch status {
+	case 400:
+		return "Bad Request"
+	case 403:
+		return "Forbidden"
+	case 414:
+		return "URI Too Long"
+	case 417:
+		return "Expectation Failed"
+	case 431:
+		return "Request Header Fields Too Large"
+	case 501:
+		return "Not Implemented"
+	case 503:
+		return "Service Unavailable"
+	}
+	return "Error"
+}

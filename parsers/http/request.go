@@ -1,0 +1,217 @@
+package http
+
+import (
+	"bytes"
+
+	"github.com/headgate/headgate/policy"
+)
+
+// request is one request head, parsed. Its slices point into the input, or into
+// path; they are valid during one Feed.
+type request struct {
+	policy.HTTPRequest
+	framing
+	method    int  // length of the method in the head
+	target    int  // end of the target in the head
+	rewritten bool // Path is not the target that was received
+	http10    bool
+	host      bool
+	expect    bool
+	authority []byte // of an absolute-form target
+	path      []byte // buffer
+}
+
+// parse reads the head whose lines end where lines says (RFC 9112 sections 3
+// and 5).
+func (r *request) parse(head []byte, lines []int) *Refusal {
+	*r = request{HTTPRequest: policy.HTTPRequest{Headers: r.Headers[:0]}, framing: framing{length: -1}, path: r.path[:0]}
+	if err := r.line(head[:lines[0]-2]); err != nil {
+		return err
+	}
+	start := lines[0]
+	for _, end := range lines[1:] {
+		name, value, err := field(head[start : end-2])
+		if err != nil {
+			return err
+		}
+		start = end
+		r.Headers = append(r.Headers, policy.HTTPHeader{Name: name, Value: value})
+		if err := r.field(name, value); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !r.host && !r.http10:
+		return ErrHostMissing
+	case r.authority != nil && !bytes.Equal(r.authority, r.Host):
+		return ErrAuthority
+	case r.chunked && r.length >= 0:
+		return ErrBothFramings
+	case r.chunked && r.http10:
+		return ErrCodingVersion
+	case r.option:
+		return ErrOption
+	}
+	return nil
+}
+
+// line reads the request line.
+func (r *request) line(line []byte) *Refusal {
+	r.method = token(line)
+	if r.method == 0 || r.method == len(line) || line[r.method] != ' ' {
+		return ErrMethod
+	}
+	r.Method = line[:r.method]
+	rest := line[r.method+1:]
+	n := bytes.IndexByte(rest, ' ')
+	if n < 0 {
+		return ErrVersion
+	}
+	if n == 0 {
+		return ErrRequestLine
+	}
+	r.target = r.method + 1 + n
+	target, version := rest[:n], rest[n+1:]
+	switch string(version) {
+	case "HTTP/1.1":
+	case "HTTP/1.0":
+		r.http10 = true
+	default:
+		if bytes.IndexByte(version, ' ') >= 0 {
+			return ErrRequestLine
+		}
+		return ErrVersion
+	}
+	if !all(target, inTarget) {
+		if bytes.IndexByte(target, '#') >= 0 {
+			return ErrFragment
+		}
+		return ErrTarget
+	}
+	if string(r.Method) == "CONNECT" {
+		return ErrConnect
+	}
+	return r.form(target)
+}
+
+// form takes the target apart by its form (RFC 9112 section 3.2) and brings the
+// path into normal form.
+func (r *request) form(target []byte) *Refusal {
+	options := string(r.Method) == "OPTIONS"
+	switch {
+	case target[0] == '/':
+	case len(target) == 1 && target[0] == '*' && options:
+		r.Path = target
+		return nil
+	case len(target) > len("http://") && equalFold(target[:len("http://")], "http://"):
+		r.rewritten = true
+		target = target[len("http://"):]
+		n := bytes.IndexAny(target, "/?")
+		if n < 0 {
+			n = len(target)
+		}
+		r.authority, target = target[:n], target[n:]
+		if len(target) == 0 && options { // section 3.2.4
+			r.path = append(r.path, '*')
+			r.Path = r.path
+			return nil
+		}
+	default:
+		return ErrTarget
+	}
+	r.Path = target
+	path, query := target, []byte(nil)
+	if n := bytes.IndexByte(target, '?'); n >= 0 {
+		path, query = target[:n], target[n:]
+	}
+	if len(path) > 0 && plainPath(path) {
+		return nil
+	}
+	if len(path) == 0 {
+		r.path = append(r.path, '/')
+	} else {
+		form, err := NormalPath(r.path, path)
+		if err != nil {
+			return err.(*Refusal)
+		}
+		r.path = form
+		if bytes.Equal(form, path) {
+			return nil
+		}
+	}
+	r.rewritten = true
+	r.path = append(r.path, query...)
+	r.Path = r.path
+	return nil
+}
+
+// field takes what one field says of the request.
+func (r *request) field(name, value []byte) *Refusal {
+	switch len(name) {
+	case len("Host"):
+		if equalFold(name, "host") {
+			if r.host {
+				return ErrHostRepeated
+			}
+			if !validHost(value) {
+				return ErrHost
+			}
+			r.host, r.Host = true, value
+		}
+		return nil
+	case len("Expect"):
+		if equalFold(name, "expect") {
+			if r.expect || !equalFold(value, "100-continue") {
+				return ErrExpect
+			}
+			r.expect = true
+		}
+		return nil
+	}
+	return r.frame(name, value, false)
+}
+
+// persistent reports whether the client will wait for more on this connection
+// (RFC 9112 section 9.3).
+func (r *request) persistent() bool {
+	return !r.close && (!r.http10 || r.keepAlive)
+}
+
+// appendHead writes the head again with the path that was judged.
+func (r *request) appendHead(dst, head []byte) []byte {
+	dst = append(dst, head[:r.method+1]...)
+	dst = append(dst, r.Path...)
+	return append(dst, head[r.target:]...)
+}
+
+// validHost accepts names, IPv4 addresses and IPv6 addresses in brackets, with
+// or without a port. Escapes and sub-delimiters, which RFC 3986 has, name no
+// host that exists.
+func validHost(h []byte) bool {
+	n := 0
+	if len(h) > 0 && h[0] == '[' {
+		for n++; n < len(h) && (hex(h[n]) >= 0 || h[n] == ':' || h[n] == '.'); n++ {
+		}
+		if n < 3 || n == len(h) || h[n] != ']' {
+			return false
+		}
+		n++
+	} else {
+		for n < len(h) && is(h[n], inHost) {
+			n++
+		}
+	}
+	if n == 0 || n == len(h) {
+		return n > 0
+	}
+	port := h[n:]
+	if port[0] != ':' || len(port) < 2 || len(port) > 6 {
+		return false
+	}
+	for _, c := range port[1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
