@@ -296,6 +296,9 @@ func (a *Agent) restore(ctx context.Context) error {
 	for _, e := range gone {
 		a.log.Info("forgetting an endpoint whose network namespace is gone", "endpoint", e.Key())
 	}
+	if err := a.connector.RemoveOrphans(state.Endpoints); err != nil {
+		return err
+	}
 	err = a.engine.Start(ctx, state, policies)
 	if err != nil && !errors.Is(err, redirect.ErrNotReady) {
 		return fmt.Errorf("put remembered policy in force: %w", err)

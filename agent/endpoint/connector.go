@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/headgate/headgate/policy"
 )
@@ -237,6 +241,29 @@ func (c *Connector) Restore(eps []*Endpoint) (kept, gone []*Endpoint) {
 		kept = append(kept, e)
 	}
 	return kept, gone
+}
+
+// RemoveOrphans takes away interfaces that an agent made and did not live to
+// remember. The gate on them knows no endpoint: nothing passed.
+func (c *Connector) RemoveOrphans(known []*Endpoint) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs error
+	for _, l := range links {
+		name := l.Attrs().Name
+		digits, ours := strings.CutPrefix(name, InterfacePrefix)
+		if _, err := strconv.ParseUint(digits, 10, 16); !ours || err != nil || len(digits) != 5 || l.Type() != "veth" ||
+			slices.ContainsFunc(known, func(e *Endpoint) bool { return e.Interface == name }) {
+			continue
+		}
+		c.log.Info("removing an interface that belongs to no endpoint", "interface", name)
+		if err := netlink.LinkDel(l); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("delete interface %s: %w", name, err))
+		}
+	}
+	return errs
 }
 
 // Attach puts this agent's programs in place of the ones before, on every endpoint.

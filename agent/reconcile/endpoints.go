@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
 )
 
 // Sentinels of the engine's answers.
@@ -15,6 +16,10 @@ var (
 	ErrExists   = errors.New("exists already")
 	ErrNotFound = errors.New("does not exist")
 )
+
+// closedByProxy says that a change is in force but for the ports that need a proxy,
+// which stay closed until there is one. To those who asked it is done.
+func closedByProxy(err error) bool { return errors.Is(err, redirect.ErrNotReady) }
 
 // AddEndpoint puts an endpoint's policy in force and then gives it traffic.
 func (e *Engine) AddEndpoint(ctx context.Context, ep *endpoint.Endpoint) (*endpoint.Endpoint, error) {
@@ -28,7 +33,7 @@ func (e *Engine) AddEndpoint(ctx context.Context, ep *endpoint.Endpoint) (*endpo
 		e.endpoints[ep.Key()] = ep.Clone()
 		return nil
 	})
-	if err != nil {
+	if err != nil && !closedByProxy(err) {
 		return nil, err
 	}
 	return e.GetEndpoint(ep.Key())
@@ -43,6 +48,9 @@ func (e *Engine) RemoveEndpoint(ctx context.Context, key string) error {
 		delete(e.endpoints, key)
 		return nil
 	})
+	if closedByProxy(err) {
+		return nil
+	}
 	return err
 }
 
@@ -83,7 +91,7 @@ func (e *Engine) LabelEndpoint(ctx context.Context, key string, set map[string]s
 		e.endpoints[key] = ep
 		return nil
 	})
-	if err != nil {
+	if err != nil && !closedByProxy(err) {
 		return nil, err
 	}
 	return e.GetEndpoint(key)
@@ -102,6 +110,9 @@ func (e *Engine) LabelNamespace(ctx context.Context, ns string, set map[string]s
 		e.namespaces[ns] = labels
 		return nil
 	})
+	if closedByProxy(err) {
+		err = nil
+	}
 	return labels, err
 }
 

@@ -7,12 +7,16 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
+
+// backendPatience is how long a proxy may hold up a change. It is asked again later.
+const backendPatience = 3 * time.Second
 
 // sync puts in force what is wanted. The caller holds the lock.
 func (e *Engine) sync(ctx context.Context) error {
@@ -240,7 +244,13 @@ func (e *Engine) enforce(ctx context.Context) error {
 			snap.Sets[id] = redirect.NumberedSet{Number: number, Set: set}
 		}
 	}
-	if err := e.cfg.Backend.Enforce(ctx, snap); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, backendPatience)
+	defer cancel()
+	err := e.cfg.Backend.Enforce(ctx, snap)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", redirect.ErrNotReady, err)
+	}
+	if err != nil {
 		return fmt.Errorf("hand L7 rules to the proxy: %w", err)
 	}
 	return nil

@@ -1,0 +1,197 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"testing"
+
+	"github.com/headgate/headgate/agent/endpoint"
+	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/redirect"
+)
+
+// fakeGate is a gate in memory, which writes down what happens to it.
+type fakeGate struct {
+	endpoints map[netip.Addr]bpf.Endpoint
+	prefixes  map[netip.Prefix]policy.Identity
+	tables    map[uint32]bpf.PolicyTable
+	revision  uint32
+	log       *[]string
+	failSync  error
+}
+
+func newFakeGate(log *[]string) *fakeGate {
+	return &fakeGate{
+		endpoints: map[netip.Addr]bpf.Endpoint{}, prefixes: map[netip.Prefix]policy.Identity{},
+		tables: map[uint32]bpf.PolicyTable{}, log: log,
+	}
+}
+
+func (g *fakeGate) note(format string, args ...any) { *g.log = append(*g.log, fmt.Sprintf(format, args...)) }
+
+func (g *fakeGate) SetEndpoint(e bpf.Endpoint) error {
+	g.note("endpoint %s subject %d ready %t", e.Addr, e.Subject, e.Ready)
+	g.endpoints[e.Addr] = e
+	return nil
+}
+
+func (g *fakeGate) DeleteEndpoint(a netip.Addr) error {
+	g.note("delete endpoint %s", a)
+	delete(g.endpoints, a)
+	return nil
+}
+
+func (g *fakeGate) Endpoints() (out []bpf.Endpoint, err error) {
+	for _, e := range g.endpoints {
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+func (g *fakeGate) SetIdentity(p netip.Prefix, id policy.Identity) error {
+	g.note("identity %s", p)
+	g.prefixes[p] = id
+	return nil
+}
+
+func (g *fakeGate) DeleteIdentity(p netip.Prefix) error {
+	g.note("delete identity %s", p)
+	delete(g.prefixes, p)
+	return nil
+}
+
+func (g *fakeGate) Identities() (map[netip.Prefix]policy.Identity, error) {
+	return maps.Clone(g.prefixes), nil
+}
+
+func (g *fakeGate) SyncPolicy(subject uint32, old, want bpf.PolicyTable) error {
+	if g.failSync != nil {
+		g.tables[subject] = bpf.PolicyTable{}
+		return g.failSync
+	}
+	g.note("table %d", subject)
+	g.tables[subject] = maps.Clone(want)
+	return nil
+}
+
+func (g *fakeGate) DeletePolicy(subject uint32, _ bpf.PolicyTable) error {
+	for _, e := range g.endpoints {
+		if e.Subject == subject {
+			return fmt.Errorf("table %d is still in use by %s", subject, e.Addr)
+		}
+	}
+	g.note("delete table %d", subject)
+	delete(g.tables, subject)
+	return nil
+}
+
+func (g *fakeGate) Policies() (map[uint32]bpf.PolicyTable, error) { return maps.Clone(g.tables), nil }
+func (g *fakeGate) SetRoute(bpf.Route, uint16) error              { return nil }
+func (g *fakeGate) Revision() (uint32, error)                     { return g.revision, nil }
+func (g *fakeGate) SetRevision(r uint32) error {
+	g.note("revision %d", r)
+	g.revision = r
+	return nil
+}
+
+// fakeBackend remembers the snapshots it got.
+type fakeBackend struct {
+	log  *[]string
+	fail error
+	last redirect.Snapshot
+}
+
+func (b *fakeBackend) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolHTTP} }
+func (b *fakeBackend) Status() redirect.Status      { return redirect.Status{} }
+func (b *fakeBackend) Serve(context.Context, redirect.Route) (redirect.ProxyPort, error) {
+	return 1, nil
+}
+
+func (b *fakeBackend) Enforce(_ context.Context, s redirect.Snapshot) error {
+	if b.fail != nil {
+		return b.fail
+	}
+	*b.log = append(*b.log, fmt.Sprintf("enforce %d sets", len(s.Sets)))
+	b.last = s
+	return nil
+}
+
+// node is an engine over fakes.
+type node struct {
+	t       *testing.T
+	log     []string
+	gate    *fakeGate
+	backend *fakeBackend
+	state   State
+	engine  *Engine
+}
+
+func newNode(t *testing.T) *node {
+	n := &node{t: t}
+	n.gate, n.backend = newFakeGate(&n.log), &fakeBackend{log: &n.log}
+	n.restart(State{}, nil)
+	return n
+}
+
+// restart starts another engine over the same gate.
+func (n *node) restart(s State, policies []*Policy) {
+	n.engine = New(Config{
+		Gate: n.gate, Backend: n.backend, Cluster: policy.DefaultCluster, Logger: slog.New(slog.DiscardHandler),
+		Fixed: map[netip.Prefix]policy.Identity{netip.MustParsePrefix("192.0.2.1/32"): policy.IdentityHost},
+		Save:  func(s State) error { n.state = s; return nil },
+	})
+	if err := n.engine.Start(n.t.Context(), s, policies); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) add(name, ip string, labels map[string]string) *endpoint.Endpoint {
+	n.t.Helper()
+	e, err := n.engine.AddEndpoint(n.t.Context(), &endpoint.Endpoint{
+		ID: uint16(len(n.gate.endpoints) + 1), Name: name, Namespace: "default", Labels: labels,
+		IPs: []netip.Addr{netip.MustParseAddr(ip)}, Ifindex: len(n.gate.endpoints) + 10, MAC: "02:00:00:00:00:05",
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return e
+}
+
+func (n *node) apply(doc string) {
+	n.t.Helper()
+	ps, err := cnp.Decode("test.yaml", []byte(doc))
+	if err == nil {
+		_, _, err = n.engine.ApplyPolicies(n.t.Context(), ps)
+	}
+	if err != nil && !errors.Is(err, redirect.ErrNotReady) {
+		n.t.Fatal(err)
+	}
+}
+
+// verdict looks a connection up as the kernel would.
+func (n *node) verdict(from, to string, port uint16) policy.Verdict {
+	n.t.Helper()
+	src, ok1 := n.gate.endpoints[netip.MustParseAddr(from)]
+	dst, ok2 := n.gate.endpoints[netip.MustParseAddr(to)]
+	if !ok1 || !ok2 || !src.Ready || !dst.Ready {
+		return policy.Deny
+	}
+	if lookup(n.gate.tables[src.Subject], dst.Identity, policy.Egress, port) == policy.Deny {
+		return policy.Deny
+	}
+	return lookup(n.gate.tables[dst.Subject], src.Identity, policy.Ingress, port)
+}
+
+func lookup(table bpf.PolicyTable, peer policy.Identity, d policy.Direction, port uint16) policy.Verdict {
+	t := policy.Table{Entries: map[policy.Key]policy.Entry{}}
+	for k, e := range table {
+		t.Entries[k] = policy.Entry{Verdict: e.Verdict}
+	}
+	return t.Lookup(peer, d, policy.ProtoTCP, port).Verdict
+}

@@ -1,0 +1,232 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// DefaultUser is the uid and gid that the process runs as.
+const DefaultUser = 64210
+
+// BackendConfig of the agent's side. RunDir is required.
+type BackendConfig struct {
+	RunDir  string
+	Version string // a proxy of another version is replaced
+	Layout  string // and so is one that reads other maps
+	Logger  *slog.Logger
+
+	// OnPort learns the port that serves connections whenever it changes; 0: there
+	// is none. It is called from Run's goroutine, after the last snapshot is in
+	// force at that port.
+	OnPort func(redirect.ProxyPort)
+	// Sink takes records.
+	Sink func([]observe.Record)
+
+	// MapFiles are handed to the process from DescriptorTCPMap on.
+	MapFiles []*os.File
+	// UID and GID of the process; zero: DefaultUser. The program file must be
+	// executable for them.
+	UID, GID uint32
+	// KeepUser starts the process as who we are, without capabilities of its own.
+	KeepUser bool
+	// Executable, its arguments (with the name) and its environment default to this
+	// program, "headgate proxy --run-dir RunDir", and Go's own variables.
+	Executable  string
+	Arguments   []string
+	Environment []string
+	// DrainGrace is how long a replaced proxy may take to finish. 10 min.
+	DrainGrace time.Duration
+}
+
+// Backend is the agent's side of the proxy process. It implements
+// redirect.Backend. Run does the work.
+type Backend struct {
+	config BackendConfig
+	log    *slog.Logger
+
+	enforcing sync.Mutex // one snapshot at a time, in order
+
+	mu       sync.Mutex
+	link     *link // nil: down
+	detail   string
+	last     *redirect.Snapshot // wanted
+	inForce  uint64
+	stats    *proxyv1.StatusResponse
+	draining map[*link]struct{}
+	stopping bool
+}
+
+var _ redirect.Backend = (*Backend)(nil)
+
+// NewBackend makes a Backend; nothing is started before Run.
+func NewBackend(config BackendConfig) (*Backend, error) {
+	if config.RunDir == "" {
+		return nil, errors.New("make proxy backend: no run directory")
+	}
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
+	if config.OnPort == nil {
+		config.OnPort = func(redirect.ProxyPort) {}
+	}
+	if config.Sink == nil {
+		config.Sink = func([]observe.Record) {}
+	}
+	if len(config.Arguments) == 0 {
+		config.Arguments = []string{"headgate", "proxy", "--run-dir", config.RunDir}
+	}
+	if config.Environment == nil {
+		config.Environment = goEnvironment()
+	}
+	config.Executable = cmp.Or(config.Executable, "/proc/self/exe")
+	config.UID = cmp.Or(config.UID, DefaultUser)
+	config.GID = cmp.Or(config.GID, DefaultUser)
+	config.DrainGrace = cmp.Or(config.DrainGrace, 10*time.Minute)
+	return &Backend{config: config, log: config.Logger, detail: "not started", draining: map[*link]struct{}{}}, nil
+}
+
+// goEnvironment is what of our environment concerns the runtime; the rest is
+// none of the business of a process that parses what strangers send.
+func goEnvironment() []string {
+	env := []string{}
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "GO") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// Protocols implements redirect.Backend.
+func (b *Backend) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolGRPC}
+}
+
+// Serve implements redirect.Backend: one port serves every route.
+func (b *Backend) Serve(context.Context, redirect.Route) (redirect.ProxyPort, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.link == nil {
+		return 0, fmt.Errorf("%w: %s", redirect.ErrNotReady, b.detail)
+	}
+	return redirect.ProxyPort(b.link.hello.Port), nil
+}
+
+// SetsError says which sets of a snapshot could not be compiled. The snapshot is
+// in force nevertheless, and those sets deny everything.
+type SetsError struct{ Failed map[redirect.SetNumber]string }
+
+func (e *SetsError) Error() string {
+	for n, why := range e.Failed {
+		return fmt.Sprintf("enforce L7 rules: %d sets deny everything, among them %#x: %s", len(e.Failed), uint32(n), why)
+	}
+	return "enforce L7 rules"
+}
+
+// Enforce implements redirect.Backend. A *SetsError means that the snapshot is in
+// force but for the sets it names. When the proxy is down the snapshot is kept
+// and will be in force before OnPort reports the next one.
+func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
+	b.enforcing.Lock()
+	defer b.enforcing.Unlock()
+	b.mu.Lock()
+	before := b.last
+	b.last = &s
+	current, detail := b.link, b.detail
+	drained := make([]*link, 0, len(b.draining))
+	for l := range b.draining {
+		drained = append(drained, l)
+	}
+	b.mu.Unlock()
+
+	var others sync.WaitGroup
+	defer others.Wait()
+	for _, l := range drained {
+		// What is left of its connections is judged by old rules otherwise.
+		others.Go(func() { b.enforceDraining(ctx, l, s) })
+	}
+	if current == nil {
+		return fmt.Errorf("enforce L7 rules: %w: %s", redirect.ErrNotReady, detail)
+	}
+	err := b.enforce(ctx, current, s)
+	if status.Code(err) == codes.InvalidArgument {
+		b.mu.Lock()
+		b.last = before
+		b.mu.Unlock()
+	}
+	return err
+}
+
+func (b *Backend) enforceDraining(ctx context.Context, l *link, s redirect.Snapshot) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := l.client.Enforce(ctx, snapshotToProto(s)); err != nil && status.Code(err) != codes.Unavailable {
+		b.log.Warn("enforce L7 rules in a draining proxy", "pid", l.hello.Pid, "error", err)
+	}
+}
+
+// enforce sends a snapshot to one proxy.
+func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) error {
+	r, err := l.client.Enforce(ctx, snapshotToProto(s))
+	switch {
+	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
+		return fmt.Errorf("enforce L7 rules: %w: %w", redirect.ErrNotReady, err)
+	case err != nil:
+		return fmt.Errorf("enforce L7 rules: %w", err)
+	}
+	b.mu.Lock()
+	b.inForce = s.Revision
+	b.mu.Unlock()
+	if len(r.Failed) == 0 {
+		return nil
+	}
+	failed := &SetsError{Failed: map[redirect.SetNumber]string{}}
+	for _, f := range r.Failed {
+		failed.Failed[redirect.SetNumber(f.Number)] = f.Error
+	}
+	return failed
+}
+
+// Status implements redirect.Backend.
+func (b *Backend) Status() redirect.Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := redirect.Status{Name: "go", State: "down", Detail: b.detail, Revision: b.inForce}
+	if b.link == nil {
+		return s
+	}
+	s.State, s.Version, s.PID = "ready", b.link.hello.Version, int(b.link.hello.Pid)
+	if b.inForce == 0 {
+		s.State, s.Detail = "starting", "no policy is in force yet"
+	}
+	if b.stats != nil {
+		s.Connections = b.stats.Connections
+		if n := len(b.stats.Failed); n > 0 {
+			s.Detail = fmt.Sprintf("%d L7 sets could not be compiled and deny everything: %s", n, b.stats.Failed[0].Error)
+		}
+	}
+	return s
+}
+
+// Stop ends the proxy, and Run.
+func (b *Backend) Stop(ctx context.Context) error {
+	b.mu.Lock()
+	b.stopping = true
+	b.mu.Unlock()
+	return Terminate(ctx, b.config.RunDir)
+}

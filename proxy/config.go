@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// ProtocolVersion is that of the socket between agent and proxy.
+const ProtocolVersion = 1
+
+// File descriptors that the agent hands to the process.
+const (
+	DescriptorSocket = 3 // listening unix socket of the API
+	DescriptorTCPMap = 4 // conntrack, established TCP
+	DescriptorAnyMap = 5 // conntrack, everything else
+	DescriptorConfig = 6 // the datapath's configuration, with its revision
+)
+
+// Connections says what the datapath knows of redirected connections. It is
+// used from many goroutines at once.
+type Connections interface {
+	// Lookup finds a connection by its addresses as the client dialled.
+	Lookup(source, destination netip.AddrPort) (Connection, bool)
+	// Revision changes whenever an earlier Lookup may have become wrong. It is
+	// called for every request and must be cheap.
+	Revision() uint32
+}
+
+// Connection is what the datapath knows of one connection.
+type Connection struct {
+	SourceIdentity, DestinationIdentity policy.Identity
+	Egress, Ingress                     redirect.SetNumber // zero: nothing to check
+	Denied                              bool               // policy no longer allows it at all
+}
+
+// Collector removes conntrack entries that have expired.
+type Collector interface {
+	Collect(ctx context.Context, now time.Time) (removed int, err error)
+}
+
+// Judge decides about requests by one L7 set. It is used from many goroutines.
+type Judge interface {
+	Decide(policy.Request) policy.Decision
+}
+
+// Config of the process. Connections and API are required.
+type Config struct {
+	Version string
+	Layout  string // names of the map layouts this program was built for
+	Logger  *slog.Logger
+
+	API         net.Listener // unix socket, see InheritedListener
+	Connections Connections
+	Collector   Collector // optional
+
+	// Listen, Dial and IsPortTaken default to the transparent sockets of package
+	// redirect.
+	Listen      func(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
+	Dial        func(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, error)
+	IsPortTaken func(error) bool
+	// Compile defaults to policy.CompileL7.
+	Compile func(*policy.L7Set) (Judge, error)
+	// NewSession defaults to the parsers of this project. Nil from it refuses the
+	// connection.
+	NewSession func(policy.Protocol, parsers.Hooks) parsers.Session
+
+	// Addresses to listen on, with one free port for all; default 127.0.0.1 and ::1.
+	Addresses []netip.Addr
+	Limits    Limits
+	// AllowRoot lets the process run as uid 0 and keep what it could do: for tests.
+	AllowRoot bool
+}
+
+// Limits bound what strangers can make the process spend. Zero fields take the
+// defaults.
+type Limits struct {
+	// Head is how long a request head may take to arrive. 30 s.
+	Head time.Duration
+	// Idle closes a connection on which nothing happens: between requests, while
+	// an answer is awaited, in a tunnel. Long, because servers have time-outs of
+	// their own, which are passed on. 1 h.
+	Idle time.Duration
+	// Stall closes a connection on which a body does not advance, or of which one
+	// half is closed and the other silent. 5 min.
+	Stall time.Duration
+	// Dial is how long the server may take to accept. 5 s.
+	Dial time.Duration
+	// Linger is how long a client may go on sending after it was answered for the
+	// last time, before it gets a reset that could destroy the answer. 2 s.
+	Linger time.Duration
+	// Grace is how long connections may go on after the process was told to end.
+	// Idle ones are closed at once. 5 s.
+	Grace time.Duration
+	// Connections open at once, 50,000, and from one source address, 16,384.
+	Connections, PerSource int
+	// Input is how many bytes of a side may wait for the session to make sense of
+	// them: the longest head. 256 KiB.
+	Input int
+	// Pending is how many bytes a session may have waiting for a client that does
+	// not read, before that client is not read either. 64 KiB.
+	Pending int
+	// Records is the size of the buffer of records, in bytes. 16 MiB, about 64,000
+	// records.
+	Records int
+	// URL is the longest URL recorded, longer ones are cut. 2 KiB.
+	URL int
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Head:        cmp.Or(l.Head, 30*time.Second),
+		Idle:        cmp.Or(l.Idle, time.Hour),
+		Stall:       cmp.Or(l.Stall, 5*time.Minute),
+		Dial:        cmp.Or(l.Dial, 5*time.Second),
+		Linger:      cmp.Or(l.Linger, 2*time.Second),
+		Grace:       cmp.Or(l.Grace, 5*time.Second),
+		Connections: cmp.Or(l.Connections, 50_000),
+		PerSource:   cmp.Or(l.PerSource, 16_384),
+		Input:       cmp.Or(l.Input, 256<<10),
+		Pending:     cmp.Or(l.Pending, 64<<10),
+		Records:     cmp.Or(l.Records, 16<<20),
+		URL:         cmp.Or(l.URL, 2<<10),
+	}
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Listen == nil {
+		c.Listen = redirect.ListenTransparent
+	}
+	if c.Dial == nil {
+		c.Dial = redirect.DialTransparent
+	}
+	if c.IsPortTaken == nil {
+		c.IsPortTaken = redirect.IsPortTaken
+	}
+	if c.Compile == nil {
+		c.Compile = compileL7
+	}
+	if c.NewSession == nil {
+		c.NewSession = newSession
+	}
+	if len(c.Addresses) == 0 {
+		c.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	}
+	c.Limits = c.Limits.withDefaults()
+	return c
+}

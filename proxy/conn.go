@@ -1,0 +1,205 @@
+package proxy
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+)
+
+// conn is one proxied connection: a session, and for each side a socket, the
+// goroutine that reads it (pump) and the queue of what is written to it.
+//
+// mu guards the session and all that has no owner. A pump owns its end's input
+// and program; whoever has the turn of an output owns writing to that socket.
+// Nothing blocks while it holds mu.
+type conn struct {
+	p                   *process
+	source, destination netip.AddrPort
+
+	// Read by the janitor without mu.
+	activity atomic.Uint32 // changes with every read and write
+	requests atomic.Uint32 // judged so far
+	phase    atomic.Uint32 // parsers.Phase
+	tunnel   atomic.Bool   // what the client sends is no longer parsed
+	half     atomic.Bool   // one side has ended
+	deadline atomic.Int64  // Unix ns after which the connection is dropped; 0 none
+	watch    watch         // the janitor's own
+
+	mu      sync.Mutex
+	cond    sync.Cond // anything below changed
+	session parsers.Session
+	ends    [2]end
+	closing bool // nothing is fed any more: what is queued is flushed, then it ends
+	dead    bool // sockets are closed
+	pumps   int  // goroutines running
+
+	judgement
+}
+
+// end is one side of a connection.
+type end struct {
+	sock *net.TCPConn // nil: the server was not dialled yet
+	raw  syscall.RawConn
+	out  output // what goes to this side
+
+	// Owned by the side's pump.
+	input
+	eof    bool // nothing more will be read
+	eofFed bool // and the session knows
+	lame   bool // what is read has nowhere to go: writing to the peer failed
+	ops    []op // program: what is to be done with the input, and sent to the peer
+	copied []byte
+	slices net.Buffers
+	vector net.Buffers
+	limit  io.LimitedReader
+
+	// Guarded by conn.mu.
+	wants  bool // input is left, or its end is known: feed again when the peer got on
+	again  bool // and it did
+	parked bool // the pump waits for that
+	held   bool // the session does not want to be fed
+	armed  bool // the read deadline was set to interrupt the pump
+}
+
+func newConn(p *process, sock *net.TCPConn, source, destination netip.AddrPort) *conn {
+	c := &conn{p: p, source: source, destination: destination}
+	c.cond.L = &c.mu
+	c.attach(parsers.Client, sock)
+	return c
+}
+
+// attach gives a side its socket.
+func (c *conn) attach(s parsers.Side, sock *net.TCPConn) {
+	e := &c.ends[s]
+	e.sock = sock
+	e.raw, _ = sock.SyscallConn() // fails for closed sockets only, and then so does Read
+	e.ready, e.buffers = e.readReady, c.p.buffers
+}
+
+// pump reads one side until the connection ends.
+func (c *conn) pump(s parsers.Side) {
+	defer c.exit(s)
+	defer func() {
+		if r := recover(); r != nil {
+			// A parser's mistake costs this connection, not the others.
+			c.p.log.Error("connection failed", "side", s, "source", c.source, "destination", c.destination,
+				"panic", r, "stack", slog.StringValue(string(debug.Stack())))
+			c.abort(true)
+		}
+	}()
+	for c.advance(s) && c.await(s) {
+	}
+}
+
+// exit ends a pump. The last one out cleans up.
+func (c *conn) exit(s parsers.Side) {
+	c.abort(false) // a pump ends only with its connection
+	c.ends[s].release()
+	c.mu.Lock()
+	c.pumps--
+	last := c.pumps == 0
+	c.mu.Unlock()
+	if last {
+		c.p.forget(c)
+	}
+}
+
+// abort ends the connection now; with reset, both sides see a RST.
+func (c *conn) abort(reset bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kill(reset)
+}
+
+// kill is abort for who holds mu.
+func (c *conn) kill(reset bool) {
+	if c.dead {
+		return
+	}
+	c.dead = true
+	for i := range c.ends {
+		if sock := c.ends[i].sock; sock != nil {
+			if reset {
+				_ = sock.SetLinger(0)
+			}
+			_ = sock.Close()
+		}
+	}
+	c.cond.Broadcast()
+}
+
+// ended is called when an output was shut, with mu held: once both are, the
+// connection is over, but for what the client may still be sending. Closing the
+// socket under that would reset it, and could destroy the last answer.
+func (c *conn) ended() {
+	client, server := &c.ends[parsers.Client], &c.ends[parsers.Server]
+	if c.dead || !client.out.shut || !server.out.shut && !server.out.failed {
+		return
+	}
+	if client.out.heardEnd {
+		c.kill(false)
+		return
+	}
+	c.closing = true
+	c.expire(c.p.config.Limits.Linger)
+	if server.sock != nil {
+		_ = server.sock.Close()
+	}
+	c.cond.Broadcast()
+}
+
+// expire drops the connection after d, unless it is to be dropped earlier.
+func (c *conn) expire(d time.Duration) {
+	c.deadline.CompareAndSwap(0, time.Now().Add(d).UnixNano())
+}
+
+// closeBoth ends both outputs after what is queued for them, with mu held. It
+// says which outputs the caller must flush.
+func (c *conn) closeBoth() (flush [2]bool) {
+	c.closing = true
+	for _, x := range [2]parsers.Side{parsers.Client, parsers.Server} {
+		flush[x] = c.ends[x].out.push(piece{fin: true})
+	}
+	c.cond.Broadcast()
+	return flush
+}
+
+func (c *conn) flush(which [2]bool) {
+	for _, x := range [2]parsers.Side{parsers.Client, parsers.Server} {
+		if which[x] {
+			c.leave(x)
+		}
+	}
+}
+
+// judgement is what a connection may do, guarded by conn.mu.
+type judgement struct {
+	revision  uint32 // of the datapath, when it was last looked up
+	known     Connection
+	exchanges []exchange // requests without an answer yet
+	last      uint64     // request
+	condemned bool       // the connection itself is denied now
+	condemn   bool       // and the client was told
+	upgrade   *policy.HTTPRequest
+	judgedBy  *snapshot
+	speaks    policy.Protocol // what the session parses
+	protocol  string          // "HTTP/1.1", for records
+	scratch   []byte
+}
+
+// exchange is a request that was judged and not answered.
+type exchange struct {
+	id      uint64
+	at      time.Time
+	common  []byte // encoded, what its two records share
+	decided []byte // encoded, who decided
+}

@@ -1,0 +1,230 @@
+package proxy
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+)
+
+// maxExchanges bounds the requests of one connection that wait for an answer and
+// are remembered for its record.
+const maxExchanges = 1024
+
+// Request implements parsers.Hooks: it judges by the sets in force now. The
+// session calls it from Feed, so mu is held, as for the other hooks.
+func (c *conn) Request(id uint64, r policy.Request) policy.Decision {
+	c.requests.Add(1)
+	c.p.requests.Add(1)
+	c.last = id
+	decision, direction := c.judge(r)
+	word, reason := observe.Forwarded, observe.ReasonNone
+	if decision.Verdict != policy.Allow {
+		decision.Verdict = policy.Deny
+		c.p.denied.Add(1)
+		word, reason = observe.Dropped, observe.ReasonPolicyDenied
+		if decision.Rule != (policy.Ref{}) {
+			reason = observe.ReasonPolicyDeny
+		}
+	}
+	x := c.exchange(id)
+	x.at = time.Now()
+	x.common = appendEnds(x.common[:0], c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
+	if h, ok := r.(*policy.HTTPRequest); ok {
+		x.common, c.scratch = appendHTTP(x.common, c.scratch, h, c.protocol, c.destination, c.p.config.Limits.URL)
+		if decision.Verdict == policy.Allow {
+			c.rememberUpgrade(h)
+		}
+	}
+	x.decided = appendDecision(x.decided[:0], decision, direction)
+	var verdict [32]byte
+	c.p.ring.add(x.common, x.decided, appendVerdict(verdict[:0], x.at, word, reason))
+	return decision
+}
+
+// judge looks the connection up again if the datapath's policy changed since,
+// and judges by the sets that then apply.
+func (c *conn) judge(r policy.Request) (policy.Decision, policy.Direction) {
+	if reason := c.lookAgain(); reason != "" {
+		c.condemned = true
+		return policy.Decision{Reason: reason}, policy.Ingress
+	}
+	c.judgedBy = c.p.snapshot.Load()
+	return c.judgedBy.decide(route{c.known.Egress, c.known.Ingress}, r)
+}
+
+// lookAgain says why the connection is denied as a whole; empty: it is not.
+func (c *conn) lookAgain() string {
+	revision := c.p.config.Connections.Revision()
+	if revision == c.revision {
+		return ""
+	}
+	known, ok := c.p.config.Connections.Lookup(c.source, c.destination)
+	switch {
+	case !ok:
+		return "the connection is no longer known to the datapath"
+	case known.Denied:
+		return "the connection is no longer allowed"
+	}
+	if now, ok := (route{known.Egress, known.Ingress}).protocol(); !ok || now != c.speaks && now != policy.ProtocolNone {
+		return "the port is now under rules of another protocol"
+	}
+	c.known, c.revision = known, revision
+	return ""
+}
+
+// exchange finds or makes the memory of a request.
+func (c *conn) exchange(id uint64) *exchange {
+	for i := range c.exchanges {
+		if c.exchanges[i].id == id {
+			return &c.exchanges[i]
+		}
+	}
+	if len(c.exchanges) >= maxExchanges { // the oldest will have no record of its answer
+		c.p.ring.lose(1)
+		c.drop(0)
+	}
+	if n := len(c.exchanges); n < cap(c.exchanges) {
+		c.exchanges = c.exchanges[:n+1] // with its buffers
+	} else {
+		c.exchanges = append(c.exchanges, exchange{})
+	}
+	x := &c.exchanges[len(c.exchanges)-1]
+	x.id = id
+	return x
+}
+
+// drop forgets exchange i; its buffers move to the end, for the next.
+func (c *conn) drop(i int) {
+	gone := c.exchanges[i]
+	copy(c.exchanges[i:], c.exchanges[i+1:])
+	c.exchanges[len(c.exchanges)-1] = gone
+	c.exchanges = c.exchanges[:len(c.exchanges)-1]
+}
+
+// Response implements parsers.Hooks.
+func (c *conn) Response(id uint64, a parsers.Answer) {
+	if a.Local && c.condemned && id == c.last {
+		c.condemn = true // told; the relay ends the connection behind this answer
+	}
+	c.answered(id, a.Status, observe.Forwarded, "")
+}
+
+// answered records the answer to request id.
+func (c *conn) answered(id uint64, status int, word observe.Word, detail string) {
+	for i := range c.exchanges {
+		x := &c.exchanges[i]
+		if x.id != id {
+			continue
+		}
+		now := time.Now()
+		var tail [64]byte
+		b := appendVerdict(tail[:0], now, word, observe.ReasonNone)
+		b = appendUint(b, fieldReply, 1)
+		b = appendUint(b, fieldStatus, uint64(max(status, 0)))
+		b = appendUint(b, fieldLatency, uint64(max(now.Sub(x.at), 1)))
+		b = appendCleanText(b, fieldDetail, detail) // the last one counts
+		c.p.ring.add(x.common, x.decided, b)
+		c.drop(i)
+		return
+	}
+}
+
+// Malformed implements parsers.Hooks.
+func (c *conn) Malformed(id uint64, from parsers.Side, err error) {
+	c.malformed(id, err)
+}
+
+func (c *conn) malformed(id uint64, err error) {
+	c.p.malformed.Add(1)
+	c.report(id, err.Error())
+}
+
+// report records that something went wrong with request id, which need not have
+// been judged.
+func (c *conn) report(id uint64, detail string) {
+	common := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
+	for i := range c.exchanges {
+		if c.exchanges[i].id == id {
+			common = c.exchanges[i].common
+		}
+	}
+	b := appendVerdict(nil, time.Now(), observe.Errored, observe.ReasonNone)
+	b = appendCleanText(b, fieldDetail, detail)
+	if c.known.Ingress == 0 && c.known.Egress != 0 {
+		b = appendUint(b, fieldDirection, uint64(policy.Egress))
+	}
+	c.p.ring.add(common, b)
+}
+
+// cutShort reports a body that did not arrive whole, with mu held.
+func (c *conn) cutShort(s parsers.Side) {
+	c.report(c.last, "the "+s.String()+" ended the connection within a message")
+}
+
+// noServer reports that the server could not be reached, with mu held, and
+// returns what the client is told: nothing if it speaks what we do not.
+func (c *conn) noServer(err error) []byte {
+	for len(c.exchanges) > 0 {
+		c.answered(c.exchanges[0].id, http.StatusBadGateway, observe.Errored, err.Error())
+	}
+	if !strings.HasPrefix(c.protocol, "HTTP/1") {
+		return nil
+	}
+	const body = "Upstream connection failed\r\n"
+	return []byte("HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: " +
+		strconv.Itoa(len(body)) + "\r\nConnection: close\r\n\r\n" + body)
+}
+
+// rememberUpgrade keeps a request that may turn the connection into a tunnel, so
+// that the tunnel can be judged again when the policy changes.
+func (c *conn) rememberUpgrade(r *policy.HTTPRequest) {
+	asks := string(r.Method) == http.MethodConnect
+	for i := range r.Headers {
+		asks = asks || len(r.Headers[i].Name) == len("upgrade") && bytes.EqualFold(r.Headers[i].Name, []byte("upgrade"))
+	}
+	if !asks {
+		return
+	}
+	kept := &policy.HTTPRequest{Method: bytes.Clone(r.Method), Path: bytes.Clone(r.Path), Host: bytes.Clone(r.Host)}
+	for _, h := range r.Headers {
+		kept.Headers = append(kept.Headers, policy.HTTPHeader{Name: bytes.Clone(h.Name), Value: bytes.Clone(h.Value)})
+	}
+	c.upgrade = kept
+}
+
+// recheck judges a tunnel again, by the request that opened it, and ends it if
+// that is denied now.
+func (c *conn) recheck() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
+		return
+	}
+	var decision policy.Decision
+	var direction policy.Direction
+	if c.upgrade != nil {
+		decision, direction = c.judge(c.upgrade)
+	} else if decision.Reason = c.lookAgain(); decision.Reason == "" {
+		c.judgedBy = c.p.snapshot.Load()
+		if c.known.Egress == 0 && c.known.Ingress == 0 {
+			decision.Verdict = policy.Allow
+		}
+	}
+	if decision.Verdict == policy.Allow {
+		return
+	}
+	c.p.denied.Add(1)
+	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
+	if c.upgrade != nil {
+		b, c.scratch = appendHTTP(b, c.scratch, c.upgrade, c.protocol, c.destination, c.p.config.Limits.URL)
+	}
+	b = appendDecision(b, decision, direction)
+	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))
+	c.kill(true)
+}

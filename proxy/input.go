@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/parsers"
+)
+
+const bufferSize = 32 << 10
+
+// buffers are shared by all connections: a side holds one only from the arrival
+// of bytes until they are gone.
+type buffers struct{ pool sync.Pool }
+
+func newBuffers() *buffers {
+	return &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+}
+
+// input is what was read from a side and not consumed: buf[r:w].
+type input struct {
+	buffers *buffers
+	pooled  *[bufferSize]byte // behind buf, unless buf was grown
+	buf     []byte
+	r, w    int
+
+	ready func(fd uintptr) bool // readReady, bound once
+	n     int                   // what it read
+	err   error
+}
+
+func (in *input) unread() []byte { return in.buf[in.r:in.w] }
+
+func (in *input) acquire() {
+	in.pooled = in.buffers.pool.Get().(*[bufferSize]byte)
+	in.buf = in.pooled[:]
+}
+
+func (in *input) release() {
+	if in.pooled != nil {
+		in.buffers.pool.Put(in.pooled)
+	}
+	in.pooled, in.buf, in.r, in.w = nil, nil, 0, 0
+}
+
+// room makes room for more behind the unread bytes.
+func (in *input) room(limit int) error {
+	switch {
+	case in.r == in.w:
+		if in.buf != nil && in.pooled == nil {
+			in.release() // a grown buffer is not kept
+		}
+		in.r, in.w = 0, 0
+		return nil
+	case in.r > 0:
+		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.r = 0
+	}
+	if in.w < len(in.buf) {
+		return nil
+	}
+	if len(in.buf) >= limit {
+		return fmt.Errorf("more than %d bytes without a complete message", limit)
+	}
+	grown := make([]byte, min(2*len(in.buf), max(limit, bufferSize)))
+	n := copy(grown, in.buf[:in.w])
+	in.release()
+	in.buf, in.w = grown, n
+	return nil
+}
+
+// readReady is called by the poller's Read: when it is likely that there are
+// bytes. Only then a buffer is taken, and it is given back if there are none.
+func (in *input) readReady(fd uintptr) bool {
+	if in.buf == nil {
+		in.acquire()
+	}
+	for {
+		n, err := unix.Read(int(fd), in.buf[in.w:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			if in.w == 0 {
+				in.release()
+			}
+			return false
+		case err != nil:
+			in.n, in.err = 0, err
+		case n == 0:
+			in.n, in.err = 0, io.EOF
+		default:
+			in.n, in.err = n, nil
+			in.w += n
+		}
+		return true
+	}
+}
+
+// errInput marks input that is longer than the session may leave unconsumed.
+var errInput = errors.New("input limit")
+
+// read waits for more of side s.
+func (c *conn) read(s parsers.Side) (int, error) {
+	e := &c.ends[s]
+	if err := e.room(c.p.config.Limits.Input); err != nil {
+		return 0, errors.Join(errInput, err)
+	}
+	if err := e.raw.Read(e.ready); err != nil {
+		return 0, err
+	}
+	c.activity.Add(1)
+	return e.n, e.err
+}

@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+)
+
+// process is the state of the proxy process.
+type process struct {
+	config  Config
+	log     *slog.Logger
+	life    context.Context // ends when the process does
+	started time.Time
+	port    uint16
+
+	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
+	ring     *ring
+	buffers  *buffers
+
+	accepted, requests, denied, malformed, refused atomic.Uint64
+
+	draining  atomic.Bool
+	drain     chan time.Duration // a drain was asked for, with its grace
+	recheck   chan struct{}      // a new snapshot: tunnels are to be judged again
+	recording atomic.Pointer[context.CancelFunc]
+
+	mu        sync.Mutex
+	conns     map[*conn]struct{}
+	perSource map[netip.Addr]int
+}
+
+func newProcess(ctx context.Context, config Config) *process {
+	return &process{
+		config: config, log: config.Logger, life: ctx, started: time.Now(),
+		ring: newRing(config.Limits.Records), buffers: newBuffers(),
+		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
+		conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
+	}
+}
+
+// accept takes connections from one listener until it is closed.
+func (p *process) accept(l net.Listener) error {
+	pause := time.Duration(0)
+	for {
+		accepted, err := l.Accept()
+		if err != nil {
+			if p.life.Err() != nil || p.draining.Load() || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			if !passes(err) {
+				return fmt.Errorf("accept connections: %w", err)
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), 200*time.Millisecond)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		sock, ok := accepted.(*net.TCPConn)
+		if !ok {
+			_ = accepted.Close()
+			return fmt.Errorf("accept connections: %T is no TCP connection", accepted)
+		}
+		go p.serve(sock)
+	}
+}
+
+// passes reports whether an error of accept is about one connection, or about
+// something that others may release.
+func passes(err error) bool {
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED, unix.EPROTO, unix.EPERM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// serve is the life of one connection.
+func (p *process) serve(sock *net.TCPConn) {
+	p.accepted.Add(1)
+	source, destination := addrPort(sock.RemoteAddr()), addrPort(sock.LocalAddr())
+	c := newConn(p, sock, source, destination)
+	if reason, why := p.admit(c); reason != "" {
+		p.refuse(c, reason, why)
+		return
+	}
+	c.mu.Lock()
+	raw := c.known.Egress == 0 && c.known.Ingress == 0
+	c.pumps++
+	c.mu.Unlock()
+	if raw {
+		// The server may be the one who speaks first.
+		c.tunnel.Store(true)
+		if !c.reachServer() {
+			c.abort(true)
+		}
+	}
+	c.pump(parsers.Client)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// admit finds out what a new connection may do and makes its session. It says
+// why the connection is refused; empty: it is not.
+func (p *process) admit(c *conn) (string, observe.DropReason) {
+	snapshot := p.snapshot.Load()
+	if snapshot == nil {
+		return "no policy is in force here yet", observe.ReasonNotReady
+	}
+	revision := p.config.Connections.Revision() // before the look-up, so that a change in between is seen
+	known, ok := p.config.Connections.Lookup(c.source, c.destination)
+	if !ok {
+		return "the datapath does not know the connection", observe.ReasonNoSocket
+	}
+	c.known, c.revision, c.judgedBy = known, revision, snapshot
+	if known.Denied {
+		return "the connection is not allowed", observe.ReasonPolicyDenied
+	}
+	r := route{known.Egress, known.Ingress}
+	if !snapshot.known(r) {
+		return fmt.Sprintf("L7 sets %#x and %#x are not both in force here", uint32(r.egress), uint32(r.ingress)), observe.ReasonNoRoute
+	}
+	protocol, ok := r.protocol()
+	if !ok {
+		return fmt.Sprintf("rules of %s and of %s apply at once", r.egress.Protocol(), r.ingress.Protocol()), observe.ReasonNoRoute
+	}
+	c.speaks = protocol
+	if protocol == policy.ProtocolNone {
+		c.session = &opaque{}
+	} else if c.session = p.config.NewSession(protocol, c); c.session == nil {
+		return "nothing here understands " + protocol.String(), observe.ReasonNoRoute
+	}
+	if protocol == policy.ProtocolHTTP {
+		c.protocol = "HTTP/1.1"
+	}
+	return p.count(c)
+}
+
+// count takes the connection among the open ones if there is room.
+func (p *process) count(c *conn) (string, observe.DropReason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	source := c.source.Addr()
+	switch {
+	case len(p.conns) >= p.config.Limits.Connections:
+		return "too many connections", observe.ReasonConntrackFull
+	case p.perSource[source] >= p.config.Limits.PerSource:
+		return "too many connections from this address", observe.ReasonConntrackFull
+	}
+	p.conns[c] = struct{}{}
+	p.perSource[source]++
+	return "", observe.ReasonNone
+}
+
+// forget is called by the last goroutine of a connection.
+func (p *process) forget(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, c)
+	source := c.source.Addr()
+	if p.perSource[source]--; p.perSource[source] <= 0 {
+		delete(p.perSource, source)
+	}
+}
+
+func (p *process) open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
+}
+
+// refuse resets a connection that was not admitted, and reports it.
+func (p *process) refuse(c *conn, reason string, why observe.DropReason) {
+	p.refused.Add(1)
+	c.abort(true)
+	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
+	b = appendVerdict(b, time.Now(), observe.Errored, why)
+	p.ring.add(appendCleanText(b, fieldDetail, reason))
+}
+
+// opaque is the session of a connection without L7 rules, which was redirected
+// before they were taken away.
+type opaque struct{}
+
+func (o *opaque) Feed(from parsers.Side, _ []byte, eof bool) ([]parsers.Step, error) {
+	if eof {
+		return []parsers.Step{{Op: parsers.CloseWrite, To: from.Peer()}}, nil
+	}
+	return []parsers.Step{{Op: parsers.Forward, N: parsers.Unbounded}}, nil
+}
+
+func (o *opaque) Phase() parsers.Phase { return parsers.Response }

@@ -1,0 +1,253 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+)
+
+const (
+	// A transfer is spliced once a read filled the buffer and this much is missing.
+	spliceFrom = 128 << 10
+	// spliceMost bounds one splice, so that progress is seen (Limits.Stall) and a
+	// tunnel gone quiet soon holds no pipe.
+	spliceMost = 256 << 10
+)
+
+// run carries out the program of s, whose turn at the peer's output has come if
+// anything goes there. It says whether input was consumed, and whether more than
+// had been fed: then the session is fed again even with nothing, to know that
+// those bytes have passed.
+func (c *conn) run(s parsers.Side) (consumed, past bool) {
+	e := &c.ends[s]
+	for i := range e.ops {
+		o := &e.ops[i]
+		switch o.kind {
+		case parsers.Send:
+			e.slices = append(e.slices, e.copied[o.from:o.to])
+			continue
+		case parsers.CloseWrite:
+			c.send(s)
+			c.shutdown(s.Peer())
+			continue
+		}
+		consumed = true
+		k := int(min(o.n, int64(e.w-e.r)))
+		if o.kind == parsers.Forward && k > 0 {
+			e.slices = append(e.slices, e.buf[e.r:e.r+k])
+		}
+		e.r += k
+		rest := o.n - int64(k)
+		if o.n == parsers.Unbounded {
+			rest = parsers.Unbounded
+		}
+		if rest == 0 {
+			continue
+		}
+		past = true
+		c.send(s)
+		if !c.transfer(s, o.kind, rest) {
+			c.truncated(s)
+			break
+		}
+	}
+	c.send(s)
+	if cap(e.copied) > bufferSize {
+		e.copied = nil
+	}
+	return consumed, past
+}
+
+// send writes what run has gathered for the peer of s.
+func (c *conn) send(s parsers.Side) {
+	e := &c.ends[s]
+	if len(e.slices) == 0 {
+		return
+	}
+	if !e.lame && (s == parsers.Server || c.reachServer()) {
+		peer := &c.ends[s.Peer()]
+		switch {
+		case len(e.slices) == 1:
+			e.lame = !c.write(s.Peer(), e.slices[0])
+		case peer.out.failed:
+			e.lame = true
+		default:
+			e.vector = e.slices // WriteTo moves the start of what it is given
+			_, err := e.vector.WriteTo(peer.sock)
+			c.activity.Add(1)
+			e.lame = !c.wrote(s.Peer(), err)
+		}
+	}
+	clear(e.slices)
+	e.slices = e.slices[:0]
+}
+
+// transfer moves or drops n bytes of s that are yet to be read. False: they did
+// not all come, or could not be written.
+func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
+	e := &c.ends[s]
+	for n > 0 && !e.lame {
+		m, err := c.read(s) // the input is empty here, so all of the buffer is used
+		k := int(min(n, int64(m)))
+		if kind == parsers.Forward && k > 0 {
+			e.slices = append(e.slices, e.buf[:k])
+			c.send(s)
+		}
+		e.r = k
+		n = left(n, int64(k))
+		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame {
+			var moved int64
+			moved, err = c.splice(s, min(n, spliceMost))
+			n = left(n, moved)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			c.disarm(e)
+		default:
+			unbounded := n == parsers.Unbounded
+			return c.readFailed(s, err) && unbounded
+		}
+	}
+	return !e.lame
+}
+
+func left(n, moved int64) int64 {
+	if n == parsers.Unbounded {
+		return n
+	}
+	return n - moved
+}
+
+// splice moves up to n bytes from s to its peer inside the kernel.
+func (c *conn) splice(s parsers.Side, n int64) (int64, error) {
+	e := &c.ends[s]
+	e.release() // nothing is in it
+	e.limit.R, e.limit.N = e.sock, n
+	moved, err := c.ends[s.Peer()].sock.ReadFrom(&e.limit)
+	e.limit.R = nil
+	c.activity.Add(1)
+	switch {
+	case err == nil && moved < n:
+		return moved, io.EOF
+	case errors.Is(err, unix.EPIPE), err != nil && reset(c.ends[s.Peer()].raw):
+		e.lame = !c.wrote(s.Peer(), err)
+		return moved, nil
+	}
+	return moved, err
+}
+
+// reset reports whether the other end of a socket has reset it: what failed in a
+// splice could be either socket.
+func reset(raw syscall.RawConn) bool {
+	closed := false
+	err := raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err == nil && info.State == unix.BPF_TCP_CLOSE
+	})
+	return err == nil && closed
+}
+
+// truncated deals with a body that ended early. What comes behind it would be
+// taken for its rest, so nothing does, and the connection ends.
+func (c *conn) truncated(s parsers.Side) {
+	if c.ends[s].lame {
+		return // not cut short by s: its peer takes no more
+	}
+	c.mu.Lock()
+	if c.dead {
+		c.mu.Unlock()
+		return
+	}
+	c.cutShort(s)
+	out := &c.ends[s.Peer()].out
+	for i, p := range out.queue {
+		out.pending -= len(p.data)
+		out.queue[i].data = nil
+	}
+	flush := c.closeBoth()
+	c.mu.Unlock()
+	c.flush(flush)
+}
+
+// reachServer dials the server unless that was done. False: it cannot be reached,
+// the client was told, and the connection ends.
+func (c *conn) reachServer() bool {
+	e := &c.ends[parsers.Server]
+	if e.sock != nil {
+		return true
+	}
+	sock, err := c.dial()
+	if err != nil {
+		c.unreachable(err)
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		_ = sock.Close()
+		return false
+	}
+	c.attach(parsers.Server, sock)
+	c.pumps++
+	go c.pump(parsers.Server)
+	return true
+}
+
+// dial connects as the client, from its address and, if it is free, its port.
+func (c *conn) dial() (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
+	defer cancel()
+	local := c.source
+	if c.known.DestinationIdentity == policy.IdentityHost {
+		// Server and proxy share a stack, in which the client's connection to us has
+		// the same addresses and ports as ours to the server would.
+		local = netip.AddrPortFrom(local.Addr(), 0)
+	}
+	sock, err := c.p.config.Dial(ctx, local, c.destination)
+	if err != nil && c.p.config.IsPortTaken(err) {
+		sock, err = c.p.config.Dial(ctx, netip.AddrPortFrom(c.source.Addr(), 0), c.destination)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to server: %w", err)
+	}
+	return sock, nil
+}
+
+// unreachable tells the client that there is no server and ends the connection.
+func (c *conn) unreachable(err error) {
+	c.mu.Lock()
+	var flush [2]bool
+	if answer := c.noServer(err); !c.closing && len(answer) > 0 {
+		flush[parsers.Client] = c.ends[parsers.Client].out.push(piece{data: answer})
+	}
+	for x, f := range c.closeBoth() {
+		flush[x] = flush[x] || f
+	}
+	c.ends[parsers.Client].lame = true
+	c.mu.Unlock()
+	c.flush(flush)
+}
+
+// drained waits, briefly, until the other end has taken what was written.
+func drained(raw syscall.RawConn) {
+	for range 50 {
+		queued := 0
+		err := raw.Control(func(fd uintptr) { queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		if err != nil || queued == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -1,0 +1,166 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/parsers"
+)
+
+// Run is the proxy process. It returns when ctx ends, a SIGTERM or SIGINT
+// arrives or a drain is complete; connections get Limits.Grace to end.
+func Run(ctx context.Context, config Config) error {
+	config = config.withDefaults()
+	if config.API == nil || config.Connections == nil {
+		return errors.New("run proxy: Config wants an API listener and Connections")
+	}
+	if os.Geteuid() == 0 && !config.AllowRoot {
+		return errors.New("run proxy: refusing to parse what strangers send as root; the agent starts the proxy as a user of its own")
+	}
+	if !config.AllowRoot {
+		lockDown(config)
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+
+	p := newProcess(life, config)
+	listeners, port, err := listenAll(life, config)
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	p.port = port
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end()
+	failed := make(chan error, len(listeners)+1)
+	for _, l := range listeners {
+		defer l.Close()
+		running.Go(func() {
+			if err := p.accept(l); err != nil {
+				failed <- err
+			}
+		})
+	}
+	running.Go(func() { p.janitor(life) })
+	if config.Collector != nil {
+		running.Go(func() { p.collect(life) })
+	}
+	api := p.newAPI()
+	defer api.Stop()
+	running.Go(func() {
+		if err := api.Serve(config.API); err != nil && life.Err() == nil {
+			failed <- fmt.Errorf("serve API: %w", err)
+		}
+	})
+	p.log.Info("proxy is up", "version", config.Version, "port", port, "pid", os.Getpid())
+
+	err = p.waitForEnd(ctx, failed, listeners)
+	for _, c := range p.all() {
+		c.abort(false)
+	}
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	return nil
+}
+
+// waitForEnd returns when the process is to end, its grace periods included.
+func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners []net.Listener) error {
+	var over <-chan time.Time // of the grace
+	var look <-chan time.Time
+	done := ctx.Done()
+	begin := func(grace time.Duration) {
+		p.draining.Store(true)
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+		over = time.After(grace)
+		look = time.Tick(20 * time.Millisecond)
+	}
+	stopping := false
+	for {
+		select {
+		case <-done:
+			done, stopping = nil, true
+			begin(p.config.Limits.Grace)
+		case grace := <-p.drain:
+			p.log.Info("proxy drains", "grace", grace, "connections", p.open())
+			begin(grace)
+		case <-look:
+			if stopping {
+				p.endIdle()
+			}
+			if p.open() == 0 {
+				return nil
+			}
+		case <-over:
+			return nil
+		case err := <-failed:
+			return err
+		}
+	}
+}
+
+// endIdle closes the connections on which nothing is under way.
+func (p *process) endIdle() {
+	for _, c := range p.all() {
+		phase := parsers.Phase(c.phase.Load())
+		if phase == parsers.Idle || phase == parsers.Ended {
+			c.abort(false)
+		}
+	}
+}
+
+// lockDown gives up what the process will not need. Failing is no reason not to
+// run: the process was started without privileges.
+func lockDown(config Config) {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if errno != 0 { // not available when built with cgo
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			config.Logger.Warn("give up new privileges", "error", err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		config.Logger.Warn("forbid dumps", "error", err)
+	}
+}
+
+// listenAll listens on every address with the same free port.
+func listenAll(ctx context.Context, config Config) ([]net.Listener, uint16, error) {
+	var last error
+	for range 20 {
+		var all []net.Listener
+		port := uint16(0)
+		for _, a := range config.Addresses {
+			l, err := config.Listen(ctx, netip.AddrPortFrom(a, port))
+			if err != nil {
+				last = fmt.Errorf("listen on %s: %w", a, err)
+				break
+			}
+			all = append(all, l)
+			port = addrPort(l.Addr()).Port()
+		}
+		if len(all) == len(config.Addresses) {
+			return all, port, nil
+		}
+		for _, l := range all {
+			_ = l.Close()
+		}
+		if !errors.Is(last, unix.EADDRINUSE) {
+			break
+		}
+	}
+	return nil, 0, last
+}

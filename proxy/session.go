@@ -1,0 +1,16 @@
+package proxy
+
+import (
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/parsers/http"
+	"github.com/headgate/headgate/policy"
+)
+
+// newSession is the default of Config.NewSession.
+func newSession(p policy.Protocol, hooks parsers.Hooks) parsers.Session {
+	switch p {
+	case policy.ProtocolHTTP, policy.ProtocolGRPC:
+		return http.New(hooks, http.Limits{})
+	}
+	return nil
+}

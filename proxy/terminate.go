@@ -1,0 +1,75 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killAfter is how long a proxy may take to end by itself: its grace and a bit.
+const killAfter = 8 * time.Second
+
+// Terminate ends every proxy of a run directory, draining ones included, and
+// removes their sockets. It needs no agent. No proxy there is no error.
+func Terminate(ctx context.Context, runDir string) error {
+	paths, err := filepath.Glob(filepath.Join(runDir, drainedGlob))
+	if err != nil {
+		return fmt.Errorf("end proxy: %w", err)
+	}
+	var failed error
+	for _, path := range append(paths, filepath.Join(runDir, socketName)) {
+		failed = errors.Join(failed, terminate(ctx, path))
+	}
+	return failed
+}
+
+func terminate(ctx context.Context, path string) error {
+	greet, cancel := context.WithTimeout(ctx, greetWithin)
+	defer cancel()
+	l, err := connect(greet, path, "")
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, unix.ECONNREFUSED):
+		return remove(path)
+	case err != nil:
+		return fmt.Errorf("end proxy: %w", err)
+	}
+	defer l.close()
+	if err := l.signal(unix.SIGTERM); err != nil {
+		return fmt.Errorf("end proxy: %w", err)
+	}
+	if !l.ended(ctx, killAfter) {
+		if err := l.signal(unix.SIGKILL); err != nil {
+			return fmt.Errorf("end proxy: %w", err)
+		}
+		if !l.ended(context.WithoutCancel(ctx), time.Second) {
+			return fmt.Errorf("end proxy: process %d is still there after SIGKILL", l.peer.Pid)
+		}
+	}
+	return remove(path)
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the socket of the proxy: %w", err)
+	}
+	return nil
+}
+
+// ended waits for the end of the process.
+func (l *link) ended(ctx context.Context, within time.Duration) bool {
+	until := time.Now().Add(within)
+	for ctx.Err() == nil && time.Now().Before(until) {
+		fds := []unix.PollFd{{Fd: int32(l.pidfd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 50); n > 0 && err == nil {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,130 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Enforce implements redirect.Backend. Listeners of a set that is in the snapshot
+// no more are taken away: their ports belong to no route any longer. An error of
+// type SetError names sets that deny everything because Envoy cannot judge by
+// them; the others are in force. After a RefusedError the snapshot before is in
+// force; after any other error this one is what Envoy gets when it can.
+func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.sets
+	numbers, sets, bad, err := translate(s)
+	if err != nil {
+		return err
+	}
+	b.sets = sets
+	err = b.push(ctx)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		b.sets = before
+		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
+	}
+	b.numbers = numbers
+	err = errors.Join(err, b.dropForgotten(ctx))
+	if err != nil {
+		return errors.Join(fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err), bad)
+	}
+	b.statusMu.Lock()
+	b.inForce = s.Revision
+	b.statusMu.Unlock()
+	return bad
+}
+
+// SetError says which set Envoy cannot judge by, and why.
+type SetError struct {
+	Number redirect.SetNumber
+	Err    error
+}
+
+func (e *SetError) Error() string {
+	return fmt.Sprintf("L7 set %#x denies everything: %v", uint32(e.Number), e.Err)
+}
+
+// Unwrap gives the reason.
+func (e *SetError) Unwrap() error { return e.Err }
+
+// translate makes the rules of every set. What cannot be translated denies.
+func translate(s redirect.Snapshot) (map[policy.SetID]redirect.SetNumber, map[redirect.SetNumber]*rbacv3.RBAC, error, error) {
+	numbers := make(map[policy.SetID]redirect.SetNumber, len(s.Sets))
+	sets := make(map[redirect.SetNumber]*rbacv3.RBAC, len(s.Sets))
+	var bad error
+	for id, n := range s.Sets {
+		if n.Number == 0 || n.Set == nil || n.Number.Protocol() != n.Set.Protocol {
+			return nil, nil, nil, fmt.Errorf("take set %x: number %#x does not fit it", id, uint32(n.Number))
+		}
+		if sets[n.Number] != nil {
+			return nil, nil, nil, fmt.Errorf("take set %x: number %#x is another set's too", id, uint32(n.Number))
+		}
+		rules, err := rbacOf(n.Set)
+		if err != nil {
+			rules, bad = denyAll(), errors.Join(bad, &SetError{n.Number, err})
+		}
+		numbers[id], sets[n.Number] = n.Number, rules
+	}
+	return numbers, sets, bad, nil
+}
+
+// push brings every route configuration up to date.
+func (b *Backend) push(ctx context.Context) error {
+	update := make(map[string]types.Resource, len(b.ports))
+	for p := range b.ports {
+		r, err := b.routes(p)
+		if err != nil {
+			return err
+		}
+		update[p.name()] = r
+	}
+	return b.store.change(ctx, resource.RouteType, update)
+}
+
+// routes makes the route configuration of a pair from the sets in force. A set
+// that is not among them denies.
+func (b *Backend) routes(p pair) (*routev3.RouteConfiguration, error) {
+	rules := func(n redirect.SetNumber) *rbacv3.RBAC {
+		if n == 0 {
+			return nil
+		}
+		if r := b.sets[n]; r != nil {
+			return r
+		}
+		return denyAll()
+	}
+	return routesOf(p, rules(p.egress), rules(p.ingress))
+}
+
+// dropForgotten takes away the listeners that deny because a set of theirs is gone.
+func (b *Backend) dropForgotten(ctx context.Context) error {
+	var names []string
+	for p := range b.ports {
+		if b.knows(p.egress) && b.knows(p.ingress) {
+			continue
+		}
+		names = append(names, p.name())
+		delete(b.ports, p)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := b.store.put(resource.ListenerType, nil, names...); err != nil {
+		return err
+	}
+	err := b.store.settle(ctx, resource.ListenerType, names...)
+	return errors.Join(err, b.store.put(resource.RouteType, nil, names...))
+}
+
+func (b *Backend) knows(n redirect.SetNumber) bool { return n == 0 || b.sets[n] != nil }
