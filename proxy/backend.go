@@ -114,7 +114,7 @@ func goEnvironment() []string {
 
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol {
-	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolGRPC}
+	return []policy.Protocol{policy.ProtocolHTTP}
 }
 
 // Serve implements redirect.Backend: one port serves every route.
@@ -127,18 +127,7 @@ func (b *Backend) Serve(context.Context, redirect.Route) (redirect.ProxyPort, er
 	return redirect.ProxyPort(b.link.hello.Port), nil
 }
 
-// SetsError says which sets of a snapshot could not be compiled. The snapshot is
-// in force nevertheless, and those sets deny everything.
-type SetsError struct{ Failed map[redirect.SetNumber]string }
-
-func (e *SetsError) Error() string {
-	for n, why := range e.Failed {
-		return fmt.Sprintf("enforce L7 rules: %d sets deny everything, among them %#x: %s", len(e.Failed), uint32(n), why)
-	}
-	return "enforce L7 rules"
-}
-
-// Enforce implements redirect.Backend. A *SetsError means that the snapshot is in
+// Enforce implements redirect.Backend. A *redirect.SetsError means that the snapshot is in
 // force but for the sets it names. When the proxy is down the snapshot is kept
 // and will be in force before OnPort reports the next one.
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
@@ -195,7 +184,7 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 	if len(r.Failed) == 0 {
 		return nil
 	}
-	failed := &SetsError{Failed: map[redirect.SetNumber]string{}}
+	failed := &redirect.SetsError{Failed: map[redirect.SetNumber]string{}}
 	for _, f := range r.Failed {
 		failed.Failed[redirect.SetNumber(f.Number)] = f.Error
 	}

@@ -93,7 +93,7 @@ func (b *Backend) takeUp(ctx context.Context, l *link) error {
 		ctx, cancel := context.WithTimeout(ctx, startWithin)
 		defer cancel()
 		err := b.enforce(ctx, l, *last)
-		if sets := (*SetsError)(nil); errors.As(err, &sets) {
+		if sets := (*redirect.SetsError)(nil); errors.As(err, &sets) {
 			b.log.Warn("put L7 rules in force again", "error", err)
 		} else if status.Code(err) == codes.InvalidArgument {
 			// It would be refused for ever. What is in force there stays so.

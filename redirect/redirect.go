@@ -11,6 +11,7 @@ package redirect
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/headgate/headgate/policy"
 )
@@ -57,6 +58,18 @@ type Status struct {
 // closed until it can.
 var ErrNotReady = errors.New("proxy backend is not ready")
 
+// SetsError says which sets of a snapshot a backend could not take. The snapshot is
+// in force nevertheless, and those sets deny everything: one bad rule takes no other
+// with it.
+type SetsError struct{ Failed map[SetNumber]string }
+
+func (e *SetsError) Error() string {
+	for n, why := range e.Failed {
+		return fmt.Sprintf("enforce L7 rules: %d sets deny everything, among them %#x: %s", len(e.Failed), uint32(n), why)
+	}
+	return "enforce L7 rules"
+}
+
 // Backend enforces L7 sets in another process.
 type Backend interface {
 	// Protocols that the backend can enforce.
@@ -64,7 +77,9 @@ type Backend interface {
 	// Serve makes the backend accept connections of that route and says where.
 	Serve(context.Context, Route) (ProxyPort, error)
 	// Enforce returns once every set of the snapshot is in force. Sets that are
-	// in no later snapshot are forgotten.
+	// in no later snapshot are forgotten. ErrNotReady: nothing is served now, and
+	// this snapshot will be in force before anything is. *SetsError: in force but
+	// for some sets, which deny.
 	Enforce(context.Context, Snapshot) error
 	// Status for people.
 	Status() Status

@@ -90,7 +90,7 @@ func TestOrderOfAChange(t *testing.T) {
 		t.Errorf("a policy change does %q, want %q", n.log, want)
 	}
 	n.log = nil
-	n.add("late", "10.0.0.4", map[string]string{"app": "client"})
+	n.add("late", "10.0.0.4", map[string]string{"app": "late"})
 	last := n.log[len(n.log)-1]
 	at := slices.IndexFunc(n.log, func(s string) bool { return strings.HasPrefix(s, "endpoint 10.0.0.4") })
 	tables := slices.IndexFunc(n.log, func(s string) bool { return strings.HasPrefix(s, "table") })

@@ -250,6 +250,10 @@ func (e *Engine) enforce(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", redirect.ErrNotReady, err)
 	}
+	if bad := (*redirect.SetsError)(nil); errors.As(err, &bad) {
+		e.cfg.Logger.Error("some L7 rules deny everything", "error", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("hand L7 rules to the proxy: %w", err)
 	}

@@ -8,7 +8,7 @@ type Limits struct {
 	Headers     int   // fields of a request head, of a trailer section: 100
 	ChunkLine   int   // bytes of a chunk size with its extensions: 1 KiB
 	Trailers    int   // bytes of a trailer section: 8 KiB
-	Pipelined   int   // requests without a complete answer: 64
+	Pipelined   int   // requests without a complete answer: 1024
 	DeniedBody  int64 // bytes of a denied request's body that are read: 1 MiB
 }
 
@@ -23,7 +23,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Headers, 100)
 	set(&l.ChunkLine, 1<<10)
 	set(&l.Trailers, 8<<10)
-	set(&l.Pipelined, 64)
+	set(&l.Pipelined, 1024)
 	if l.DeniedBody <= 0 {
 		l.DeniedBody = 1 << 20
 	}
