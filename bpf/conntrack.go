@@ -72,7 +72,8 @@ func (c *Conntrack) Revision() uint32 {
 func (c *Conntrack) Lookup(source, destination netip.AddrPort) (Connection, bool) {
 	k := ctKey(source, destination, policy.ProtoTCP)
 	var e gateCtEntry
-	if c.tcp.Lookup(&k, &e) != nil && c.any.Lookup(&k, &e) != nil {
+	// A connection that is established between the first two is found by the third.
+	if c.tcp.Lookup(&k, &e) != nil && c.any.Lookup(&k, &e) != nil && c.tcp.Lookup(&k, &e) != nil {
 		return Connection{}, false
 	}
 	conn := connection(&k, &e)
@@ -125,6 +126,33 @@ func (c *Conntrack) Collect() (int, error) {
 		}
 	}
 	return len(expired), err
+}
+
+// Forget removes every connection of an address, so that who gets the address next
+// inherits none, and says how many.
+func (c *Conntrack) Forget(a netip.Addr) (int, error) {
+	want := toAddr(a)
+	n := 0
+	var errs error
+	for _, m := range []*ebpf.Map{c.tcp, c.any} {
+		var found []gateCtKey
+		var k gateCtKey
+		var e gateCtEntry
+		it := m.Iterate()
+		for it.Next(&k, &e) {
+			if k.Addr[0] == want || k.Addr[1] == want {
+				found = append(found, k)
+			}
+		}
+		if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+			errs = errors.Join(errs, err)
+		}
+		for i := range found {
+			errs = errors.Join(errs, ignoreMissing(m.Delete(&found[i])))
+		}
+		n += len(found)
+	}
+	return n, errs
 }
 
 // ctKey orders the two ends as the gate does: lower address, then lower port.

@@ -28,7 +28,12 @@ const subjectClosed = 1
 // entry that was not meant for it. If the kernel has no room, the subject is
 // closed: everything is denied until a sync succeeds.
 func (g *Gate) SyncPolicy(subject uint32, old, want PolicyTable) error {
-	if err := g.putSubject(subject, lengths(old, want), 0); err != nil {
+	// One that is closed stays so until its table is whole.
+	var before gateSubject
+	if err := ignoreMissing(g.objs.HgSubject1.Lookup(subject, &before)); err != nil {
+		return fmt.Errorf("read subject %d of the datapath: %w", subject, err)
+	}
+	if err := g.putSubject(subject, lengths(old, want), before.Flags&subjectClosed); err != nil {
 		return err
 	}
 	if err := g.writePolicy(subject, old, want); err != nil {

@@ -37,9 +37,16 @@ func (g *Gate) SetEndpoint(e Endpoint) error {
 	return nil
 }
 
-// DeleteEndpoint forgets an address: nothing reaches it any more.
+// DeleteEndpoint forgets an address and its connections: nothing reaches it any
+// more.
 func (g *Gate) DeleteEndpoint(a netip.Addr) error {
-	return ignoreMissing(g.objs.HgEndpoint1.Delete(toAddr(a)))
+	if err := ignoreMissing(g.objs.HgEndpoint1.Delete(toAddr(a))); err != nil {
+		return fmt.Errorf("remove endpoint %s from the datapath: %w", a, err)
+	}
+	if _, err := g.Conntrack().Forget(a); err != nil {
+		return fmt.Errorf("forget the connections of %s: %w", a, err)
+	}
+	return nil
 }
 
 // Endpoints lists what the gate knows.

@@ -33,7 +33,9 @@ func newFakeGate(log *[]string) *fakeGate {
 	}
 }
 
-func (g *fakeGate) note(format string, args ...any) { *g.log = append(*g.log, fmt.Sprintf(format, args...)) }
+func (g *fakeGate) note(format string, args ...any) {
+	*g.log = append(*g.log, fmt.Sprintf(format, args...))
+}
 
 func (g *fakeGate) SetEndpoint(e bpf.Endpoint) error {
 	g.note("endpoint %s subject %d ready %t", e.Addr, e.Subject, e.Ready)

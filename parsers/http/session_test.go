@@ -340,7 +340,7 @@ func TestReset(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	want := Limits{16384, 65536, 100, 1024, 8192, 64, 1048576}
+	want := Limits{16384, 65536, 100, 1024, 8192, 1024, 1048576}
 	if got := (Limits{}).withDefaults(); got != want {
 		t.Errorf("%+v", got)
 	}
