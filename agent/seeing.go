@@ -10,9 +10,6 @@ import (
 	"github.com/headgate/headgate/observe"
 )
 
-// ringSize is how many flows are kept.
-const ringSize = 65536
-
 // seeing is where everything that happens ends up.
 type seeing struct {
 	ring     *observe.Ring
@@ -28,7 +25,7 @@ type seeing struct {
 }
 
 func newSeeing(cfg Config, events *bpf.Events) *seeing {
-	s := &seeing{events: events, ring: observe.NewRing(ringSize), builder: &observe.Builder{Node: cfg.NodeName}, registry: prometheus.NewRegistry()}
+	s := &seeing{events: events, ring: observe.NewRing(cfg.FlowBuffer), builder: &observe.Builder{Node: cfg.NodeName}, registry: prometheus.NewRegistry()}
 	s.sink = &observe.Sink{Builder: s.builder, Ring: s.ring}
 	if m, err := observe.NewMetrics(s.registry, s.ring); err == nil {
 		s.sink.Metrics = m

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
+	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -101,3 +103,76 @@ func (n *Numbers) rule(ref policy.Ref) uint32 {
 
 // identityKey of a CIDR.
 func prefixKey(p netip.Prefix) string { return "cidr:" + p.String() }
+
+// numberEndpoints gives every endpoint the identity of its labels, and makes known
+// what endpoints of an identity call their ports.
+func (e *Engine) numberEndpoints() error {
+	infos := map[policy.Identity]*policy.IdentityInfo{}
+	for _, key := range sortedKeys(e.endpoints) {
+		ep := e.endpoints[key]
+		labels, err := e.labelsOf(ep)
+		if err != nil {
+			return err
+		}
+		if ep.Identity, err = e.numbers.identity(labels.String(), false); err != nil {
+			return err
+		}
+		info := infos[ep.Identity]
+		if info == nil {
+			info = &policy.IdentityInfo{ID: ep.Identity, Labels: labels, NamedPorts: policy.NamedPorts{}}
+			infos[ep.Identity] = info
+		}
+		for name, p := range ep.Ports {
+			if !slices.Contains(info.NamedPorts[name], p) {
+				info.NamedPorts[name] = append(info.NamedPorts[name], p)
+			}
+		}
+	}
+	for _, info := range infos {
+		if err := e.ids.Add(*info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) labelsOf(ep *endpoint.Endpoint) (policy.Labels, error) {
+	labels, err := policy.EndpointLabels(ep.Namespace, ep.ServiceAccount, e.cfg.Cluster, e.namespaces[ep.Namespace], ep.Labels)
+	if err != nil {
+		return labels, fmt.Errorf("endpoint %s: %w", ep.Key(), err)
+	}
+	return labels, nil
+}
+
+// subjectOf finds an endpoint's subject, or makes it.
+func (e *Engine) subjectOf(ep *endpoint.Endpoint) *subject {
+	key := fmt.Sprintf("%d %v", ep.Identity, endpoint.FormatPorts(ep.Ports))
+	s := e.subjects[key]
+	if s == nil {
+		s = &subject{number: e.freeSubject()}
+		e.subjects[key] = s
+	}
+	ports := policy.NamedPorts{}
+	for name, p := range ep.Ports {
+		ports[name] = []policy.NamedPort{p}
+	}
+	info, _ := e.ids.Get(ep.Identity)
+	s.of = policy.Subject{Labels: info.Labels, NamedPorts: ports, Enforcement: e.cfg.Enforcement}
+	return s
+}
+
+func (e *Engine) numberPrefixes(rules []policy.Rule) error {
+	for _, p := range policy.Prefixes(rules) {
+		if _, fixed := e.cfg.Fixed[p]; fixed {
+			continue
+		}
+		id, err := e.numbers.identity(prefixKey(p), true)
+		if err != nil {
+			return err
+		}
+		if err := e.ids.Add(policy.IdentityInfo{ID: id, Prefix: p}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

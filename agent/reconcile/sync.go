@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -104,63 +102,6 @@ func (e *Engine) rules() []policy.Rule {
 	return out
 }
 
-// numberEndpoints gives every endpoint the identity of its labels, and makes known
-// what endpoints of an identity call their ports.
-func (e *Engine) numberEndpoints() error {
-	infos := map[policy.Identity]*policy.IdentityInfo{}
-	for _, key := range sortedKeys(e.endpoints) {
-		ep := e.endpoints[key]
-		labels, err := e.labelsOf(ep)
-		if err != nil {
-			return err
-		}
-		if ep.Identity, err = e.numbers.identity(labels.String(), false); err != nil {
-			return err
-		}
-		info := infos[ep.Identity]
-		if info == nil {
-			info = &policy.IdentityInfo{ID: ep.Identity, Labels: labels, NamedPorts: policy.NamedPorts{}}
-			infos[ep.Identity] = info
-		}
-		for name, p := range ep.Ports {
-			if !slices.Contains(info.NamedPorts[name], p) {
-				info.NamedPorts[name] = append(info.NamedPorts[name], p)
-			}
-		}
-	}
-	for _, info := range infos {
-		if err := e.ids.Add(*info); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (e *Engine) labelsOf(ep *endpoint.Endpoint) (policy.Labels, error) {
-	labels, err := policy.EndpointLabels(ep.Namespace, ep.ServiceAccount, e.cfg.Cluster, e.namespaces[ep.Namespace], ep.Labels)
-	if err != nil {
-		return labels, fmt.Errorf("endpoint %s: %w", ep.Key(), err)
-	}
-	return labels, nil
-}
-
-// subjectOf finds an endpoint's subject, or makes it.
-func (e *Engine) subjectOf(ep *endpoint.Endpoint) *subject {
-	key := fmt.Sprintf("%d %v", ep.Identity, endpoint.FormatPorts(ep.Ports))
-	s := e.subjects[key]
-	if s == nil {
-		s = &subject{number: e.freeSubject()}
-		e.subjects[key] = s
-	}
-	ports := policy.NamedPorts{}
-	for name, p := range ep.Ports {
-		ports[name] = []policy.NamedPort{p}
-	}
-	info, _ := e.ids.Get(ep.Identity)
-	s.of = policy.Subject{Labels: info.Labels, NamedPorts: ports, Enforcement: e.cfg.Enforcement}
-	return s
-}
-
 func (e *Engine) freeSubject() uint32 {
 	taken := map[uint32]bool{}
 	for _, s := range e.subjects {
@@ -171,22 +112,6 @@ func (e *Engine) freeSubject() uint32 {
 			return n
 		}
 	}
-}
-
-func (e *Engine) numberPrefixes(rules []policy.Rule) error {
-	for _, p := range policy.Prefixes(rules) {
-		if _, fixed := e.cfg.Fixed[p]; fixed {
-			continue
-		}
-		id, err := e.numbers.identity(prefixKey(p), true)
-		if err != nil {
-			return err
-		}
-		if err := e.ids.Add(policy.IdentityInfo{ID: id, Prefix: p}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // numberTable puts numbers in place of the names in a table.
@@ -258,118 +183,6 @@ func (e *Engine) enforce(ctx context.Context) error {
 		return fmt.Errorf("hand L7 rules to the proxy: %w", err)
 	}
 	return nil
-}
-
-func (e *Engine) writeTables() error {
-	var errs error
-	for _, s := range e.subjects {
-		if s.users == 0 || (s.table != nil && maps.Equal(s.table, s.want)) {
-			continue
-		}
-		err := e.cfg.Gate.SyncPolicy(s.number, s.table, s.want)
-		if err != nil {
-			// What is in the kernel is some mixture: all of it is old next time.
-			mixed := maps.Clone(s.want)
-			for k := range s.table {
-				mixed[k] = bpf.PolicyEntry{Verdict: 0xff}
-			}
-			s.table, errs = mixed, errors.Join(errs, err)
-			continue
-		}
-		s.table = s.want
-	}
-	return errs
-}
-
-// wantedPrefixes are all addresses with an identity.
-func (e *Engine) wantedPrefixes() map[netip.Prefix]policy.Identity {
-	want := maps.Clone(e.cfg.Fixed)
-	if want == nil {
-		want = map[netip.Prefix]policy.Identity{}
-	}
-	for _, p := range policy.Prefixes(e.rules()) {
-		if _, fixed := want[p]; !fixed {
-			want[p] = e.numbers.Identities[prefixKey(p)]
-		}
-	}
-	for _, ep := range e.endpoints {
-		for _, ip := range ep.IPs {
-			want[netip.PrefixFrom(ip, ip.BitLen())] = ep.Identity
-		}
-	}
-	return want
-}
-
-func (e *Engine) writePrefixes() error {
-	want := e.wantedPrefixes()
-	var errs error
-	for p, id := range want {
-		if old, ok := e.prefixes[p]; ok && old == id {
-			continue
-		}
-		if err := e.cfg.Gate.SetIdentity(p, id); err != nil {
-			errs = errors.Join(errs, err)
-			continue
-		}
-		e.prefixes[p] = id
-	}
-	for p := range e.prefixes {
-		if _, ok := want[p]; ok {
-			continue
-		}
-		if err := e.cfg.Gate.DeleteIdentity(p); err != nil {
-			errs = errors.Join(errs, err)
-			continue
-		}
-		delete(e.prefixes, p)
-	}
-	return errs
-}
-
-// writeEndpoints points endpoints to their tables. From then on they have traffic.
-func (e *Engine) writeEndpoints(users map[string]*subject) error {
-	var errs error
-	want := map[netip.Addr]bool{}
-	for key, ep := range e.endpoints {
-		s := users[key]
-		ready := maps.Equal(s.table, s.want)
-		ep.State, ep.Detail = endpoint.Ready, ""
-		if !ready {
-			ep.State, ep.Detail = endpoint.Failed, "its policy could not be written to the datapath: everything is denied"
-		}
-		for _, ip := range ep.IPs {
-			want[ip] = true
-			w := bpf.Endpoint{
-				Addr: ip, Ifindex: ep.Ifindex, ID: ep.ID, Identity: ep.Identity, Subject: s.number,
-				MAC: ep.HardwareAddr(), Ready: ready,
-			}
-			if old, ok := e.written[ip]; ok && sameEndpoint(old, w) {
-				continue
-			}
-			if err := e.cfg.Gate.SetEndpoint(w); err != nil {
-				ep.State, ep.Detail = endpoint.Failed, err.Error()
-				errs = errors.Join(errs, err)
-				continue
-			}
-			e.written[ip] = w
-		}
-	}
-	for ip := range e.written {
-		if want[ip] {
-			continue
-		}
-		if err := e.cfg.Gate.DeleteEndpoint(ip); err != nil {
-			errs = errors.Join(errs, err)
-			continue
-		}
-		delete(e.written, ip)
-	}
-	return errs
-}
-
-func sameEndpoint(a, b bpf.Endpoint) bool {
-	return a.Ifindex == b.Ifindex && a.ID == b.ID && a.Identity == b.Identity && a.Subject == b.Subject &&
-		a.Ready == b.Ready && a.MAC.String() == b.MAC.String()
 }
 
 // removeUnused forgets subjects and identities that nobody has any more.

@@ -25,6 +25,7 @@ type agentFlags struct {
 	metrics       string
 	logFormat     string
 	proxyUID      uint32
+	flowBuffer    int
 }
 
 func newAgentCommand() *cobra.Command {
@@ -54,6 +55,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringArrayVar(&f.observer, "observer-listen", nil, "address of the Hubble Observer API, unix://PATH or HOST:PORT, repeatable; off (default: unix://RUN_DIR/hubble.sock and localhost:4245)")
 	fs.StringVar(&f.metrics, "metrics-listen", "", "address of the Prometheus metrics, HOST:PORT (default: off)")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
 	fs.Uint32Var(&f.proxyUID, "proxy-uid", 0, "user and group that the proxy runs as (default: one that nobody else has)")
 	return c
 }
@@ -88,7 +90,7 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	}
 	cfg := agent.Config{
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir,
-		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, Logger: log,
+		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
 		NewBackend: newGoBackend(f.proxyUID),
 	}
 	for _, s := range f.endpointCIDRs {

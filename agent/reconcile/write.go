@@ -1,0 +1,123 @@
+package reconcile
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+
+	"github.com/headgate/headgate/agent/endpoint"
+	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/policy"
+)
+
+func (e *Engine) writeTables() error {
+	var errs error
+	for _, s := range e.subjects {
+		if s.users == 0 || (s.table != nil && maps.Equal(s.table, s.want)) {
+			continue
+		}
+		err := e.cfg.Gate.SyncPolicy(s.number, s.table, s.want)
+		if err != nil {
+			// What is in the kernel is some mixture: all of it is old next time.
+			mixed := maps.Clone(s.want)
+			for k := range s.table {
+				mixed[k] = bpf.PolicyEntry{Verdict: 0xff}
+			}
+			s.table, errs = mixed, errors.Join(errs, err)
+			continue
+		}
+		s.table = s.want
+	}
+	return errs
+}
+
+// wantedPrefixes are all addresses with an identity.
+func (e *Engine) wantedPrefixes() map[netip.Prefix]policy.Identity {
+	want := maps.Clone(e.cfg.Fixed)
+	if want == nil {
+		want = map[netip.Prefix]policy.Identity{}
+	}
+	for _, p := range policy.Prefixes(e.rules()) {
+		if _, fixed := want[p]; !fixed {
+			want[p] = e.numbers.Identities[prefixKey(p)]
+		}
+	}
+	for _, ep := range e.endpoints {
+		for _, ip := range ep.IPs {
+			want[netip.PrefixFrom(ip, ip.BitLen())] = ep.Identity
+		}
+	}
+	return want
+}
+
+func (e *Engine) writePrefixes() error {
+	want := e.wantedPrefixes()
+	var errs error
+	for p, id := range want {
+		if old, ok := e.prefixes[p]; ok && old == id {
+			continue
+		}
+		if err := e.cfg.Gate.SetIdentity(p, id); err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		e.prefixes[p] = id
+	}
+	for p := range e.prefixes {
+		if _, ok := want[p]; ok {
+			continue
+		}
+		if err := e.cfg.Gate.DeleteIdentity(p); err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		delete(e.prefixes, p)
+	}
+	return errs
+}
+
+// writeEndpoints points endpoints to their tables. From then on they have traffic.
+func (e *Engine) writeEndpoints(users map[string]*subject) error {
+	var errs error
+	want := map[netip.Addr]bool{}
+	for key, ep := range e.endpoints {
+		s := users[key]
+		ready := maps.Equal(s.table, s.want)
+		ep.State, ep.Detail = endpoint.Ready, ""
+		if !ready {
+			ep.State, ep.Detail = endpoint.Failed, "its policy could not be written to the datapath: everything is denied"
+		}
+		for _, ip := range ep.IPs {
+			want[ip] = true
+			w := bpf.Endpoint{
+				Addr: ip, Ifindex: ep.Ifindex, ID: ep.ID, Identity: ep.Identity, Subject: s.number,
+				MAC: ep.HardwareAddr(), Ready: ready,
+			}
+			if old, ok := e.written[ip]; ok && sameEndpoint(old, w) {
+				continue
+			}
+			if err := e.cfg.Gate.SetEndpoint(w); err != nil {
+				ep.State, ep.Detail = endpoint.Failed, err.Error()
+				errs = errors.Join(errs, err)
+				continue
+			}
+			e.written[ip] = w
+		}
+	}
+	for ip := range e.written {
+		if want[ip] {
+			continue
+		}
+		if err := e.cfg.Gate.DeleteEndpoint(ip); err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		delete(e.written, ip)
+	}
+	return errs
+}
+
+func sameEndpoint(a, b bpf.Endpoint) bool {
+	return a.Ifindex == b.Ifindex && a.ID == b.ID && a.Identity == b.Identity && a.Subject == b.Subject &&
+		a.Ready == b.Ready && a.MAC.String() == b.MAC.String()
+}
