@@ -55,13 +55,13 @@ func removeInterfaces() error {
 		}
 		maps, err := bpf.AttachedMaps(l.Attrs().Index)
 		if err != nil {
-			if !errors.Is(err, bpf.ErrNotAttached) {
+			if !errors.Is(err, bpf.ErrNotAttached) && !errors.Is(err, unix.ENODEV) { // gone by itself
 				errs = errors.Join(errs, err)
 			}
 			continue
 		}
 		maps.Close()
-		if err := netlink.LinkDel(l); err != nil {
+		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			errs = errors.Join(errs, fmt.Errorf("delete interface %s: %w", l.Attrs().Name, err))
 		}
 	}

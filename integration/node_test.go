@@ -36,7 +36,7 @@ func startNode(t *testing.T, flags ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{namespace: ns, dir: dir, binary: binary(t), flags: flags, links: []string{"lo"}}
+	n := &node{namespace: ns, dir: dir, binary: headgateBinary(t), flags: flags, links: []string{"lo"}}
 	t.Cleanup(func() { n.remove(t) })
 	n.startAgent(t)
 	return n

@@ -77,8 +77,8 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, os.Chmod(path, 0o755)
 })
 
-// binary is the program under test, built once.
-func binary(t *testing.T) string {
+// headgateBinary is the program under test, built once.
+func headgateBinary(t *testing.T) string {
 	t.Helper()
 	path, err := build()
 	if err != nil {

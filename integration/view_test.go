@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,4 +106,16 @@ func (n *node) awaitFlow(t *testing.T, what string, filter []string, match func(
 		return fmt.Errorf("with %v there are only:\n%s", filter, strings.Join(words, "\n"))
 	})
 	return found
+}
+
+// requestIsReported wants a flow for a denied GET, between ends with these labels.
+func (n *node) requestIsReported(t *testing.T, client netip.AddrPort, path, source, destination string) {
+	t.Helper()
+	filter := []string{"--type", "l7", "--verdict", "DROPPED", "--http-path", path}
+	f := n.awaitFlow(t, "GET "+path, filter, from(client, func(f *flowpb.Flow) bool {
+		return f.GetL7().GetType() == flowpb.L7FlowType_REQUEST
+	}))
+	if !slices.Contains(f.GetSource().GetLabels(), source) || !slices.Contains(f.GetDestination().GetLabels(), destination) {
+		t.Errorf("flow is between %v and %v, want %s and %s", f.GetSource().GetLabels(), f.GetDestination().GetLabels(), source, destination)
+	}
 }

@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -61,7 +63,15 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err := b.check(c); err != nil {
 		return nil, err
 	}
-	return protojson.MarshalOptions{Multiline: true}.Marshal(c)
+	text, err := protojson.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("render Envoy's bootstrap: %w", err)
+	}
+	var out bytes.Buffer // protojson's white space differs from time to time
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return nil, fmt.Errorf("render Envoy's bootstrap: %w", err)
+	}
+	return out.Bytes(), nil
 }
 
 // Args are the arguments that Envoy must be started with.

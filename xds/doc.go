@@ -36,7 +36,9 @@
 //
 // # Where it is stricter than the Go proxy
 //
-// A request target of * (OPTIONS) is denied. Expressions match UTF-8 only.
-// Envoy cannot tell an X-Forwarded-Proto that was sent from its own: none is passed
-// on, and a set with a rule about it denies everything.
+// Methods that Envoy does not know are refused, and a request target of * is
+// denied. Expressions match UTF-8 only. Envoy cannot tell an X-Forwarded-Proto
+// that was sent from its own: none is passed on, and a set with a rule about it
+// denies everything. Fields of one hop (Connection, TE and their like) and
+// X-Envoy-* are gone before rules about headers are asked.
 package xds

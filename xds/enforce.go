@@ -15,68 +15,64 @@ import (
 )
 
 // Enforce implements redirect.Backend. Listeners of a set that is in the snapshot
-// no more are taken away: their ports belong to no route any longer. An error of
-// type SetError names sets that deny everything because Envoy cannot judge by
-// them; the others are in force. After a RefusedError the snapshot before is in
-// force; after any other error this one is what Envoy gets when it can.
+// no more are taken away: their ports belong to no route any longer. After a
+// RefusedError the snapshot before is in force; after any other error but
+// redirect.SetsError this one is what Envoy gets when it can.
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before := b.sets
-	numbers, sets, bad, err := translate(s)
+	t, err := translate(s)
 	if err != nil {
 		return err
 	}
-	b.sets = sets
+	before := b.sets
+	b.sets = t.rules
 	err = b.push(ctx)
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 		b.sets = before
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
-	b.numbers = numbers
-	err = errors.Join(err, b.dropForgotten(ctx))
-	if err != nil {
-		return errors.Join(fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err), bad)
+	b.numbers = t.numbers
+	if err = errors.Join(err, b.dropForgotten(ctx)); err != nil {
+		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
 	b.statusMu.Lock()
 	b.inForce = s.Revision
 	b.statusMu.Unlock()
-	return bad
+	if len(t.failed) > 0 {
+		return &redirect.SetsError{Failed: t.failed}
+	}
+	return nil
 }
 
-// SetError says which set Envoy cannot judge by, and why.
-type SetError struct {
-	Number redirect.SetNumber
-	Err    error
+// translation is a snapshot in Envoy's words.
+type translation struct {
+	numbers map[policy.SetID]redirect.SetNumber
+	rules   map[redirect.SetNumber]*rbacv3.RBAC
+	failed  map[redirect.SetNumber]string // why these deny everything
 }
-
-func (e *SetError) Error() string {
-	return fmt.Sprintf("L7 set %#x denies everything: %v", uint32(e.Number), e.Err)
-}
-
-// Unwrap gives the reason.
-func (e *SetError) Unwrap() error { return e.Err }
 
 // translate makes the rules of every set. What cannot be translated denies.
-func translate(s redirect.Snapshot) (map[policy.SetID]redirect.SetNumber, map[redirect.SetNumber]*rbacv3.RBAC, error, error) {
-	numbers := make(map[policy.SetID]redirect.SetNumber, len(s.Sets))
-	sets := make(map[redirect.SetNumber]*rbacv3.RBAC, len(s.Sets))
-	var bad error
+func translate(s redirect.Snapshot) (*translation, error) {
+	t := &translation{
+		numbers: make(map[policy.SetID]redirect.SetNumber, len(s.Sets)),
+		rules:   make(map[redirect.SetNumber]*rbacv3.RBAC, len(s.Sets)),
+		failed:  map[redirect.SetNumber]string{},
+	}
 	for id, n := range s.Sets {
 		if n.Number == 0 || n.Set == nil || n.Number.Protocol() != n.Set.Protocol {
-			return nil, nil, nil, fmt.Errorf("take set %x: number %#x does not fit it", id, uint32(n.Number))
+			return nil, fmt.Errorf("take set %x: number %#x does not fit it", id, uint32(n.Number))
 		}
-		if sets[n.Number] != nil {
-			return nil, nil, nil, fmt.Errorf("take set %x: number %#x is another set's too", id, uint32(n.Number))
+		if t.rules[n.Number] != nil {
+			return nil, fmt.Errorf("take set %x: number %#x is another set's too", id, uint32(n.Number))
 		}
 		rules, err := rbacOf(n.Set)
 		if err != nil {
-			rules, bad = denyAll(), errors.Join(bad, &SetError{n.Number, err})
+			rules, t.failed[n.Number] = denyAll(), err.Error()
 		}
-		numbers[id], sets[n.Number] = n.Number, rules
+		t.numbers[id], t.rules[n.Number] = n.Number, rules
 	}
-	return numbers, sets, bad, nil
+	return t, nil
 }
 
 // push brings every route configuration up to date.

@@ -65,10 +65,10 @@ func (b *builder) connectionManager(p pair) *hcmv3.HttpConnectionManager {
 	}
 }
 
-// http1 is spoken on both sides: any method, trailers, the case of field names.
+// http1 is spoken on both sides, with trailers, and field names in the case they came in.
 func (b *builder) http1() *corev3.Http1ProtocolOptions {
 	return &corev3.Http1ProtocolOptions{
-		AcceptHttp_10: true, AllowCustomMethods: true, EnableTrailers: true,
+		AcceptHttp_10: true, EnableTrailers: true,
 		HeaderKeyFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat{
 			HeaderFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat_StatefulFormatter{
 				StatefulFormatter: &corev3.TypedExtensionConfig{

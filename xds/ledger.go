@@ -135,7 +135,7 @@ func (l *ledger) answer(key resourceKey, version string, r *discoveryv3.DeltaDis
 // one of them: a RefusedError. When there is no Envoy: redirect.ErrNotReady.
 func (l *ledger) wait(ctx context.Context, want versions) error {
 	for {
-		done, err, changed := l.look(want)
+		done, changed, err := l.look(want)
 		if done || err != nil {
 			return err
 		}
@@ -147,11 +147,11 @@ func (l *ledger) wait(ctx context.Context, want versions) error {
 	}
 }
 
-func (l *ledger) look(want versions) (done bool, err error, changed <-chan struct{}) {
+func (l *ledger) look(want versions) (done bool, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stream == 0 {
-		return false, fmt.Errorf("%w: envoy is not connected", redirect.ErrNotReady), nil
+		return false, nil, fmt.Errorf("%w: envoy is not connected", redirect.ErrNotReady)
 	}
 	done = true
 	for key, version := range want {
@@ -160,10 +160,10 @@ func (l *ledger) look(want versions) (done bool, err error, changed <-chan struc
 		}
 		done = false
 		if r, ok := l.refused[key]; ok && r.version == version {
-			return false, &RefusedError{key.name, r.message}, nil
+			return false, nil, &RefusedError{key.name, r.message}
 		}
 	}
-	return done, nil, l.changed
+	return done, l.changed, nil
 }
 
 // status says how it stands with Envoy.

@@ -18,7 +18,8 @@ inline int from_host(struct __sk_buff *skb)
 		return drop(skb, &p, REASON_NO_CONNECTION, DIR_INGRESS);
 	p.source_identity = f.entry->identity[f.reply];
 	p.destination_identity = f.entry->identity[!f.reply];
-	reason = to_proxy(skb, &p, route_port(f.entry->set));
+	reason = to_proxy(skb, &p, route_of(f.entry->set).port,
+			  (f.entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND));
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);
 	/* It carries the workload's link address, not ours. */

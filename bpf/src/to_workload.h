@@ -72,8 +72,8 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 		if (p->source_identity != 1)
 			return drop(skb, p, REASON_OUTSIDE, DIR_INGRESS);
 		open_connection(skb, p, f, &who, &n);
-		n.direction = DIR_INGRESS;
 	}
+	n.direction = DIR_INGRESS;
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n);
 	count(skb, REASON_NONE, DIR_INGRESS);

@@ -44,8 +44,9 @@ inline void judge_connection(struct __sk_buff *skb, struct packet *p, const stru
 }
 
 /* A forward packet under a new policy revision: the connection is judged as if it
- * were opened now. Denied: nothing passes; but a proxy that carries it answers
- * its next request itself, and must get it. */
+ * were opened now. Denied: nothing passes; but a proxy that carries it and asks for
+ * its route answers its next request itself, and must get it. One that is bound to
+ * a route does not know that it is another now: that is as good as denied. */
 inline void judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
 			const struct parties *who, __u32 revision)
 {
@@ -59,6 +60,9 @@ inline void judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
 		e->flags |= CT_DENIED;
 	} else {
 		e->flags &= ~CT_DENIED;
+		if (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
+					    e->set[DIR_EGRESS] != r.set[DIR_EGRESS]))
+			e->flags |= CT_DENIED;
 		e->set[DIR_INGRESS] = r.set[DIR_INGRESS];
 		e->set[DIR_EGRESS] = r.set[DIR_EGRESS];
 		if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS])
@@ -74,6 +78,7 @@ struct next {
 	__u8 reason;            /* WAY_DROP */
 	__u8 direction;
 	__u8 reported;          /* by an event already */
+	__u8 cut;               /* WAY_PROXY: reset it, whatever socket it has */
 	__u16 port;             /* WAY_PROXY: the listener for what has no socket */
 };
 
@@ -104,7 +109,8 @@ inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct 
 		return refuse(n, REASON_CT_FULL, direction);
 	if (f->entry->flags & CT_REDIRECTED) {
 		n->way = WAY_PROXY;
-		n->port = route_port(f->entry->set);
+		n->port = route_of(f->entry->set).port;
+		n->cut = (f->entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND);
 	}
 }
 
@@ -113,7 +119,10 @@ inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct 
 inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
 			    const struct parties *who, struct next *n)
 {
+	/* Before the tables are read: what changes meanwhile is judged again. */
+	__u32 revision = policy_revision();
 	struct ruling r = {};
+	struct served served;
 	__u16 flags = 0;
 	int reason;
 
@@ -127,13 +136,14 @@ inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow
 		return refuse(n, r.reason, r.direction);
 	}
 	if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS]) {
-		flags = CT_REDIRECTED;
+		served = route_of(r.set);
+		flags = CT_REDIRECTED | (served.bound ? CT_BOUND : 0);
 		n->way = WAY_PROXY;
-		n->port = route_port(r.set);
+		n->port = served.port;
 		if (!n->port)
 			return refuse(n, REASON_NO_ROUTE, DIR_EGRESS);
 	}
-	reason = ct_create(skb, p, f, r.set, flags, policy_revision());
+	reason = ct_create(skb, p, f, r.set, flags, revision);
 	if (reason)
 		refuse(n, reason, DIR_EGRESS);
 }

@@ -41,11 +41,12 @@ inline void ct_key_of(const struct packet *p, struct flow *f)
 	f->key.proto = p->proto;
 }
 
-/* Opens a connection anew: a SYN on one that ended is a new one. */
+/* A SYN on a connection that ended opens a new one; and so does a client's on what
+ * is the proxy's own connection, which took a port that the client then took too. */
 inline bool ct_reopens(const struct packet *p, const struct ct_entry *e)
 {
 	return p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-	       e->flags & (CT_CLOSING | CT_DENIED);
+	       e->flags & (CT_CLOSING | CT_DENIED | CT_PROXY_LEG);
 }
 
 inline void ct_find(const struct packet *p, struct flow *f)
@@ -60,6 +61,11 @@ inline void ct_find(const struct packet *p, struct flow *f)
 	}
 	if (!f->entry)
 		f->entry = bpf_map_lookup_elem(&hg_ct_any_1, &f->key);
+	if (!f->entry && p->proto == IPPROTO_TCP) {
+		/* It may have moved between the two look-ups. */
+		f->entry = bpf_map_lookup_elem(&hg_ct_tcp_1, &f->key);
+		f->tcp = f->entry != NULL;
+	}
 	if (!f->entry)
 		return;
 	if (f->entry->expires < bpf_ktime_get_ns() || ct_reopens(p, f->entry)) {

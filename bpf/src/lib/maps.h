@@ -141,6 +141,7 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_CLOSING 32
 #define CT_PROXY_LEG 64         /* the proxy's own connection, from another port */
 #define CT_HALF_SEEN 128        /* only its answers come by here */
+#define CT_BOUND 256            /* its proxy port serves this one route, and never asks again */
 
 struct ct_entry {
 	__u64 expires;          /* CLOCK_MONOTONIC, ns */

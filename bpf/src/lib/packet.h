@@ -10,6 +10,9 @@
 #define TCP_RST 4
 #define TCP_ACK 16
 
+#define TCP_HEADER 20           /* without options */
+#define UDP_HEADER 8
+
 /* RFC 792 and RFC 4443: both echo messages look the same. */
 struct icmp_echo {
 	__u8 type;
@@ -84,6 +87,8 @@ inline int parse_l4(struct __sk_buff *skb, struct packet *p)
 		return parse_icmp(skb, p);
 	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
 		return REASON_L4;
+	if (skb->len < p->l4 + (p->proto == IPPROTO_TCP ? TCP_HEADER : UDP_HEADER))
+		return REASON_INVALID;
 	if (bpf_skb_load_bytes(skb, p->l4, ports, sizeof(ports)))
 		return REASON_INVALID;
 	p->source_port = bpf_ntohs(ports[0]);

@@ -68,12 +68,17 @@ static __noinline int judge(struct packet *p, __u32 subject, struct judgement *j
 		return REASON_POLICY;
 	j->rule = e->rule;
 	j->verdict = e->verdict;
-	j->set = e->set;
+	if (e->verdict == VERDICT_REDIRECT)
+		j->set = e->set;
 	j->match = e->match;
 	if (e->verdict == VERDICT_DENY)
 		return j->reason = e->rule ? REASON_POLICY_DENY : REASON_POLICY;
 	if (e->verdict == VERDICT_REDIRECT && p->proto != IPPROTO_TCP)
 		return j->reason = REASON_REDIRECT_PROTO;
+	if (e->verdict == VERDICT_REDIRECT && !e->set)
+		return j->reason = REASON_NO_ROUTE; /* without a set it would pass plain */
+	if (e->verdict > VERDICT_REDIRECT)
+		return j->reason = REASON_INVALID;
 	j->reason = REASON_NONE;
 	return 0;
 }

@@ -3,22 +3,35 @@
 #include "conntrack.h"
 #include "mark.h"
 
-/* The port that serves these L7 sets; 0: none does. A backend that serves every
- * route on one port has one entry for its protocol. */
-inline __u16 route_port(const __u32 sets[2])
+/* Where these L7 sets are served; port 0: nowhere. A backend that asks conntrack
+ * for the route at each request serves all of a protocol on one port; one whose
+ * listeners know their rules has a port for each pair of sets, and a connection is
+ * bound to it. */
+struct served {
+	__u16 port;
+	__u8 bound;
+};
+
+inline struct served route_of(const __u32 sets[2])
 {
 	struct route_key k = { .egress = sets[DIR_EGRESS], .ingress = sets[DIR_INGRESS] };
 	struct route *r = bpf_map_lookup_elem(&hg_route_1, &k);
+	struct served out = {};
 	__u32 protocol;
 
-	if (r)
-		return r->port;
+	if (r) {
+		out.port = r->port;
+		out.bound = 1;
+		return out;
+	}
 	protocol = (k.egress ? k.egress : k.ingress) & ~SET_ANY;
 	if (k.egress && k.ingress && (k.ingress & ~SET_ANY) != protocol)
-		return 0; /* no proxy reads one connection as two protocols */
+		return out; /* no proxy reads one connection as two protocols */
 	k.egress = k.ingress = protocol | SET_ANY;
 	r = bpf_map_lookup_elem(&hg_route_1, &k);
-	return r ? r->port : 0;
+	if (r)
+		out.port = r->port;
+	return out;
 }
 
 /* A socket that this packet belongs to. A listener is not one: it would take what
@@ -88,15 +101,17 @@ inline int assign(struct __sk_buff *skb, struct bpf_sock *sk)
 }
 
 /* Hands a packet of a redirected connection to the proxy; 0 or a reason. What has
- * no socket any more goes to the listener, which resets it: both ends learn that
- * the connection is gone. Without a listener it is dropped, never forwarded. */
-static __noinline int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port)
+ * no socket any more, or is cut off from it, goes to the listener, which resets it:
+ * who sent it learns that the connection is gone. Without a listener it is dropped,
+ * never forwarded. */
+static __noinline int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut)
 {
-	struct bpf_sock *sk;
+	struct bpf_sock *sk = NULL;
 
 	if (!p)
 		return REASON_INVALID;
-	sk = proxy_socket(skb, p);
+	if (!cut)
+		sk = proxy_socket(skb, p);
 	if (sk)
 		return assign(skb, sk);
 	if (!port)
