@@ -137,6 +137,9 @@ func (a *Agent) readPolicyDir(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if len(ps) == 0 { // half written, as like as not: what it held stays in force
+			return fmt.Errorf("read policy: %s holds none: write one, or remove the file", path)
+		}
 		for i := range ps {
 			ps[i].Origin = originDir + ps[i].Origin
 		}
@@ -144,6 +147,9 @@ func (a *Agent) readPolicyDir(ctx context.Context) error {
 	}
 	return a.engine.ReplaceOrigin(ctx, func(p *reconcile.Policy) bool { return strings.HasPrefix(p.Origin, originDir) }, all)
 }
+
+// writeSettles is how long a file must stay as it is before it is read.
+const writeSettles = 200 * time.Millisecond
 
 // watchDir wakes when a file of the policy directory changes.
 func (a *Agent) watchDir(ctx context.Context) chan struct{} {
@@ -158,8 +164,10 @@ func (a *Agent) watchDir(ctx context.Context) chan struct{} {
 		a.log.Warn("cannot watch the policy directory; looking now and then instead", "error", err)
 		return wake
 	}
+	settled := time.NewTimer(writeSettles)
 	a.control.wg.Go(func() {
 		defer w.Close()
+		defer settled.Stop()
 		for {
 			select {
 			case <-ctx.Done():
@@ -168,6 +176,8 @@ func (a *Agent) watchDir(ctx context.Context) chan struct{} {
 				if !ok {
 					return
 				}
+				settled.Reset(writeSettles)
+			case <-settled.C:
 				select {
 				case wake <- struct{}{}:
 				default:

@@ -112,7 +112,7 @@ func TestLifetimes(t *testing.T) {
 		steps []step
 		where string
 		life  time.Duration // s
-		flags uint16
+		flags uint32
 	}{
 		{"SYN", protoTCP, opening[:1], "any", tcpOpening, 0},
 		{"SYN twice", protoTCP, []step{{'>', syn}, {'>', syn}}, "any", tcpOpening, 0},

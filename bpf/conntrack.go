@@ -137,24 +137,35 @@ func (c *Conntrack) Forget(a netip.Addr) (int, error) {
 	n := 0
 	var errs error
 	for _, m := range []*ebpf.Map{c.tcp, c.any} {
-		var found []gateCtKey
-		var k gateCtKey
-		var e gateCtEntry
-		it := m.Iterate()
-		for it.Next(&k, &e) {
-			if k.Addr[0] == want || k.Addr[1] == want {
-				found = append(found, k)
+		for range forgetPasses {
+			found, err := entriesOf(m, want)
+			for i := range found {
+				errs = errors.Join(errs, ignoreMissing(m.Delete(&found[i])))
+			}
+			n += len(found)
+			if !errors.Is(err, ebpf.ErrIterationAborted) {
+				errs = errors.Join(errs, err)
+				break
 			}
 		}
-		if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-			errs = errors.Join(errs, err)
-		}
-		for i := range found {
-			errs = errors.Join(errs, ignoreMissing(m.Delete(&found[i])))
-		}
-		n += len(found)
 	}
 	return n, errs
+}
+
+// forgetPasses bounds how often a table is read again that changed while it was.
+const forgetPasses = 10
+
+func entriesOf(m *ebpf.Map, a gateAddr) ([]gateCtKey, error) {
+	var found []gateCtKey
+	var k gateCtKey
+	var e gateCtEntry
+	it := m.Iterate()
+	for it.Next(&k, &e) {
+		if k.Addr[0] == a || k.Addr[1] == a {
+			found = append(found, k)
+		}
+	}
+	return found, it.Err()
 }
 
 // ctKey orders the two ends as the gate does: lower address, then lower port.

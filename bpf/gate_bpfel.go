@@ -39,13 +39,13 @@ type gateCtEntry struct {
 	Identity   [2]uint32
 	Set        [2]uint32
 	Revision   uint32
-	Flags      uint16
+	Flags      uint32
 	Opener     uint8
-	Pad        uint8
+	Pad        [3]uint8
 	RevNat     uint16
 	NatPort    uint16
 	TunnelPeer uint32
-	Reserved   [2]uint64
+	Reserved   [3]uint32
 }
 
 type gateCtKey struct {

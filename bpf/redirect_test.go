@@ -48,7 +48,7 @@ func redirecting(egressSet, ingressSet uint32) (a, b PolicyTable) {
 
 // redirectedBy is the flags of a connection: one with a route of its own is bound
 // to it.
-func redirectedBy(exact bool) uint16 {
+func redirectedBy(exact bool) uint32 {
 	if exact {
 		return ctRedirected | ctBound
 	}

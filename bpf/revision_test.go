@@ -26,7 +26,6 @@ func TestJudgedAgain(t *testing.T) {
 				l.must(l.g.SyncPolicy(subject, everything(), denied))
 				l.delivered("under the old revision", l.sends(l.a, f.with(ack)))
 				l.must(l.g.SetRevision(2))
-				l.delivered("an answer is not what is judged", l.answers(f, ack))
 				l.seen()
 				r := l.sends(l.a, f.with(ack))
 				l.told(f.with(ack).eventOf(l.a.ifindex, EventDrop, d, deny(5), 181))
@@ -43,6 +42,34 @@ func TestJudgedAgain(t *testing.T) {
 				l.must(l.g.SyncPolicy(subject, denied, everything()))
 				l.must(l.g.SetRevision(3))
 				l.open(f)
+			})
+		}
+	}
+}
+
+// An answer under a new revision is judged too, as the connection that it belongs
+// to: who was let in may not go on sending when the other end falls silent.
+func TestAnswersAreJudgedAgain(t *testing.T) {
+	l := newLab(t)
+	for family, v6 := range families {
+		for _, d := range []policy.Direction{policy.Egress, policy.Ingress} {
+			t.Run(family+" "+d.String(), func(t *testing.T) {
+				l := l.in(t)
+				f := l.tcp(v6, 40000, 80, 0)
+				subject := uint32(subjectA)
+				if d == policy.Ingress {
+					subject = subjectB
+				}
+				denied := everything()
+				denied[policy.Key{Direction: d, Proto: policy.ProtoTCP, Port: 80, PrefixBits: 16}] = deny(5)
+				l.reset(nil, nil)
+				l.open(f)
+				l.must(l.g.SetRevision(2))
+				l.delivered("an answer that is still allowed", l.answers(f, ack))
+				l.must(l.g.SyncPolicy(subject, everything(), denied))
+				l.must(l.g.SetRevision(3))
+				l.expect("an answer that is not", l.answers(f, ack), actionShot, 133, policy.Ingress)
+				l.dropped("forward packet", l.sends(l.a, f.with(ack)), 133)
 			})
 		}
 	}

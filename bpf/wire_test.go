@@ -69,8 +69,14 @@ func TestWireRedirected(t *testing.T) {
 				if got := <-proxy; got != [2]netip.AddrPort{client, at} {
 					t.Errorf("the proxy sees %v, want %v → %v", got, client, at)
 				}
-				if got := <-server; got != client {
-					t.Errorf("the server sees %v, want %v", got, client)
+				got := <-server
+				if got.Addr() != client.Addr() || (ns == w.nsB) != (got == client) {
+					t.Errorf("the server sees %v, the client is %v", got, client)
+				}
+				if ns != w.nsB { // the proxy's own connection is known by the host's answers
+					if k, ok := l.g.Conntrack().Lookup(got, at); !ok || !k.ProxyLeg || !k.Redirected {
+						t.Errorf("the leg is %+v, %v", k, ok)
+					}
 				}
 				if k, ok := l.g.Conntrack().Lookup(client, at); !ok || !k.Redirected || k.Egress != setOne {
 					t.Errorf("the connection is %+v, %v", k, ok)

@@ -43,6 +43,9 @@ func newWired(t testing.TB) *wired {
 		l.must(l.g.AttachWorkload(dev.Attrs().Index))
 	}
 	w.sysctl("/proc/sys/net/ipv6/conf/hg0/disable_ipv6", "0")
+	// What the host answers enters there, from addresses that are its own.
+	w.sysctl("/proc/sys/net/ipv4/conf/hg0/accept_local", "1")
+	w.sysctl("/proc/sys/net/ipv4/conf/hg0/rp_filter", "0")
 	l.must(l.g.AttachHost(hg.Attrs().Index))
 	lo := up(t, "lo")
 	for _, addr := range []netip.Addr{host4, host6} {
@@ -177,7 +180,7 @@ func echoed(t testing.TB, c net.Conn) {
 }
 
 // proxied accepts one connection on the gate's route and carries it on, as the
-// client, from the same port.
+// client, from the same port where it can.
 func (w *wired) proxied(v6 bool, route Route) <-chan [2]netip.AddrPort {
 	w.Helper()
 	at := "127.0.0.1:0"
@@ -204,7 +207,12 @@ func (w *wired) proxied(v6 bool, route Route) <-chan [2]netip.AddrPort {
 				defer c.Close()
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
-				up, err := redirect.DialTransparent(ctx, from, to)
+				local := from
+				if to.Addr() == host4 || to.Addr() == host6 {
+					// Server and proxy share a stack: the client's port is taken in it.
+					local = netip.AddrPortFrom(from.Addr(), 0)
+				}
+				up, err := redirect.DialTransparent(ctx, local, to)
 				if err != nil {
 					return err
 				}

@@ -42,12 +42,10 @@ func TestDatagrams(t *testing.T) {
 		datagram(t, c, "answer")
 
 		n.apply(t, revoked)
-		answer("an answer too late") // before anything else passes
+		answer("an answer too late") // before anything else: whoever answers may be the only one who sends
 		noDatagram(t, c, "an answer too late")
 		send(t, c, "too late")
 		noDatagram(t, socket, "too late")
-		answer("another too late")
-		noDatagram(t, c, "another too late")
 	})
 }
 

@@ -13,8 +13,9 @@ import (
 // load is clients that go on asking while a test does something to headgate. Each
 // answer must be the one that policy wants.
 type load struct {
-	stop chan struct{}
-	wg   sync.WaitGroup
+	stop  chan struct{}
+	wg    sync.WaitGroup
+	conns sync.Map // every *session, to be closed
 
 	// interruptible: connections may fail, which denied ones and allowed ones do
 	// alike. What is answered must still be right.
@@ -45,14 +46,13 @@ func (l *load) asks(c client, path string, status int, keep bool) {
 	l.repeat(what, func() error {
 		var err error
 		if s == nil {
-			if s, err = c.from.open(c.to, l.timeout()); err != nil {
-				s = nil
+			if s, err = l.open(c); err != nil {
 				return err
 			}
 		}
 		r, err := s.ask("GET", path, c.name)
 		if err != nil || !keep {
-			s.Close()
+			l.close(s)
 			s = nil
 		}
 		if err == nil && r.status != status {
@@ -67,14 +67,31 @@ func (l *load) echoes(c client) {
 	var s *session
 	l.repeat(c.name+" lines", func() (err error) {
 		if s == nil {
-			if s, err = c.from.open(c.to, l.timeout()); err != nil {
-				s = nil
+			if s, err = l.open(c); err != nil {
 				return err
 			}
 		}
-		_, err = s.exchange(patience)
+		if _, err = s.exchange(patience); err != nil {
+			l.close(s)
+			s = nil
+		}
 		return err
 	})
+}
+
+// open connects, or returns nil and why not.
+func (l *load) open(c client) (*session, error) {
+	s, err := c.from.open(c.to, l.timeout())
+	if err != nil {
+		return nil, err
+	}
+	l.conns.Store(s, nil)
+	return s, nil
+}
+
+func (l *load) close(s *session) {
+	l.conns.Delete(s)
+	s.Close()
 }
 
 // isRefused has a client try to connect, which it may not.
@@ -132,6 +149,10 @@ func (l *load) end(t *testing.T) {
 	t.Helper()
 	close(l.stop)
 	l.wg.Wait()
+	l.conns.Range(func(s, _ any) bool {
+		s.(*session).Close()
+		return true
+	})
 	for i, w := range l.wrong {
 		if i == 10 {
 			t.Errorf("and %d more", len(l.wrong)-i)

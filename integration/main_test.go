@@ -69,8 +69,10 @@ func runTests() (int, error) {
 			break
 		}
 		for _, pid := range orphans {
-			fmt.Fprintln(os.Stderr, "integration tests: ending what was left running:", pid, commandLine(pid))
-			_ = unix.Kill(pid, unix.SIGKILL)
+			if running(pid) {
+				fmt.Fprintln(os.Stderr, "integration tests: ending what was left running:", pid, commandLine(pid))
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
 			reapUntil(pid)
 		}
 	}

@@ -133,7 +133,7 @@ func (n *node) mustRun(t *testing.T, input string, args ...string) string {
 	return o.stdout
 }
 
-// apply puts policies in force, and takes them back when the test ends.
+// apply puts policies in force. They stay so until withdraw.
 func (n *node) apply(t *testing.T, policies ...string) {
 	t.Helper()
 	documents := strings.Join(policies, "\n---\n")

@@ -134,6 +134,7 @@ func TestAgentStartsWithoutProxy(t *testing.T) {
 			t.Error("nothing is served while the agent alone is dead")
 		}
 		kill(t, old)
+		time.Sleep(refusalTime) // what it had passed on already arrives
 		p.web.forget()
 		for range 10 {
 			if p.serves(v) {

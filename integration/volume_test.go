@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -103,13 +104,19 @@ func TestManyConnections(t *testing.T) {
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		web.forget()
 		var wg, open sync.WaitGroup
+		var failures atomic.Int64
+		fail := func(format string, args ...any) {
+			if failures.Add(1) <= 10 {
+				t.Errorf(format, args...)
+			}
+		}
 		open.Add(connections)
 		for i := range connections {
 			wg.Go(func() {
 				s, err := clients[i%len(clients)].open(server.at(v, 80), time.Minute)
 				open.Done()
 				if err != nil {
-					t.Errorf("connection %d: %v", i, err)
+					fail("connection %d: %v", i, err)
 					return
 				}
 				defer s.Close()
@@ -119,18 +126,21 @@ func TestManyConnections(t *testing.T) {
 					_ = s.SetDeadline(time.Now().Add(time.Minute))
 					r, err := s.ask("GET", "/token/"+token, token)
 					if err != nil {
-						t.Errorf("request %s: %v", token, err)
+						fail("request %s: %v", token, err)
 						return
 					}
 					from, want := r.header.Get("X-From"), "/token/"+token+" "+token+"\n"
 					if r.status != 200 || r.body != want || from != s.LocalAddr().String() {
-						t.Errorf("request %s from %s: status %d, %q, seen from %s", token, s.LocalAddr(), r.status, r.body, from)
+						fail("request %s from %s: status %d, %q, seen from %s", token, s.LocalAddr(), r.status, r.body, from)
 						return
 					}
 				}
 			})
 		}
 		wg.Wait()
+		if n := failures.Load(); n > 0 {
+			t.Errorf("%d of %d connections failed", n, connections)
+		}
 		if seen := len(web.requests()); !t.Failed() && seen != connections*requests {
 			t.Errorf("the server saw %d requests, want %d", seen, connections*requests)
 		}

@@ -39,6 +39,9 @@ type Connection struct {
 	SourceIdentity, DestinationIdentity policy.Identity
 	Egress, Ingress                     redirect.SetNumber // zero: nothing to check
 	Denied                              bool               // policy no longer allows it at all
+	// Revision that the datapath judged it under. It lags behind Revision() until
+	// the connection's next packet; as long as it does, every request asks again.
+	Revision uint32
 }
 
 // Collector removes conntrack entries that have expired.

@@ -183,7 +183,7 @@ func (c *conn) flush(which [2]bool) {
 
 // judgement is what a connection may do, guarded by conn.mu.
 type judgement struct {
-	revision  uint32 // of the datapath, when it was last looked up
+	revision  uint32 // that the datapath judged it under, when it was last looked up
 	known     Connection
 	exchanges []exchange // requests without an answer yet
 	last      uint64     // request

@@ -47,10 +47,22 @@ func (f *fakeConnections) Revision() uint32 { return f.revision.Load() }
 // set changes what is known, as a policy update of the datapath would.
 func (f *fakeConnections) set(c Connection, missing bool) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.Revision = f.revision.Add(1)
 	f.known, f.missing = c, missing
-	f.mu.Unlock()
-	f.revision.Add(1)
 }
+
+// late changes what is known without the revision: the datapath judged the
+// connection only now, at its next packet.
+func (f *fakeConnections) late(c Connection) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.Revision = f.revision.Load()
+	f.known = c
+}
+
+// behind announces a revision under which the connection was not judged yet.
+func (f *fakeConnections) behind() { f.revision.Add(1) }
 
 type judgeFunc func(policy.Request) policy.Decision
 

@@ -60,8 +60,7 @@ func (c *conn) judge(r policy.Request) (policy.Decision, policy.Direction) {
 
 // lookAgain says why the connection is denied as a whole; empty: it is not.
 func (c *conn) lookAgain() string {
-	revision := c.p.config.Connections.Revision()
-	if revision == c.revision {
+	if c.p.config.Connections.Revision() == c.revision {
 		return ""
 	}
 	known, ok := c.p.config.Connections.Lookup(c.source, c.destination)
@@ -74,7 +73,7 @@ func (c *conn) lookAgain() string {
 	if now, ok := (route{known.Egress, known.Ingress}).protocol(); !ok || now != c.speaks && now != policy.ProtocolNone {
 		return "the port is now under rules of another protocol"
 	}
-	c.known, c.revision = known, revision
+	c.known, c.revision = known, known.Revision
 	return ""
 }
 

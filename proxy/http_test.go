@@ -286,6 +286,14 @@ func TestHTTPPolicyChanges(t *testing.T) {
 	if r.connections.lookups.Load() != lookups {
 		t.Error("looked up although nothing changed")
 	}
+	// The datapath has a new revision, but judges the connection only later: what it
+	// says then binds the next request, though the revision is the same.
+	r.connections.behind()
+	get(200, "hello /public")
+	r.connections.late(Connection{Egress: setA})
+	get(403, denied)
+	r.connections.set(Connection{Egress: setB}, false)
+	get(200, "hello /public")
 	// The connection itself is denied: told, then closed.
 	r.connections.set(Connection{Egress: setB, Denied: true}, false)
 	get(403, denied)

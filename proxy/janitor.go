@@ -29,7 +29,6 @@ func (p *process) janitor(ctx context.Context) {
 	sweep, look := time.NewTicker(min(sweepEvery, p.config.Limits.Head/4)), time.NewTicker(recheckEvery)
 	defer sweep.Stop()
 	defer look.Stop()
-	revision := p.config.Connections.Revision()
 	for {
 		select {
 		case <-ctx.Done():
@@ -41,10 +40,7 @@ func (p *process) janitor(ctx context.Context) {
 		case <-p.recheck:
 			p.recheckTunnels()
 		case <-look.C:
-			if r := p.config.Connections.Revision(); r != revision {
-				revision = r
-				p.recheckTunnels()
-			}
+			p.recheckTunnels() // those that lag behind; for others it is one comparison
 		}
 	}
 }

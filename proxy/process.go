@@ -127,12 +127,11 @@ func (p *process) admit(c *conn) (string, observe.DropReason) {
 	if snapshot == nil {
 		return "no policy is in force here yet", observe.ReasonNotReady
 	}
-	revision := p.config.Connections.Revision() // before the look-up, so that a change in between is seen
 	known, ok := p.config.Connections.Lookup(c.source, c.destination)
 	if !ok {
 		return "the datapath does not know the connection", observe.ReasonNoSocket
 	}
-	c.known, c.revision, c.judgedBy = known, revision, snapshot
+	c.known, c.revision, c.judgedBy = known, known.Revision, snapshot
 	if known.Denied {
 		return "the connection is not allowed", observe.ReasonPolicyDenied
 	}

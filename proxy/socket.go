@@ -21,7 +21,8 @@ import (
 const (
 	socketName  = "proxy.sock"
 	logName     = "proxy.log"
-	drainedGlob = "proxy-*.sock" // sockets of proxies that drain, by inode of the socket
+	drainedGlob = "proxy-*.sock"  // sockets of proxies that drain, by inode of the socket
+	strayGlob   = ".proxy.*.sock" // of those whose agent died before they were put in place
 )
 
 // InheritedListener is the API socket that the agent handed over.

@@ -29,6 +29,10 @@ const (
 // Run keeps a proxy running and attends to it until ctx ends, which leaves the
 // proxy alone, or Stop is called.
 func (b *Backend) Run(ctx context.Context) error {
+	// Nothing of ours is starting yet: what is there was left half started.
+	if err := terminateAll(ctx, b.config.RunDir, strayGlob); err != nil {
+		b.log.Warn("end a proxy that an earlier agent left half started", "error", err)
+	}
 	b.takeUpDraining(ctx)
 	pause := time.Duration(0)
 	for {

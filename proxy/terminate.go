@@ -14,15 +14,21 @@ import (
 // killAfter is how long a proxy may take to end by itself: its grace and a bit.
 const killAfter = 8 * time.Second
 
-// Terminate ends every proxy of a run directory, draining ones included, and
-// removes their sockets. It needs no agent. No proxy there is no error.
+// Terminate ends every proxy of a run directory, draining and half started ones
+// included, and removes their sockets. It needs no agent. No proxy there is no
+// error.
 func Terminate(ctx context.Context, runDir string) error {
-	paths, err := filepath.Glob(filepath.Join(runDir, drainedGlob))
+	return errors.Join(terminateAll(ctx, runDir, strayGlob), terminateAll(ctx, runDir, drainedGlob),
+		terminate(ctx, filepath.Join(runDir, socketName)))
+}
+
+func terminateAll(ctx context.Context, runDir, glob string) error {
+	paths, err := filepath.Glob(filepath.Join(runDir, glob))
 	if err != nil {
 		return fmt.Errorf("end proxy: %w", err)
 	}
 	var failed error
-	for _, path := range append(paths, filepath.Join(runDir, socketName)) {
+	for _, path := range paths {
 		failed = errors.Join(failed, terminate(ctx, path))
 	}
 	return failed

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -210,6 +211,10 @@ func (c *Connector) release(e *Endpoint) {
 func (c *Connector) Delete(ctx context.Context, key string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.remove(ctx, key)
+}
+
+func (c *Connector) remove(ctx context.Context, key string) error {
 	e, err := c.engine.GetEndpoint(key)
 	if err != nil {
 		return err
@@ -255,6 +260,7 @@ func (c *Connector) RemoveOrphans(known []*Endpoint) error {
 		name := l.Attrs().Name
 		digits, ours := strings.CutPrefix(name, InterfacePrefix)
 		if _, err := strconv.ParseUint(digits, 10, 16); !ours || err != nil || len(digits) != 5 || l.Type() != "veth" ||
+			!bytes.Equal(l.Attrs().HardwareAddr, GatewayMAC()) ||
 			slices.ContainsFunc(known, func(e *Endpoint) bool { return e.Interface == name }) {
 			continue
 		}
@@ -279,13 +285,15 @@ func (c *Connector) Attach() error {
 
 // Sweep removes endpoints whose namespace is gone.
 func (c *Connector) Sweep(ctx context.Context) error {
+	c.mu.Lock() // nobody adds another of the same name meanwhile
+	defer c.mu.Unlock()
 	var errs error
 	for _, e := range c.engine.Endpoints() {
 		if Connected(e) {
 			continue
 		}
 		c.log.Info("the endpoint's network namespace is gone", "endpoint", e.Key())
-		errs = errors.Join(errs, c.Delete(ctx, e.Key()))
+		errs = errors.Join(errs, c.remove(ctx, e.Key()))
 	}
 	return errs
 }

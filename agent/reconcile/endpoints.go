@@ -33,10 +33,11 @@ func (e *Engine) AddEndpoint(ctx context.Context, ep *endpoint.Endpoint) (*endpo
 		e.endpoints[ep.Key()] = ep.Clone()
 		return nil
 	})
-	if err != nil && !closedByProxy(err) {
+	added, found := e.GetEndpoint(ep.Key())
+	if err != nil && (found != nil || added.State != endpoint.Ready) {
 		return nil, err
 	}
-	return e.GetEndpoint(ep.Key())
+	return added, found // what failed of others is theirs, and tried again
 }
 
 // RemoveEndpoint forgets an endpoint; nothing reaches it any more.

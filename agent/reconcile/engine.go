@@ -102,6 +102,7 @@ type subject struct {
 	names  [2][]string // policies that select it, by direction
 	ports  []Redirect
 	users  int
+	failed bool // the last write did not end well: the gate keeps it closed
 }
 
 // Redirect is a port that goes to the proxy.
@@ -131,7 +132,13 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	defer e.mu.Unlock()
 	e.numbers = s.Numbers
 	e.numbers.init()
-	e.revision = max(s.Revision, 1)
+	// Higher than any that a connection was judged under: whatever this agent does
+	// otherwise than the one before holds for open connections too.
+	gate, err := e.cfg.Gate.Revision()
+	if err != nil {
+		return fmt.Errorf("read the running datapath: %w", err)
+	}
+	e.revision = max(s.Revision, uint64(gate)) + 1
 	for _, ep := range s.Endpoints {
 		e.endpoints[ep.Key()] = ep
 	}
@@ -145,11 +152,10 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	if err != nil {
 		return fmt.Errorf("read the running datapath: %w", err)
 	}
-	err = e.sync(ctx)
-	if sweep := e.sweep(stale); err == nil {
-		err = sweep
+	if err := e.sync(ctx); err != nil && !closedByProxy(err) {
+		return err // endpoints may still point to the tables of the agent before
 	}
-	return err
+	return e.sweep(stale)
 }
 
 // readGate learns what is in the gate, so that changes are made from there.

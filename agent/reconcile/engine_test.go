@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -134,6 +135,60 @@ func TestFullMapClosesTheSubject(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.want("10.0.0.2", "10.0.0.1", policy.Allow)
+}
+
+// A table of which only a part could be written stays closed until all of it is
+// there: the part that is missing may be a deny.
+func TestHalfWrittenTableIsWrittenWhole(t *testing.T) {
+	n := star(t)
+	n.gate.room = 2
+	ps, err := cnp.Decode("test.yaml", []byte(`
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: deny}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  enableDefaultDeny: {ingress: false}
+  ingressDeny:
+  - fromEndpoints: [{matchLabels: {app: other}}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := n.engine.ApplyPolicies(t.Context(), ps); err == nil {
+		t.Fatal("a table that found no room counts as applied")
+	}
+	for range 2 { // whatever is tried again: denied until it is whole
+		n.want("10.0.0.3", "10.0.0.1", policy.Deny)
+		n.want("10.0.0.2", "10.0.0.1", policy.Deny)
+		if err := n.engine.Retry(t.Context()); err == nil {
+			t.Error("half a table counts as in force")
+		}
+	}
+	if n.gate.revision != uint32(n.engine.revision) {
+		t.Error("what other tables forbid does not bind open connections")
+	}
+	n.gate.room = 0
+	if err := n.engine.Retry(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.want("10.0.0.3", "10.0.0.1", policy.Deny)
+	n.want("10.0.0.2", "10.0.0.1", policy.Allow)
+}
+
+// A start that fails leaves what is running as it is.
+func TestFailedStartLeavesTheTables(t *testing.T) {
+	n := star(t)
+	n.apply(l4)
+	e := New(Config{
+		Gate: n.gate, Backend: n.backend, Cluster: policy.DefaultCluster, Logger: slog.New(slog.DiscardHandler),
+		Save: func(State) error { return errors.New("no space left on device") },
+	})
+	if err := e.Start(t.Context(), n.state, n.policies()); err == nil {
+		t.Fatal("started without being able to remember")
+	}
+	n.want("10.0.0.2", "10.0.0.1", policy.Allow)
+	n.want("10.0.0.3", "10.0.0.1", policy.Deny)
 }
 
 // A restarted engine takes over without a moment in which the verdicts differ, and

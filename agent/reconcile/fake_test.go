@@ -22,14 +22,16 @@ type fakeGate struct {
 	prefixes  map[netip.Prefix]policy.Identity
 	tables    map[uint32]bpf.PolicyTable
 	revision  uint32
+	closed    map[uint32]bool
 	log       *[]string
 	failSync  error
+	room      int // entries that a table may have; 0: any number
 }
 
 func newFakeGate(log *[]string) *fakeGate {
 	return &fakeGate{
 		endpoints: map[netip.Addr]bpf.Endpoint{}, prefixes: map[netip.Prefix]policy.Identity{},
-		tables: map[uint32]bpf.PolicyTable{}, log: log,
+		tables: map[uint32]bpf.PolicyTable{}, closed: map[uint32]bool{}, log: log,
 	}
 }
 
@@ -78,7 +80,27 @@ func (g *fakeGate) SyncPolicy(subject uint32, old, want bpf.PolicyTable) error {
 		return g.failSync
 	}
 	g.note("table %d", subject)
-	g.tables[subject] = maps.Clone(want)
+	table := g.tables[subject]
+	if table == nil {
+		table = bpf.PolicyTable{}
+	}
+	g.tables[subject] = table
+	for k, e := range want { // only what differs is written, as in the kernel
+		if o, ok := old[k]; ok && o == e {
+			continue
+		}
+		if _, known := table[k]; !known && g.room > 0 && len(table) >= g.room {
+			g.closed[subject] = true
+			return errors.New("no room")
+		}
+		table[k] = e
+	}
+	for k := range old {
+		if _, ok := want[k]; !ok {
+			delete(table, k)
+		}
+	}
+	delete(g.closed, subject)
 	return nil
 }
 
@@ -181,7 +203,7 @@ func (n *node) verdict(from, to string, port uint16) policy.Verdict {
 	n.t.Helper()
 	src, ok1 := n.gate.endpoints[netip.MustParseAddr(from)]
 	dst, ok2 := n.gate.endpoints[netip.MustParseAddr(to)]
-	if !ok1 || !ok2 || !src.Ready || !dst.Ready {
+	if !ok1 || !ok2 || !src.Ready || !dst.Ready || n.gate.closed[src.Subject] || n.gate.closed[dst.Subject] {
 		return policy.Deny
 	}
 	if lookup(n.gate.tables[src.Subject], dst.Identity, policy.Egress, port) == policy.Deny {

@@ -91,17 +91,17 @@ func (e *Engine) ReplaceOrigin(ctx context.Context, owned func(*Policy) bool, ps
 func (e *Engine) sameOrigin(owned func(*Policy) bool, want map[string]*policy.Policy) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	n := 0
-	for key, p := range e.policies {
-		if !owned(p) {
-			continue
-		}
-		n++
-		if w := want[key]; w == nil || !bytes.Equal(bytes.TrimSpace(w.Source), bytes.TrimSpace(p.Source)) {
+	for key, w := range want {
+		if p := e.policies[key]; p == nil || !bytes.Equal(bytes.TrimSpace(w.Source), bytes.TrimSpace(p.Source)) {
 			return false
 		}
 	}
-	return n == len(want)
+	for key, p := range e.policies {
+		if owned(p) && want[key] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // Policies returns every policy, sorted by key, and the endpoints each selects.

@@ -29,13 +29,15 @@ func (e *Engine) sync(ctx context.Context) error {
 	// A backend that is down does not hold up the rest: its ports are closed, and
 	// the last snapshot asked for is in force before they open again.
 	backend := e.enforce(ctx)
-	if err := errors.Join(e.writeTables(), e.writePrefixes(), e.writeEndpoints(users)); err != nil {
-		return errors.Join(err, backend)
+	// One write that fails closes what it concerns; what the others forbid binds open
+	// connections all the same.
+	err = errors.Join(e.writeTables(), e.writePrefixes(), e.writeEndpoints(users))
+	err = errors.Join(err, e.cfg.Gate.SetRevision(uint32(e.revision)))
+	if err == nil {
+		err = e.removeUnused()
 	}
-	if err := e.cfg.Gate.SetRevision(uint32(e.revision)); err != nil {
-		return errors.Join(err, backend)
-	}
-	if err := e.removeUnused(); err != nil {
+	if err != nil {
+		e.publish()
 		return errors.Join(err, backend)
 	}
 	for _, ep := range e.endpoints {

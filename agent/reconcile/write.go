@@ -13,23 +13,29 @@ import (
 func (e *Engine) writeTables() error {
 	var errs error
 	for _, s := range e.subjects {
-		if s.users == 0 || (s.table != nil && maps.Equal(s.table, s.want)) {
+		if s.users == 0 || (s.table != nil && !s.failed && maps.Equal(s.table, s.want)) {
 			continue
 		}
 		err := e.cfg.Gate.SyncPolicy(s.number, s.table, s.want)
 		if err != nil {
-			// What is in the kernel is some mixture: all of it is old next time.
-			mixed := maps.Clone(s.want)
-			for k := range s.table {
-				mixed[k] = bpf.PolicyEntry{Verdict: 0xff}
+			// What is in the kernel is some mixture: next time all of it is old, and every
+			// entry is written again.
+			mixed := bpf.PolicyTable{}
+			for _, t := range []bpf.PolicyTable{s.table, s.want} {
+				for k := range t {
+					mixed[k] = unknownEntry
+				}
 			}
-			s.table, errs = mixed, errors.Join(errs, err)
+			s.table, s.failed, errs = mixed, true, errors.Join(errs, err)
 			continue
 		}
-		s.table = s.want
+		s.table, s.failed = s.want, false
 	}
 	return errs
 }
+
+// unknownEntry equals no entry that is ever wanted.
+var unknownEntry = bpf.PolicyEntry{Verdict: 0xff}
 
 // wantedPrefixes are all addresses with an identity.
 func (e *Engine) wantedPrefixes() map[netip.Prefix]policy.Identity {
@@ -82,7 +88,7 @@ func (e *Engine) writeEndpoints(users map[string]*subject) error {
 	want := map[netip.Addr]bool{}
 	for key, ep := range e.endpoints {
 		s := users[key]
-		ready := maps.Equal(s.table, s.want)
+		ready := !s.failed && maps.Equal(s.table, s.want)
 		ep.State, ep.Detail = endpoint.Ready, ""
 		if !ready {
 			ep.State, ep.Detail = endpoint.Failed, "its policy could not be written to the datapath: everything is denied"

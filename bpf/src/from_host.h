@@ -13,7 +13,7 @@ inline int from_host(struct __sk_buff *skb)
 	reason = parse(skb, &p);
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);
-	ct_find(&p, &f);
+	ct_find(&p, &f, true);
 	if (!f.entry || !(f.entry->flags & CT_REDIRECTED))
 		return drop(skb, &p, REASON_NO_CONNECTION, DIR_INGRESS);
 	p.source_identity = f.entry->identity[f.reply];

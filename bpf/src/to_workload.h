@@ -14,7 +14,8 @@ inline int to_proxy_by_host(struct __sk_buff *skb)
 }
 
 /* The proxy's packets, to either end. Its connection to the server may have
- * another source port than the client's, and is then one of its own. */
+ * another source port than the client's, and is then one of its own: with no sets,
+ * so that nobody takes it for a connection of the client's. */
 inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	__u32 sets[2] = {};
@@ -85,13 +86,13 @@ inline int to_workload(struct __sk_buff *skb)
 	const struct endpoint *self, *source;
 	struct packet p = {};
 	struct flow f = {};
+	bool proxy;
 	int reason;
 
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
-		return TC_ACT_OK;
 	reason = parse(skb, &p);
-	if (is_nd(&p))
-		return TC_ACT_OK;
+	/* The host's neighbours here are fixed: it never asks. */
+	if (skb->protocol == bpf_htons(ETH_P_ARP) || is_nd(&p))
+		return drop_quietly(skb, REASON_NEIGHBOUR, DIR_INGRESS);
 	if (p.v6 && addr_is_multicast6(&p.destination))
 		return drop_quietly(skb, REASON_OUTSIDE, DIR_INGRESS);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
@@ -102,8 +103,13 @@ inline int to_workload(struct __sk_buff *skb)
 	if (reason || !self)
 		return drop(skb, &p, reason, DIR_INGRESS);
 	p.destination_identity = self->identity;
-	ct_find(&p, &f);
-	if ((skb->mark & MARK_MASK) != MARK_FROM_PROXY)
+	/* What this machine only forwards is not the host's, whatever source it claims,
+	 * nor the proxy's, whatever mark it has. */
+	if (skb->ingress_ifindex)
+		return drop(skb, &p, REASON_OUTSIDE, DIR_INGRESS);
+	proxy = (skb->mark & MARK_MASK) == MARK_FROM_PROXY;
+	ct_find(&p, &f, proxy);
+	if (!proxy)
 		return from_stack(skb, &p, &f, self);
 	source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
 	p.source_identity = source ? source->identity : identity_of(&p.source);

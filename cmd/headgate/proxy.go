@@ -58,7 +58,8 @@ func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connectio
 	return proxy.Connection{
 		SourceIdentity: found.SourceIdentity, DestinationIdentity: found.DestinationIdentity,
 		Egress: redirect.SetNumber(found.Egress), Ingress: redirect.SetNumber(found.Ingress), Denied: found.Denied,
-	}, ok && found.Redirected
+		Revision: found.Revision,
+	}, ok && found.Redirected && !found.ProxyLeg // the proxy's own are nobody's rights
 }
 
 type collector struct{ *bpf.Conntrack }

@@ -43,30 +43,53 @@ inline void judge_connection(struct __sk_buff *skb, struct packet *p, const stru
 		judge_end(skb, p, who->destination, DIR_INGRESS, report, r);
 }
 
-/* A forward packet under a new policy revision: the connection is judged as if it
- * were opened now. Denied: nothing passes; but a proxy that carries it and asks for
+/* The packet that opens a connection, made from an answer in it. */
+inline void turn(const struct packet *p, struct packet *forward)
+{
+	*forward = *p;
+	forward->source = p->destination;
+	forward->destination = p->source;
+	forward->source_identity = p->destination_identity;
+	forward->destination_identity = p->source_identity;
+	forward->source_port = p->destination_port;
+	forward->destination_port = p->source_port;
+	forward->policy_port = p->source_port;
+	if (p->proto == IPPROTO_ICMP)
+		forward->policy_port = forward->icmp_type = ICMP_ECHO_REQUEST;
+	if (p->proto == IPPROTO_ICMPV6)
+		forward->policy_port = forward->icmp_type = ICMP6_ECHO_REQUEST;
+}
+
+/* A packet, of either direction, under a new policy revision: the connection is
+ * judged as if it were opened now. Denied: nothing passes; but a proxy that carries it and asks for
  * its route answers its next request itself, and must get it. One that is bound to
  * a route does not know that it is another now: that is as good as denied. */
 inline void judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
 			const struct parties *who, __u32 revision)
 {
+	struct parties opened = *who;
 	struct ct_entry *e = f->entry;
+	struct packet forward = *p;
 	struct ruling r = {};
 
-	judge_connection(skb, p, who, false, &r);
-	e->identity[0] = p->source_identity;
-	e->identity[1] = p->destination_identity;
-	if (r.reason) {
-		e->flags |= CT_DENIED;
-	} else {
-		e->flags &= ~CT_DENIED;
-		if (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
-					    e->set[DIR_EGRESS] != r.set[DIR_EGRESS]))
-			e->flags |= CT_DENIED;
+	if (f->reply) {
+		turn(p, &forward);
+		opened.source = who->destination;
+		opened.destination = who->source;
+	}
+	judge_connection(skb, &forward, &opened, false, &r);
+	e->identity[0] = forward.source_identity;
+	e->identity[1] = forward.destination_identity;
+	if (r.reason || (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
+						 e->set[DIR_EGRESS] != r.set[DIR_EGRESS])))
+		ct_set(e, CT_DENIED);
+	else
+		ct_clear(e, CT_DENIED);
+	if (!r.reason) {
 		e->set[DIR_INGRESS] = r.set[DIR_INGRESS];
 		e->set[DIR_EGRESS] = r.set[DIR_EGRESS];
 		if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS])
-			e->flags |= CT_REDIRECTED;
+			ct_set(e, CT_REDIRECTED);
 	}
 	e->revision = revision;
 }
@@ -98,7 +121,9 @@ inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct 
 	__u8 direction = f->reply ? DIR_INGRESS : DIR_EGRESS;
 	int reason;
 
-	if (!f->reply && e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
+	if (is_echo(p) && is_echo_reply(p) != f->reply)
+		return refuse(n, REASON_NO_CONNECTION, direction); /* asks back under the same id */
+	if (e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
 		judge_again(skb, p, f, who, revision);
 		n->reported = !!(e->flags & CT_DENIED);
 	}
@@ -123,7 +148,7 @@ inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow
 	__u32 revision = policy_revision();
 	struct ruling r = {};
 	struct served served;
-	__u16 flags = 0;
+	__u32 flags = 0;
 	int reason;
 
 	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)

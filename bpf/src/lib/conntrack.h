@@ -42,14 +42,16 @@ inline void ct_key_of(const struct packet *p, struct flow *f)
 }
 
 /* A SYN on a connection that ended opens a new one; and so does a client's on what
- * is the proxy's own connection, which took a port that the client then took too. */
+ * is the proxy's own connection, which took a port that the client then took too.
+ * The proxy's SYN never does: its connection to the server lives in the client's
+ * entry, which must not lose what it was judged by. */
 inline bool ct_reopens(const struct packet *p, const struct ct_entry *e)
 {
 	return p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	       e->flags & (CT_CLOSING | CT_DENIED | CT_PROXY_LEG);
 }
 
-inline void ct_find(const struct packet *p, struct flow *f)
+inline void ct_find(const struct packet *p, struct flow *f, bool from_proxy)
 {
 	ct_key_of(p, f);
 	f->entry = NULL;
@@ -68,7 +70,7 @@ inline void ct_find(const struct packet *p, struct flow *f)
 	}
 	if (!f->entry)
 		return;
-	if (f->entry->expires < bpf_ktime_get_ns() || ct_reopens(p, f->entry)) {
+	if (f->entry->expires < bpf_ktime_get_ns() || (!from_proxy && ct_reopens(p, f->entry))) {
 		if (f->tcp)
 			bpf_map_delete_elem(&hg_ct_tcp_1, &f->key);
 		f->entry = NULL;
@@ -104,6 +106,19 @@ inline bool ct_establish(struct flow *f)
 	return f->entry != NULL;
 }
 
+/* Both directions write flags, from several processors: no bit may be lost. */
+inline void ct_set(struct ct_entry *e, __u32 flags)
+{
+	if ((e->flags & flags) != flags)
+		__sync_fetch_and_or(&e->flags, flags);
+}
+
+inline void ct_clear(struct ct_entry *e, __u32 flags)
+{
+	if (e->flags & flags)
+		__sync_fetch_and_and(&e->flags, ~flags);
+}
+
 /* Accounts a packet to its connection; 0 or a reason. */
 inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow *f)
 {
@@ -115,16 +130,15 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 	__sync_fetch_and_add(&e->packets[reply], 1);
 	__sync_fetch_and_add(&e->bytes[reply], skb->len);
 	if (p->proto == IPPROTO_TCP) {
-		if (p->tcp_flags & TCP_RST)
-			e->flags |= CT_CLOSING;
 		if (p->tcp_flags & TCP_FIN)
-			e->flags |= reply ? CT_FIN_REPLY : CT_FIN_FORWARD;
-		if ((e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY) ||
+			ct_set(e, reply ? CT_FIN_REPLY : CT_FIN_FORWARD);
+		if (p->tcp_flags & TCP_RST ||
+		    (e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY) ||
 		    (e->flags & CT_HALF_SEEN && p->tcp_flags & TCP_FIN))
-			e->flags |= CT_CLOSING;
+			ct_set(e, CT_CLOSING);
 	}
 	if (reply)
-		e->flags |= CT_SEEN_REPLY;
+		ct_set(e, CT_SEEN_REPLY);
 	e->expires = bpf_ktime_get_ns() + ct_lifetime(p, e);
 	if (p->proto == IPPROTO_TCP && !f->tcp && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK &&
 	    !(e->flags & CT_CLOSING) && !ct_establish(f))
@@ -134,7 +148,7 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 
 /* Remembers a connection that policy let through; 0 or a reason. */
 inline int ct_create(struct __sk_buff *skb, const struct packet *p, struct flow *f,
-		     const __u32 sets[2], __u16 flags, __u32 revision)
+		     const __u32 sets[2], __u32 flags, __u32 revision)
 {
 	struct ct_entry e = {
 		.created = bpf_ktime_get_ns(),

@@ -151,13 +151,13 @@ struct ct_entry {
 	__u32 identity[2];      /* of who opened it, of the other */
 	__u32 set[2];           /* L7 sets, by direction (DIR_INGRESS, DIR_EGRESS) */
 	__u32 revision;
-	__u16 flags;
+	__u32 flags;            /* changed by atomic operations: both directions write */
 	__u8 opener;            /* which of key.addr[] opened it */
-	__u8 pad;
+	__u8 pad[3];
 	__u16 rev_nat;          /* reserved */
 	__u16 nat_port;         /* reserved */
 	__u32 tunnel_peer;      /* reserved */
-	__u64 reserved[2];
+	__u32 reserved[3];
 };
 
 /* Established TCP: nothing is evicted. When it is full, new ones are refused. */

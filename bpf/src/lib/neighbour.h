@@ -33,6 +33,14 @@ inline void copy_gateway_mac(__u8 *mac)
 		mac[i] = gateway_mac[i];
 }
 
+/* Straight to the workload's side, past the host's hook: nothing else that neighbours
+ * say comes in there. */
+inline int back_to_sender(struct __sk_buff *skb)
+{
+	bpf_skb_change_type(skb, PACKET_HOST); /* the question was for many */
+	return bpf_redirect_peer(skb->ifindex, 0);
+}
+
 /* Who has the gateway's address. */
 static __noinline int answer_arp(struct __sk_buff *skb)
 {
@@ -55,7 +63,7 @@ static __noinline int answer_arp(struct __sk_buff *skb)
 	copy_gateway_mac(a.sender_mac);
 	if (bpf_skb_store_bytes(skb, 0, &a, sizeof(a), 0))
 		return drop_quietly(skb, REASON_INVALID, DIR_EGRESS);
-	return bpf_redirect(skb->ifindex, 0);
+	return back_to_sender(skb);
 }
 
 struct nd_message {             /* RFC 4861, 4.3 and 4.4, with one link address option */
@@ -119,7 +127,7 @@ static __noinline int answer_nd(struct __sk_buff *skb)
 	m.checksum = nd_checksum(&m);
 	if (bpf_skb_store_bytes(skb, 0, &m, sizeof(m), 0))
 		return drop_quietly(skb, REASON_INVALID, DIR_EGRESS);
-	return bpf_redirect(skb->ifindex, 0);
+	return back_to_sender(skb);
 }
 
 inline bool is_nd(const struct packet *p)

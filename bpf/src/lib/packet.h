@@ -47,6 +47,11 @@ struct packet {
 	__u8 pad[6];
 };
 
+inline bool is_echo(const struct packet *p)
+{
+	return p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6;
+}
+
 inline bool is_echo_reply(const struct packet *p)
 {
 	return (p->proto == IPPROTO_ICMP && p->icmp_type == ICMP_ECHO_REPLY) ||
