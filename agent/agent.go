@@ -14,11 +14,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/reconcile"
@@ -115,25 +112,7 @@ func (a *Agent) prepareDirs() (func(), error) {
 	if a.store, err = newStore(a.cfg.StateDir); err != nil {
 		return nil, err
 	}
-	var locks []*os.File
-	unlock := func() {
-		for _, f := range locks {
-			f.Close()
-		}
-	}
-	for _, dir := range []string{a.cfg.RunDir, a.cfg.StateDir} {
-		f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			unlock()
-			return nil, fmt.Errorf("open lock: %w", err)
-		}
-		locks = append(locks, f)
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			unlock()
-			return nil, fmt.Errorf("another agent uses %s: stop it, or give this one directories of its own with --run-dir and --state-dir", dir)
-		}
-	}
-	return unlock, nil
+	return lock(a.cfg.RunDir, a.cfg.StateDir)
 }
 
 // start takes over what is there and puts in force what is remembered.

@@ -16,30 +16,55 @@ import (
 )
 
 // Cleanup takes everything of an agent that has stopped out of kernel and disk.
-// terminate ends the proxy of a run directory.
+// terminate ends the proxy of a run directory. What fails leaves the state, so that
+// it can be tried again.
 func Cleanup(ctx context.Context, runDir, stateDir string, terminate func(ctx context.Context, runDir string) error) error {
-	f, err := os.OpenFile(filepath.Join(runDir, "agent.lock"), os.O_RDWR, 0o600)
-	if err == nil {
-		defer f.Close()
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			return fmt.Errorf("the agent of %s is running: stop it first", runDir)
-		}
+	unlock, err := lock(runDir, stateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := sameNamespace(stateDir); err != nil {
+		return err
 	}
 	// Interfaces first: from then on nothing passes, judged or not.
-	errs := errors.Join(removeInterfaces(), redirect.RemoveRules(), terminate(ctx, runDir))
-	for _, name := range []string{SocketName, "hubble.sock", "proxy.sock", "proxy.log", "agent.lock"} {
-		if err := os.Remove(filepath.Join(runDir, name)); err != nil && !os.IsNotExist(err) {
-			errs = errors.Join(errs, fmt.Errorf("remove: %w", err))
-		}
+	err = errors.Join(removeInterfaces(), redirect.RemoveRules(), terminate(ctx, runDir))
+	if err != nil {
+		return err
 	}
-	for _, path := range []string{filepath.Join(stateDir, "state.json"), filepath.Join(stateDir, "agent.lock")} {
-		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-			errs = errors.Join(errs, fmt.Errorf("remove: %w", err))
-		}
+	for _, name := range []string{SocketName, "hubble.sock", "proxy.sock", "proxy.log", "agent.lock"} {
+		err = errors.Join(err, removeFile(filepath.Join(runDir, name)))
+	}
+	for _, name := range []string{"state.json", "agent.lock"} {
+		err = errors.Join(err, removeFile(filepath.Join(stateDir, name)))
 	}
 	// Directories go if nobody else has put something there.
 	_, _ = os.Remove(runDir), os.Remove(stateDir)
-	return errs
+	return err
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove: %w", err)
+	}
+	return nil
+}
+
+// sameNamespace refuses to clean up from outside: interfaces and rules are only
+// found in the namespace that the agent ran in. If that is gone, so are they.
+func sameNamespace(stateDir string) error {
+	f, err := readState(filepath.Join(stateDir, "state.json"))
+	if err != nil || f.Namespace == 0 {
+		return nil // a state that cannot be read is no reason to keep the rest
+	}
+	here, err := namespaceID()
+	if err != nil {
+		return err
+	}
+	if here != f.Namespace && namespaceLives(f.Namespace) {
+		return errors.New("the agent ran in another network namespace: run cleanup there, with 'ip netns exec NAME headgate cleanup' or nsenter")
+	}
+	return nil
 }
 
 // removeInterfaces takes away every interface that the gate is attached to.

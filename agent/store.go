@@ -15,7 +15,8 @@ import (
 const stateVersion = 1
 
 type stateFile struct {
-	Version int `json:"version"`
+	Version   int    `json:"version"`
+	Namespace uint64 `json:"networkNamespace"` // in which the agent ran
 	reconcile.State
 }
 
@@ -32,7 +33,11 @@ func newStore(dir string) (*store, error) {
 // save writes the state so that it is there whole, or as it was before, after a
 // crash at any moment.
 func (s *store) save(state reconcile.State) error {
-	data, err := json.MarshalIndent(stateFile{stateVersion, state}, "", " ")
+	ns, err := namespaceID()
+	if err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(stateFile{stateVersion, ns, state}, "", " ")
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
@@ -54,21 +59,26 @@ func (s *store) save(state reconcile.State) error {
 
 // load reads the state; none yet is an empty one.
 func (s *store) load() (reconcile.State, error) {
-	data, err := os.ReadFile(s.path)
+	f, err := readState(s.path)
+	return f.State, err
+}
+
+func readState(path string) (stateFile, error) {
+	data, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
-		return reconcile.State{}, nil
+		return stateFile{}, nil
 	}
 	if err != nil {
-		return reconcile.State{}, fmt.Errorf("read state: %w", err)
+		return stateFile{}, fmt.Errorf("read state: %w", err)
 	}
 	var f stateFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return reconcile.State{}, fmt.Errorf("read state %s: %w: move the file away to start without it", s.path, err)
+		return f, fmt.Errorf("read state %s: %w: move the file away to start without it", path, err)
 	}
 	if f.Version != stateVersion {
-		return reconcile.State{}, fmt.Errorf("read state %s: it is of version %d, this agent knows %d", s.path, f.Version, stateVersion)
+		return f, fmt.Errorf("read state %s: it is of version %d, this agent knows %d", path, f.Version, stateVersion)
 	}
-	return f.State, nil
+	return f, nil
 }
 
 // policiesOf decodes the policies of a state again. One that this version refuses

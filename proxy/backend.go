@@ -59,7 +59,7 @@ type Backend struct {
 	config BackendConfig
 	log    *slog.Logger
 
-	enforcing sync.Mutex // one snapshot at a time, in order
+	enforcing chan struct{} // one snapshot at a time, in order: holds a value meanwhile
 
 	mu       sync.Mutex
 	link     *link // nil: down
@@ -97,7 +97,7 @@ func NewBackend(config BackendConfig) (*Backend, error) {
 	config.UID = cmp.Or(config.UID, DefaultUser)
 	config.GID = cmp.Or(config.GID, DefaultUser)
 	config.DrainGrace = cmp.Or(config.DrainGrace, 10*time.Minute)
-	return &Backend{config: config, log: config.Logger, detail: "not started", draining: map[*link]struct{}{}}, nil
+	return &Backend{config: config, log: config.Logger, enforcing: make(chan struct{}, 1), detail: "not started", draining: map[*link]struct{}{}}, nil
 }
 
 // goEnvironment is what of our environment concerns the runtime; the rest is
@@ -131,8 +131,12 @@ func (b *Backend) Serve(context.Context, redirect.Route) (redirect.ProxyPort, er
 // force but for the sets it names. When the proxy is down the snapshot is kept
 // and will be in force before OnPort reports the next one.
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
-	b.enforcing.Lock()
-	defer b.enforcing.Unlock()
+	select {
+	case b.enforcing <- struct{}{}:
+		defer func() { <-b.enforcing }()
+	case <-ctx.Done():
+		return fmt.Errorf("enforce L7 rules: %w: another snapshot is on its way: %w", redirect.ErrNotReady, ctx.Err())
+	}
 	b.mu.Lock()
 	before := b.last
 	b.last = &s
@@ -143,12 +147,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	}
 	b.mu.Unlock()
 
-	var others sync.WaitGroup
-	defer others.Wait()
-	for _, l := range drained {
-		// What is left of its connections is judged by old rules otherwise.
-		others.Go(func() { b.enforceDraining(ctx, l, s) })
-	}
+	defer b.enforceDrained(ctx, drained, s)()
 	if current == nil {
 		return fmt.Errorf("enforce L7 rules: %w: %s", redirect.ErrNotReady, detail)
 	}
@@ -159,6 +158,27 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 		b.mu.Unlock()
 	}
 	return err
+}
+
+// enforceDrained hands a snapshot to proxies that drain: what is left of their
+// connections is judged by old rules otherwise. What it returns waits for them, but
+// not long: they are on their way out.
+func (b *Backend) enforceDrained(ctx context.Context, drained []*link, s redirect.Snapshot) (wait func()) {
+	var all sync.WaitGroup
+	for _, l := range drained {
+		all.Go(func() { b.enforceDraining(context.WithoutCancel(ctx), l, s) })
+	}
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	return func() {
+		t := time.NewTimer(time.Second)
+		defer t.Stop()
+		select {
+		case <-done:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (b *Backend) enforceDraining(ctx context.Context, l *link, s redirect.Snapshot) {

@@ -205,7 +205,7 @@ func TestBackendLifeCycle(t *testing.T) {
 	pid = b.Status().PID
 
 	must(t, b.Stop(t.Context()))
-	if syscall.Kill(pid, 0) == nil {
+	if alive(pid) {
 		t.Error("the process is still there")
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*.sock")); len(left) > 0 {

@@ -87,8 +87,8 @@ func (b *Backend) attend(ctx context.Context) error {
 
 // takeUp puts the last snapshot in force at a proxy and makes it the current one.
 func (b *Backend) takeUp(ctx context.Context, l *link) error {
-	b.enforcing.Lock()
-	defer b.enforcing.Unlock()
+	b.enforcing <- struct{}{}
+	defer func() { <-b.enforcing }()
 	b.mu.Lock()
 	last := b.last
 	b.inForce = l.hello.Revision
@@ -231,8 +231,10 @@ func (b *Backend) leaveToDrain(ctx context.Context, l *link) {
 	b.mu.Lock()
 	b.draining[l] = struct{}{}
 	b.mu.Unlock()
+	overdue := time.AfterFunc(b.config.DrainGrace+killAfter, func() { _ = l.signal(unix.SIGKILL) })
 	go func() {
 		_ = b.pull(ctx, l) // ends when the proxy does
+		overdue.Stop()
 		b.mu.Lock()
 		delete(b.draining, l)
 		b.mu.Unlock()

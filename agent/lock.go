@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockSocket is an abstract socket: it belongs to a network namespace, and is gone
+// with the process that has it.
+const lockSocket = "@headgate-agent"
+
+// errRunning says that an agent is at work.
+var errRunning = errors.New("an agent is running")
+
+// lock sees to it that an agent is alone with its directories and with its network
+// namespace: devices, routing rules and the gate are of the namespace.
+func lock(runDir, stateDir string) (unlock func(), err error) {
+	var held []interface{ Close() error }
+	unlock = func() {
+		for _, h := range held {
+			h.Close()
+		}
+	}
+	l, err := net.Listen("unix", lockSocket)
+	if err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return nil, fmt.Errorf("%w in this network namespace: stop it first; a second one needs a namespace of its own", errRunning)
+		}
+		return nil, fmt.Errorf("lock the network namespace: %w", err)
+	}
+	held = append(held, l)
+	for _, dir := range []string{runDir, stateDir} {
+		f, err := lockDir(dir)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		if f != nil {
+			held = append(held, f)
+		}
+	}
+	return unlock, nil
+}
+
+// lockDir locks a directory; one that is not there needs no lock.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w with %s: stop it, or use other directories with --run-dir and --state-dir", errRunning, dir)
+	}
+	return f, nil
+}
+
+// namespaceID tells network namespaces apart.
+func namespaceID() (uint64, error) { return inode("/proc/self/ns/net") }
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return st.Ino, nil
+}
+
+// namespaceLives reports whether a network namespace still has a process or a name.
+func namespaceLives(id uint64) bool {
+	for _, pattern := range []string{"/run/netns/*", "/proc/[0-9]*/ns/net"} {
+		paths, _ := filepath.Glob(pattern)
+		for _, p := range paths {
+			if n, err := inode(p); err == nil && n == id {
+				return true
+			}
+		}
+	}
+	return false
+}
