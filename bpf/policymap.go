@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/headgate/headgate/policy"
 )
 
@@ -18,6 +20,9 @@ type PolicyEntry struct {
 
 // PolicyTable is the policy of one subject.
 type PolicyTable map[policy.Key]PolicyEntry
+
+// ErrFull says that a map has no room.
+var ErrFull = errors.New("the map is full")
 
 const subjectClosed = 1
 
@@ -36,13 +41,15 @@ func (g *Gate) SyncPolicy(subject uint32, old, want PolicyTable) error {
 	if err := g.putSubject(subject, lengths(old, want), before.Flags&subjectClosed); err != nil {
 		return err
 	}
-	if err := g.writePolicy(subject, old, want); err != nil {
+	if err := g.writePolicy(subject, old, want, before.Flags&subjectClosed != 0); err != nil {
 		return errors.Join(err, g.putSubject(subject, [2]uint32{}, subjectClosed))
 	}
 	return g.putSubject(subject, lengths(want), 0)
 }
 
-func (g *Gate) writePolicy(subject uint32, old, want PolicyTable) error {
+// writePolicy makes the changes in the order that SyncPolicy needs. Of a subject
+// that is closed no entry is in force: what goes then makes room for what comes.
+func (g *Gate) writePolicy(subject uint32, old, want PolicyTable, closed bool) error {
 	var put, drop []policy.Key
 	for k, e := range want {
 		if o, ok := old[k]; !ok || o != e {
@@ -56,13 +63,34 @@ func (g *Gate) writePolicy(subject uint32, old, want PolicyTable) error {
 	}
 	slices.SortFunc(put, bySpecificity)
 	slices.SortFunc(drop, func(a, b policy.Key) int { return bySpecificity(b, a) })
+	if closed {
+		if err := g.removeEntries(subject, drop); err != nil {
+			return err
+		}
+		return g.putEntries(subject, put, want)
+	}
+	if err := g.putEntries(subject, put, want); err != nil {
+		return err
+	}
+	return g.removeEntries(subject, drop)
+}
+
+func (g *Gate) putEntries(subject uint32, put []policy.Key, want PolicyTable) error {
 	for _, k := range put {
 		e := want[k]
 		v := gatePolicyEntry{Verdict: uint8(e.Verdict), Set: e.Set, Rule: e.Rule, Match: match(k, e)}
-		if err := g.objs.HgPolicy1.Put(policyKey(subject, k), v); err != nil {
+		err := g.objs.HgPolicy1.Put(policyKey(subject, k), v)
+		if errors.Is(err, unix.E2BIG) {
+			return fmt.Errorf("write policy of subject %d to the datapath: %w: its %d entries are taken", subject, ErrFull, g.objs.HgPolicy1.MaxEntries())
+		}
+		if err != nil {
 			return fmt.Errorf("write policy of subject %d to the datapath: %w", subject, err)
 		}
 	}
+	return nil
+}
+
+func (g *Gate) removeEntries(subject uint32, drop []policy.Key) error {
 	for _, k := range drop {
 		if err := ignoreMissing(g.objs.HgPolicy1.Delete(policyKey(subject, k))); err != nil {
 			return fmt.Errorf("remove policy of subject %d from the datapath: %w", subject, err)
@@ -77,7 +105,7 @@ func (g *Gate) DeletePolicy(subject uint32, old PolicyTable) error {
 	if err := ignoreMissing(g.objs.HgSubject1.Delete(subject)); err != nil {
 		return err
 	}
-	return g.writePolicy(subject, old, nil)
+	return g.writePolicy(subject, old, nil, true)
 }
 
 // Policies lists every table in the kernel, by subject.

@@ -195,13 +195,21 @@ func TestPolicyFull(t *testing.T) {
 	if e := half[subjectA][egress(0, policy.ProtoUDP, 53, 16)]; e != allow(1) {
 		t.Fatalf("the table has %+v already; the test proves nothing", e)
 	}
-	want := PolicyTable{egress(0, policy.ProtoUDP, 53, 16): deny(2)}
-	stop, done := make(chan struct{}), make(chan struct{})
+	// All else is written before the deny, which leaves time to see what is in force.
+	want := PolicyTable{}
+	for k := range half[subjectA] {
+		want[k] = allow(4)
+	}
+	want[egress(0, policy.ProtoUDP, 53, 16)] = deny(2)
+	started, stop, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	seen := map[uint32]int{}
 	go func() {
 		defer close(done)
 		l := l.in(t)
-		for {
+		for n := 0; ; n++ {
+			if n == 1 {
+				close(started)
+			}
 			if r, err := l.try(l.g.objs.HgFromWorkload, l.a.ifindex, 0, f.bytes()); err == nil {
 				seen[r.action]++
 			}
@@ -212,6 +220,7 @@ func TestPolicyFull(t *testing.T) {
 			}
 		}
 	}()
+	<-started
 	l.must(l.g.SyncPolicy(subjectA, half[subjectA], want))
 	close(stop)
 	<-done
@@ -225,6 +234,16 @@ func TestPolicyFull(t *testing.T) {
 	if !maps.Equal(got[subjectA], want) {
 		t.Errorf("in the kernel %d entries", len(got[subjectA]))
 	}
-	l.must(l.g.SyncPolicy(subjectA, want, everything()))
+
+	// A table that is no larger finds no room either while the old one stands; once
+	// closed it does.
+	smaller := everything()
+	if err := l.g.SyncPolicy(subjectA, want, smaller); err == nil {
+		t.Error("a new entry found room in a full map")
+	}
+	l.dropped("closed again", l.sends(l.a, f), 203)
+	half, err = l.g.Policies()
+	l.must(err)
+	l.must(l.g.SyncPolicy(subjectA, half[subjectA], smaller))
 	l.delivered("allowed again", l.sends(l.a, f))
 }

@@ -79,9 +79,9 @@ inline int from_workload(struct __sk_buff *skb)
 	reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
-	ct_find(&p, &f, false);
-	if (!f.entry && !who.destination && p.destination_identity != IDENTITY_HOST)
+	if (!who.destination && p.destination_identity != IDENTITY_HOST)
 		return drop(skb, &p, REASON_OUTSIDE, DIR_EGRESS);
+	ct_find(&p, &f, false);
 	if (f.entry)
 		continue_connection(skb, &p, &f, &who, &n);
 	else

@@ -21,8 +21,10 @@ inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 	__u32 sets[2] = {};
 	int reason = 0;
 
-	if (f->entry)
-		reason = f->entry->flags & CT_REDIRECTED ? ct_update(skb, p, f) : 0;
+	if (f->entry && f->entry->flags & CT_REDIRECTED)
+		reason = ct_update(skb, p, f);
+	else if (f->entry) /* the proxy has no part in it */
+		reason = p->tcp_flags & TCP_RST ? 0 : REASON_NO_CONNECTION;
 	else if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		reason = ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG, policy_revision());
 	else if (!(p->tcp_flags & TCP_RST)) /* a reset of what is forgotten harms nobody */
