@@ -73,7 +73,7 @@ func (n *node) launchAgent(t *testing.T) {
 
 func (n *node) waitUntilWell(t *testing.T) {
 	t.Helper()
-	n.headgate(t, "status", "--wait", "--wait-duration", "40s")
+	n.headgate(t, "status", "--wait", "--wait-duration", "20s")
 }
 
 // stopAgent stops the agent alone, as a service manager would.

@@ -145,13 +145,3 @@ func (s *session) ask(method, path, token string) (*reply, error) {
 	}
 	return &reply{r.StatusCode, r.Header, string(body)}, nil
 }
-
-// ask is one request on a connection of its own.
-func (n *namespace) ask(to netip.AddrPort, method, path string) (*reply, error) {
-	s, err := n.open(to, patience)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	return s.ask(method, path, "")
-}

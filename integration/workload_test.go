@@ -74,12 +74,6 @@ func (w *workload) add(t *testing.T, args ...string) {
 	w.read(t, w.node.headgate(t, command...))
 }
 
-// look asks the agent about the workload.
-func (w *workload) look(t *testing.T) {
-	t.Helper()
-	w.read(t, w.node.headgate(t, "endpoint", "get", w.name, "-o", "json"))
-}
-
 func (w *workload) read(t *testing.T, text string) {
 	t.Helper()
 	w.Labels = nil

@@ -69,6 +69,7 @@ type Backend struct {
 	stats    *proxyv1.StatusResponse
 	draining map[*link]struct{}
 	stopping bool
+	silent   bool // it did not answer when it was last asked
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -222,6 +223,9 @@ func (b *Backend) Status() redirect.Status {
 	s.State, s.Version, s.PID = "ready", b.link.hello.Version, int(b.link.hello.Pid)
 	if b.inForce == 0 {
 		s.State, s.Detail = "starting", "no policy is in force yet"
+	}
+	if b.silent {
+		s.State, s.Detail = "silent", "the proxy does not answer; it is replaced if it goes on"
 	}
 	if b.stats != nil {
 		s.Connections = b.stats.Connections

@@ -21,8 +21,8 @@ const (
 	greetWithin   = 3 * time.Second // a proxy answers Hello within
 	startWithin   = 10 * time.Second
 	statusEvery   = 2 * time.Second
-	missesAllowed = 3 // unanswered Status calls, then the proxy counts as stuck
-	steadyAfter   = 10 * time.Second
+	missesAllowed = 3           // unanswered Status calls, then the proxy counts as stuck
+	steadyAfter   = time.Second // then its loss is a new one, and not a start that fails
 	backOffMost   = 10 * time.Second
 )
 
@@ -111,7 +111,7 @@ func (b *Backend) takeUp(ctx context.Context, l *link) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.link, b.detail, b.stats = l, "", nil
+	b.link, b.detail, b.stats, b.silent = l, "", nil, false
 	return nil
 }
 
@@ -169,7 +169,11 @@ func (b *Backend) watch(ctx context.Context, l *link, child *child) error {
 		case <-child.exited():
 			return fmt.Errorf("proxy %d ended: %w", l.hello.Pid, child.err)
 		case <-tick.C:
-			if b.ask(ctx, l) {
+			answers := b.ask(ctx, l)
+			b.mu.Lock()
+			b.silent = !answers
+			b.mu.Unlock()
+			if answers {
 				misses = 0
 			} else if misses++; misses >= missesAllowed {
 				child.kill()

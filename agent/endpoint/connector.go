@@ -276,7 +276,7 @@ func (c *Connector) RemoveOrphans(known []*Endpoint) error {
 func (c *Connector) Attach() error {
 	var errs error
 	for _, e := range c.engine.Endpoints() {
-		if err := c.gate.AttachWorkload(e.Ifindex); err != nil {
+		if err := c.gate.AttachWorkload(e.Ifindex); err != nil && Connected(e) { // else Sweep sees to it
 			errs = errors.Join(errs, fmt.Errorf("endpoint %s: %w", e.Key(), err))
 		}
 	}
