@@ -13,7 +13,10 @@ import (
 // A deny beats every allow. Between allows, one without L7 rules wins over one
 // with them if it names every port, or the same ports or fewer; what names more
 // ports leaves the narrower rule in force. Where L7 rules are in force they are
-// the union of all that apply to the peer and port.
+// the union of all that apply to the peer and port. A deny with L7 rules denies
+// the requests that these match and no others. Rules of policies that audit or
+// observe have no say; their L7 rules send allowed connections to the proxy, to
+// be seen there.
 func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 	r := &resolver{
 		subject: subject,
@@ -30,7 +33,7 @@ func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 		}
 		var selected []Rule
 		for _, rule := range rules {
-			if rule.Direction == dir && rule.Subject.Matches(subject.Labels) {
+			if rule.Direction == dir && rule.Node == subject.Node && rule.Subject.Matches(subject.Labels) {
 				selected = append(selected, rule)
 			}
 		}
@@ -43,6 +46,18 @@ func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 		}
 	}
 	return r.table, used
+}
+
+// ResolveAudit is Resolve as it would be if the policies that audit enforced.
+// What it denies and Resolve allows is what those report.
+func ResolveAudit(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		if rules[i].Mode == ModeAudit {
+			rules[i].Mode = ModeEnforce
+		}
+	}
+	return Resolve(subject, rules, ids)
 }
 
 type resolver struct {
@@ -71,9 +86,13 @@ func (r *resolver) direction(dir Direction, rules []Rule) {
 		s.otherwise = Entry{}
 	}
 	for i := range rules {
+		if rules[i].Mode != ModeEnforce {
+			continue
+		}
 		if rules[i].DefaultDeny {
 			s.otherwise = Entry{}
 		}
+		s.requires[rules[i].Deny] = append(s.requires[rules[i].Deny], rules[i].Requires...)
 	}
 	for i := range rules {
 		s.addRule(&rules[i])
@@ -121,9 +140,9 @@ type term struct {
 	first, last uint16
 	proto       Proto // ProtoAny: every protocol, all ports
 	deny        bool
-	l7          []HTTPRule // with redirect
-	redirect    bool
-	protocol    Protocol
+	shown       bool     // it only says which requests are to be seen
+	l7          *L7Rules // nil: none
+	response    *DenyResponse
 	ref         Ref
 }
 
@@ -144,17 +163,24 @@ type scope struct {
 	terms     []term
 	everyone  []int // terms that concern every peer
 	byPeer    map[Identity][]int
-	otherwise Entry // what is said where no term says anything
+	otherwise Entry                  // what is said where no term says anything
+	requires  map[bool][]Requirement // of selectors among the peers of allows and of denies
 }
 
 func newScope(r *resolver) *scope {
-	return &scope{resolver: r, byPeer: map[Identity][]int{}, otherwise: Entry{Verdict: Allow}}
+	return &scope{resolver: r, byPeer: map[Identity][]int{}, otherwise: Entry{Verdict: Allow}, requires: map[bool][]Requirement{}}
 }
 
 func (s *scope) addRule(rule *Rule) {
+	if rule.Mode != ModeEnforce && !slices.ContainsFunc(rule.Ports, func(p PortRule) bool { return p.L7 != nil }) {
+		return
+	}
 	peers := map[Identity]struct{}{}
 	if !rule.AnyPeer {
 		for _, p := range rule.Peers {
+			if selector, ok := p.(Selector); ok && len(s.requires[rule.Deny]) > 0 {
+				p = Selector{slices.Concat(selector.Requirements, s.requires[rule.Deny])}
+			}
 			for _, id := range s.ids.Select(p, s.cluster) {
 				peers[id] = struct{}{}
 			}
@@ -167,8 +193,9 @@ func (s *scope) addRule(rule *Rule) {
 	for i := range rule.Ports {
 		p := &rule.Ports[i]
 		switch {
+		case rule.Mode != ModeEnforce && p.L7 == nil:
 		case p.Name == "":
-			for _, proto := range portProtos(p.Proto) {
+			for _, proto := range portProtos(p) {
 				static = append(static, s.addTerm(rule, p, proto, p.First, p.Last))
 			}
 		case rule.Direction == Ingress:
@@ -206,14 +233,14 @@ func (s *scope) addNamedEgress(rule *Rule, p *PortRule, peers map[Identity]struc
 }
 
 func (s *scope) addTerm(rule *Rule, p *PortRule, proto Proto, first, last uint16) int {
-	t := term{first: first, last: last, proto: proto, deny: rule.Deny, ref: rule.Ref}
+	t := term{first: first, last: last, proto: proto, deny: rule.Deny, shown: rule.Mode != ModeEnforce, response: rule.DenyResponse, ref: rule.Ref}
 	if p != nil {
 		t.ref = p.Ref
 	}
-	if p != nil && p.L7 != nil && !rule.Deny {
-		t.redirect, t.protocol, t.l7 = true, p.L7.Protocol, p.L7.HTTP
-		if !rule.DefaultDeny { // such a policy shows requests and denies none
-			t.l7 = append(slices.Clip(t.l7), HTTPRule{Ref: p.Ref})
+	if p != nil && p.L7 != nil {
+		t.l7 = p.L7
+		if !rule.DefaultDeny && !rule.Deny { // such a policy shows requests and denies none
+			t.l7 = t.l7.and(t.l7.everything(p.Ref))
 		}
 	}
 	s.terms = append(s.terms, t)
@@ -260,12 +287,16 @@ func (s *scope) groups() []group {
 	return groups
 }
 
-// portProtos spells out ProtoAny, which with a port means what has ports.
-func portProtos(p Proto) []Proto {
-	if p == ProtoAny {
-		return []Proto{ProtoTCP, ProtoUDP, ProtoSCTP}
+// portProtos spells out ProtoAny, which with a port means what has ports, and
+// with L7 rules what a proxy can read.
+func portProtos(p *PortRule) []Proto {
+	switch {
+	case p.Proto != ProtoAny:
+		return []Proto{p.Proto}
+	case p.L7 != nil:
+		return []Proto{ProtoTCP, ProtoUDP}
 	}
-	return []Proto{p}
+	return []Proto{ProtoTCP, ProtoUDP, ProtoSCTP}
 }
 
 // resolve returns what a name means, as far as the protocol agrees.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/decode"
 )
 
 // problem is something wrong, or probably not meant, in a policy file.
@@ -65,7 +65,7 @@ instead. The exit code is 1 when any file is bad; warnings do not count.`,
 
 func validate(file string, data []byte) fileView {
 	v := fileView{File: file, Policies: []string{}, Errors: []problem{}, Warnings: []string{}}
-	policies, err := cnp.Decode(file, data)
+	policies, err := decode.Decode(file, data)
 	for _, p := range policies {
 		name := p.Kind + " " + p.FullName()
 		v.Policies = append(v.Policies, name)
@@ -73,7 +73,7 @@ func validate(file string, data []byte) fileView {
 			v.Warnings = append(v.Warnings, fmt.Sprintf("%s (%s): %s", p.Origin, name, w))
 		}
 	}
-	var list cnp.Errors
+	var list decode.Errors
 	switch {
 	case errors.As(err, &list):
 		for _, e := range list {

@@ -10,9 +10,15 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/manifest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
+
+// Decode reads the kinds of this package alone.
+func Decode(file string, data []byte) ([]policy.Policy, error) {
+	return manifest.Decode(file, data, Kinds())
+}
 
 func golden(t *testing.T, file, got string) {
 	t.Helper()
@@ -71,7 +77,7 @@ func TestRefused(t *testing.T) {
 		if err == nil || policies != nil {
 			t.Fatalf("accepted: %+v", policies)
 		}
-		var first *Error
+		var first *manifest.Error
 		if !errors.As(err, &first) || first.Document == 0 || first.File == "" {
 			t.Errorf("%#v is not an *Error with a place", first)
 		}
