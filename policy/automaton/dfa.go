@@ -8,17 +8,32 @@ import (
 	"sync/atomic"
 )
 
-// state of the deterministic automaton. Only next changes, and only from nil.
+// state of the deterministic automaton. What comes after it is learnt; all else
+// never changes. Most states have one way on, which stands in the state itself:
+// class is set before only, and neither changes again. A table holds the others.
 type state struct {
 	list   []uint32 // instructions, in order
-	before kind     // of the last character, if list has assertions
-	ends   []uint32 // the expressions that match if the value ends here
-	next   []atomic.Pointer[state]
-	twin   *state // another of the same hash
+	only   atomic.Pointer[state]
+	table  atomic.Pointer[[]atomic.Pointer[state]] // by class
+	ends   []uint32                                // the expressions that match if the value ends here
+	twin   *state                                  // another of the same hash
+	class  uint16                                  // that leads to only
+	before kind                                    // of the last character, if list has assertions
 }
 
-// bytes is about what a state takes.
-func (st *state) bytes() int { return 160 + 4*len(st.list) + 4*len(st.ends) + 8*len(st.next) }
+// bytes is about what a state takes, without its table.
+func (st *state) bytes() int { return 160 + 4*len(st.list) + 4*len(st.ends) }
+
+// after is the state behind a character, or nil if it is not known.
+func (st *state) after(class uint16) *state {
+	if next := st.only.Load(); next != nil && st.class == class {
+		return next
+	}
+	if table := st.table.Load(); table != nil {
+		return (*table)[class].Load()
+	}
+	return nil
+}
 
 // cache is the states built so far. It only grows; a full one is replaced.
 type cache struct {
@@ -61,14 +76,10 @@ func (s *Set) keep(c *cache, w *work, before kind, needed bool) *state {
 			return st
 		}
 	}
-	size := (&state{list: w.list}).bytes() + 8*len(s.classes.kinds)
-	if !needed && len(w.list) > 0 && c.bytes+size > s.limits.StateBytes {
+	if !needed && len(w.list) > 0 && c.bytes+(&state{list: w.list}).bytes() > s.limits.StateBytes {
 		return nil
 	}
-	st := &state{
-		list: slices.Clone(w.list), before: before, ends: w.ends(s, w.list, before),
-		next: make([]atomic.Pointer[state], len(s.classes.kinds)), twin: c.states[hash],
-	}
+	st := &state{list: slices.Clone(w.list), before: before, ends: w.ends(s, w.list, before), twin: c.states[hash]}
 	c.states[hash] = st
 	c.count++
 	c.bytes += st.bytes()
@@ -84,10 +95,37 @@ func (s *Set) grow(c *cache, from *state, class uint16) *state {
 	defer s.work.Put(w)
 	kind := w.step(s, from.list, from.before, class)
 	st := s.keep(c, w, kind, false)
-	if st != nil {
-		from.next[class].Store(st)
+	if st == nil || !s.link(c, from, class, st) {
+		return nil
 	}
 	return st
+}
+
+// link makes a state known behind another, if there is room for that.
+func (s *Set) link(c *cache, from *state, class uint16, to *state) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if from.only.Load() == nil {
+		from.class = class
+		from.only.Store(to)
+		return true
+	}
+	if from.class == class {
+		return true // somebody else was faster
+	}
+	table := from.table.Load()
+	if table == nil {
+		size := 24 + 8*len(s.classes.kinds)
+		if c.bytes+size > s.limits.StateBytes {
+			return false
+		}
+		c.bytes += size
+		made := make([]atomic.Pointer[state], len(s.classes.kinds))
+		table = &made
+		from.table.Store(table)
+	}
+	(*table)[class].Store(to)
+	return true
 }
 
 // simulate goes on from a state without keeping others.

@@ -89,7 +89,7 @@ func (s *Set) run(value []byte) []uint32 {
 		} else {
 			class, n = s.classes.first(value[at:])
 		}
-		next := st.next[class].Load()
+		next := st.after(class)
 		if next == nil {
 			if next = s.grow(c, st, class); next == nil {
 				return s.simulate(c, st, value[at:])
