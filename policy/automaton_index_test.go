@@ -189,6 +189,28 @@ func TestEachWayToSearch(t *testing.T) {
 	}
 }
 
+// TestManyHeaders: of many rules, the one whose header has the whole value.
+func TestManyHeaders(t *testing.T) {
+	var rules []HTTPRule
+	for i := range 100 {
+		rules = append(rules, HTTPRule{Path: "/.*", Headers: []HeaderRule{{"X", fmt.Sprint(i)}}, Ref: Ref{"p", fmt.Sprint(i)}})
+	}
+	for _, h := range []HeaderRule{{"x", "1,2"}, {"Host", "a"}, {"host", "a,b"}, {"Y", ""}, {"\u212aey", "k"}} {
+		rules = append(rules, HTTPRule{Path: "/.*", Headers: []HeaderRule{h}, Ref: Ref{"p", h.Name + h.Value}})
+	}
+	j := judgeOf(t, rules...)
+	for want, r := range map[string]*HTTPRequest{
+		"77": httpRequest("GET", "/", "", "x", "77"), "x1,2": httpRequest("GET", "/", "", "X", "1", "Z", "", "x", "2"),
+		"Hosta": httpRequest("GET", "/", "a"), "hosta,b": httpRequest("GET", "/", "a", "HOST", "b"),
+		"Y": httpRequest("GET", "/", "", "y", strings.Repeat("v", 500)), "\u212aeyk": httpRequest("GET", "/", "", "KEY", "k"),
+		"": httpRequest("GET", "/", "b", "X", "1", "X", "1"),
+	} {
+		if d := j.Decide(r); d.Rule.Path != want {
+			t.Errorf("%q: %+v, want %q", r, d, want)
+		}
+	}
+}
+
 func TestFoldNameIsEqualFold(t *testing.T) {
 	names := []string{"X", "x", "Host", "hOST", "\u212aey", "key", "ſ", "s", "\xff", "\ufffd", "é", "É", "", "a\xff"}
 	for _, a := range names {
