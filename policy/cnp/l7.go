@@ -102,41 +102,9 @@ func isWord(s, more string) bool {
 	return s != ""
 }
 
-// span is what a rule with L7 rules covers.
-type span struct {
-	rule *policy.Rule
-	port *policy.PortRule
-}
-
 // checkProtocols refuses two kinds of L7 rules for one port of one policy.
 func checkProtocols(d *manifest.Document, rules []policy.Rule) {
-	var seen []span
-	for i := range rules {
-		for j := range rules[i].Ports {
-			at := span{&rules[i], &rules[i].Ports[j]}
-			if at.port.L7 == nil {
-				continue
-			}
-			for _, other := range seen {
-				if other.conflicts(at) {
-					d.Fail("spec", "%s has %s rules where %s has %s rules for the same port; write one kind of rules for a port", at.port.Ref.Path, at.port.L7.Protocol, other.port.Ref.Path, other.port.L7.Protocol)
-					return
-				}
-			}
-			seen = append(seen, at)
-		}
+	if conflict := policy.ProtocolConflict(rules); conflict != nil {
+		d.Fail("spec", "%v; write one kind of rules for a port", conflict)
 	}
-}
-
-func (s span) conflicts(o span) bool {
-	p, q := s.port, o.port
-	switch {
-	case p.L7.Protocol == q.L7.Protocol, s.rule.Direction != o.rule.Direction, s.rule.Subject.String() != o.rule.Subject.String():
-		return false
-	case p.Proto != q.Proto && p.Proto != policy.ProtoAny && q.Proto != policy.ProtoAny:
-		return false
-	case p.Name != "" || q.Name != "":
-		return p.Name == q.Name
-	}
-	return p.First <= q.Last && q.First <= p.Last
 }

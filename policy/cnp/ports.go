@@ -1,6 +1,7 @@
 package cnp
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -197,7 +198,7 @@ func (r *reader) secret(v manifest.Value) *policy.SecretRef {
 		}
 	}
 	if ref.Namespace == "" {
-		ref.Namespace = policy.DefaultNamespace
+		ref.Namespace = cmp.Or(r.policy.Namespace, policy.DefaultNamespace)
 	}
 	return ref
 }
