@@ -178,10 +178,7 @@ func (s *scope) addRule(rule *Rule) {
 	peers := map[Identity]struct{}{}
 	if !rule.AnyPeer {
 		for _, p := range rule.Peers {
-			if selector, ok := p.(Selector); ok && len(s.requires[rule.Deny]) > 0 {
-				p = Selector{slices.Concat(selector.Requirements, s.requires[rule.Deny])}
-			}
-			for _, id := range s.ids.Select(p, s.cluster) {
+			for _, id := range s.ids.Select(narrowed(p, s.requires[rule.Deny]), s.cluster) {
 				peers[id] = struct{}{}
 			}
 		}
