@@ -25,7 +25,8 @@ func newPolicyCommand() *cobra.Command {
 (short: cnp), CiliumClusterwideNetworkPolicy (ccnp) and CiliumCIDRGroup (ccg) of
 cilium.io/v2, and NetworkPolicy (netpol) of networking.k8s.io/v1.`,
 	}
-	c.AddCommand(newPolicyApply(), newPolicyDelete(), newPolicyList(), newPolicyGet(), newPolicyValidate())
+	c.AddCommand(newPolicyApply(), newPolicyDelete(), newPolicyList(), newPolicyGet(), newPolicyValidate(),
+		newPolicyVerdict())
 	return c
 }
 
