@@ -18,7 +18,7 @@ func (j *Judge) nearest(s *Side, subject, peer *party, q *asked) {
 		if r.Deny || r.Mode != policy.ModeEnforce || !r.AnyPeer && len(r.Peers) == 0 || !j.concerns(r, s.Direction, subject) {
 			continue
 		}
-		list := j.peerChanges(r, peer)
+		list := j.peerChanges(r, subject, peer)
 		if change := portChange(r, subject, q.flow); change != "" {
 			list = append(list, change)
 		}
@@ -33,13 +33,14 @@ func (j *Judge) nearest(s *Side, subject, peer *party, q *asked) {
 
 // peerChanges says what must differ for a rule to name the peer; nothing if it
 // does. Of the rule's peers the one counts that needs least.
-func (j *Judge) peerChanges(r *policy.Rule, peer *party) []string {
+func (j *Judge) peerChanges(r *policy.Rule, subject, peer *party) []string {
 	if r.AnyPeer {
 		return nil
 	}
+	cluster, _ := subject.subject.Labels.Get(policy.SourceK8s, policy.KeyCluster)
 	var best []string
 	for _, p := range r.Peers {
-		if slices.Contains(j.ids.Select(p, ""), peer.id) {
+		if slices.Contains(j.ids.Select(p, cluster), peer.id) {
 			return nil
 		}
 		if list := j.peerChange(r, p, peer); best == nil || len(list) < len(best) {
@@ -70,23 +71,38 @@ func (j *Judge) peerChange(r *policy.Rule, p policy.Peer, peer *party) []string 
 			return []string{fmt.Sprintf("take %s out of the except of %s in %s", a, p.Prefix, r.Ref)}
 		}
 	}
-	// Another kind of peer: that is a rule of its own, and so more than a label.
+	return otherPeer(r, p, peer, side, workload)
+}
+
+// otherPeer says what to write for a peer of another kind than the rule has:
+// that is a rule of its own, and so more than a label.
+func otherPeer(r *policy.Rule, p policy.Peer, peer *party, side string, workload bool) []string {
+	ports := "give it the ports of " + r.Ref.String()
+	_, err := netip.ParseAddr(peer.name)
 	switch {
 	case workload:
-		return []string{fmt.Sprintf("write a rule with %sEndpoints for %s", side, peer.name), "give it the ports of " + r.Ref.String()}
-	case peer.id.Reserved() || peer.subject != nil:
-		return []string{fmt.Sprintf("write a rule with %sEntities: [%s]", side, peer.name), "give it the ports of " + r.Ref.String()}
+		return []string{fmt.Sprintf("write a rule with %sEndpoints for %s", side, peer.name), ports}
+	case err != nil || peer.subject != nil:
+		return []string{fmt.Sprintf("write a rule with %sEntities: [%s]", side, entityOf(peer)), ports}
 	}
-	list := []string{fmt.Sprintf("write a rule with %sCIDR for %s", side, peer.name)}
-	if _, named := p.(policy.FQDN); named {
-		list[0] = fmt.Sprintf("add the name of %s to toFQDNs of %s; it must have been seen in the DNS", peer.name, r.Ref)
-		return list
+	switch p.(type) {
+	case policy.FQDN:
+		return []string{fmt.Sprintf("add a name of %s to toFQDNs of %s, under which it was seen in the DNS", peer.name, r.Ref)}
+	case policy.CIDR:
+		return []string{fmt.Sprintf("add %s to the addresses of %s", peer.name, r.Ref)}
 	}
-	if _, cidr := p.(policy.CIDR); cidr {
-		list[0] = fmt.Sprintf("add %s to %sCIDR of %s", peer.name, side, r.Ref)
-		return list
+	return []string{fmt.Sprintf("write a rule with %sCIDR: [%s]", side, peer.name), ports}
+}
+
+// entityOf is the entity that a rule names a node or a reserved identity by.
+func entityOf(p *party) string {
+	if p.subject != nil && p.subject.Node && p.subject.Labels.Has(policy.SourceReserved, string(policy.EntityRemoteNode)) {
+		return string(policy.EntityRemoteNode)
 	}
-	return append(list, "give it the ports of "+r.Ref.String())
+	if p.subject != nil && p.subject.Node {
+		return string(policy.EntityHost)
+	}
+	return p.name
 }
 
 // labelChanges says which labels would make a selector pick the labels.
