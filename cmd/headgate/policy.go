@@ -26,7 +26,7 @@ func newPolicyCommand() *cobra.Command {
 cilium.io/v2, and NetworkPolicy (netpol) of networking.k8s.io/v1.`,
 	}
 	c.AddCommand(newPolicyApply(), newPolicyDelete(), newPolicyList(), newPolicyGet(), newPolicyValidate(),
-		newPolicyVerdict(), newPolicyExplain())
+		newPolicyVerdict(), newPolicyExplain(), newPolicySelectors())
 	return c
 }
 

@@ -16,7 +16,8 @@ import (
 type Judge struct {
 	Warnings []string // what of the world was not believed
 
-	rules       []policy.Rule
+	written     []policy.Rule // as policies have them
+	rules       []policy.Rule // the same, with addresses in place of references
 	objects     policy.Objects
 	enforcement policy.Enforcement
 	ids         *policy.Identities
@@ -69,7 +70,7 @@ func New(world *World, policies []policy.Policy) (*Judge, error) {
 	for _, p := range policies {
 		rules = append(rules, p.Rules...)
 	}
-	j.rules = j.objects.Expand(rules)
+	j.written, j.rules = rules, j.objects.Expand(rules)
 	return j, j.addPrefixes()
 }
 
