@@ -30,13 +30,18 @@ type fileView struct {
 
 func newPolicyValidate() *cobra.Command {
 	var files []string
+	var world worldSource
 	c := &cobra.Command{
 		Use:   "validate FILE...",
 		Short: "Check policy files, without an agent",
 		Long: `Read policy files as strictly as the agent does and say what is wrong with them:
 unknown fields, bad expressions, rules that can match nothing, combinations that
 do not go together, each with the file, the document, the field and what to write
-instead. The exit code is 1 when any file is bad; warnings do not count.`,
+instead. It also warns of what is right but probably not meant: L7 rules that
+another rule puts out of force, rules that can match nothing or add nothing,
+dots that stand for any character, and, with --cases, selectors that select none
+of the endpoints described there. The exit code is 1 when any file is bad;
+warnings do not count.`,
 		Example: `  headgate policy validate policies/
   headgate policy validate web.yaml db.yaml -o json
   generate-policy | headgate policy validate -`,
@@ -55,10 +60,14 @@ instead. The exit code is 1 when any file is bad; warnings do not count.`,
 			for _, f := range read {
 				views = append(views, validate(f.Name, f.Data))
 			}
+			if err := lintFiles(c, read, views, world.world); err != nil {
+				return err
+			}
 			return reportFiles(c, views)
 		},
 	}
 	addFiles(c, &files)
+	world.addWorld(c, "cases")
 	addOutput(c)
 	return c
 }
