@@ -28,8 +28,9 @@ func (l *linter) pairs(rules []place) {
 	}
 }
 
-// swallowed finds L7 rules that another rule puts out of force by allowing the
-// same connections whatever is in them.
+// swallowed finds L7 rules that limit nothing, as another rule allows the
+// same connections whatever is in them. Of a range of ports they may still add to
+// what rules for fewer ports allow.
 func (l *linter) swallowed(n, b *policy.Rule) {
 	who, all := sharedPeers(n, b)
 	if !all && who == "" {
@@ -40,21 +41,23 @@ func (l *linter) swallowed(n, b *policy.Rule) {
 		if p.L7 == nil || !n.DefaultDeny {
 			continue
 		}
-		what := ""
+		what, where := "", ""
 		if len(b.Ports) == 0 {
 			what = "every port"
 		}
 		for j := range b.Ports {
 			if q := &b.Ports[j]; q.L7 == nil && q.Listener == nil && voids(q, p) {
-				what = verdict.PortText(q)
+				if what = verdict.PortText(q); q.First != p.First || q.Last != p.Last {
+					where = " on " + what
+				}
 			}
 		}
 		switch {
 		case what == "" || !l.once("swallowed by "+who, p.Ref.Path):
 		case all:
-			l.warn(p.Ref.Path+".rules", "have no effect, as %s allows %s to the same peers whatever is in it; write the rules there too, or delete that port", b.Ref, what)
+			l.warn(p.Ref.Path+".rules", "limit nothing%s, as %s allows %s to the same peers whatever is in it; write the rules there too, or delete that port", where, b.Ref, what)
 		default:
-			l.warn(p.Ref.Path+".rules", "have no effect for %s, as %s allows it %s whatever is in it; write the rules there too, or delete that port", who, b.Ref, what)
+			l.warn(p.Ref.Path+".rules", "limit nothing%s for %s, as %s allows it %s whatever is in it; write the rules there too, or delete that port", where, who, b.Ref, what)
 		}
 	}
 }
