@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"cmp"
-	"encoding/binary"
 	"maps"
 	"slices"
 )
@@ -162,27 +160,20 @@ type scope struct {
 	*resolver
 	terms     []term
 	everyone  []int // terms that concern every peer
-	byPeer    map[Identity][]int
+	rows      []row
 	otherwise Entry                  // what is said where no term says anything
 	requires  map[bool][]Requirement // of selectors among the peers of allows and of denies
 }
 
 func newScope(r *resolver) *scope {
-	return &scope{resolver: r, byPeer: map[Identity][]int{}, otherwise: Entry{Verdict: Allow}, requires: map[bool][]Requirement{}}
+	return &scope{resolver: r, otherwise: Entry{Verdict: Allow}, requires: map[bool][]Requirement{}}
 }
 
 func (s *scope) addRule(rule *Rule) {
 	if rule.Mode != ModeEnforce && !slices.ContainsFunc(rule.Ports, func(p PortRule) bool { return p.L7 != nil }) {
 		return
 	}
-	peers := map[Identity]struct{}{}
-	if !rule.AnyPeer {
-		for _, p := range rule.Peers {
-			for _, id := range s.ids.Select(narrowed(p, s.requires[rule.Deny]), s.cluster) {
-				peers[id] = struct{}{}
-			}
-		}
-	}
+	peers := s.peersOf(rule)
 	var static []int
 	if len(rule.Ports) == 0 {
 		static = append(static, s.addTerm(rule, nil, ProtoAny, 0, 65535))
@@ -206,26 +197,8 @@ func (s *scope) addRule(rule *Rule) {
 	if rule.AnyPeer {
 		s.everyone = append(s.everyone, static...)
 	}
-	for id := range peers {
-		s.byPeer[id] = append(s.byPeer[id], static...)
-	}
-}
-
-// addNamedEgress adds a port that means for each peer what that peer calls so.
-func (s *scope) addNamedEgress(rule *Rule, p *PortRule, peers map[Identity]struct{}) {
-	terms := map[NamedPort]int{}
-	for _, id := range slices.Sorted(maps.Keys(s.ids.names[p.Name])) {
-		if _, ok := peers[id]; !ok && !rule.AnyPeer {
-			continue
-		}
-		for _, n := range s.ids.byID[id].NamedPorts.resolve(p.Name, p.Proto) {
-			t, ok := terms[n]
-			if !ok {
-				t = s.addTerm(rule, p, n.Proto, n.Port, n.Port)
-				terms[n] = t
-			}
-			s.byPeer[id] = append(s.byPeer[id], t)
-		}
+	if len(static) > 0 {
+		s.rows = append(s.rows, row{peers, static})
 	}
 }
 
@@ -253,35 +226,6 @@ func (s *scope) protos() []Proto {
 		}
 	}
 	return slices.Sorted(maps.Keys(named))
-}
-
-// group is peers that the same terms concern.
-type group struct {
-	ids   []Identity
-	terms []int // those that concern every peer included
-}
-
-func (s *scope) groups() []group {
-	index := map[string]int{}
-	var groups []group
-	for _, id := range slices.Sorted(maps.Keys(s.byPeer)) {
-		own := slices.Sorted(slices.Values(s.byPeer[id]))
-		own = slices.Compact(own)
-		var key []byte
-		for _, t := range own {
-			key = binary.AppendUvarint(key, uint64(t))
-		}
-		i, ok := index[string(key)]
-		if !ok {
-			i = len(groups)
-			index[string(key)] = i
-			all := slices.Concat(own, s.everyone)
-			slices.SortFunc(all, cmp.Compare[int])
-			groups = append(groups, group{terms: slices.Compact(all)})
-		}
-		groups[i].ids = append(groups[i].ids, id)
-	}
-	return groups
 }
 
 // portProtos spells out ProtoAny, which with a port means what has ports, and
