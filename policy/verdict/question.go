@@ -40,18 +40,18 @@ type L7 struct {
 
 // HTTP is a request as the client sends it.
 type HTTP struct {
-	Method  string     `json:"method"`
-	Path    string     `json:"path"`
-	Host    string     `json:"host"`
-	Headers [][]string `json:"headers"` // names and values
+	Method  string  `json:"method"`
+	Path    string  `json:"path"`
+	Host    string  `json:"host"`
+	Headers Headers `json:"headers"` // names and values
 }
 
 // GRPC is a call.
 type GRPC struct {
-	Service string     `json:"service"`
-	Method  string     `json:"method"`
-	Host    string     `json:"host"`
-	Headers [][]string `json:"headers"`
+	Service string  `json:"service"`
+	Method  string  `json:"method"`
+	Host    string  `json:"host"`
+	Headers Headers `json:"headers"`
 }
 
 // Kafka is a request as far as it is about one topic.

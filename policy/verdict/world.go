@@ -20,33 +20,33 @@ type World struct {
 
 // Endpoint is a workload.
 type Endpoint struct {
-	Name            string            `json:"name"`
-	Namespace       string            `json:"namespace"`
-	Labels          map[string]string `json:"labels"`
-	IPs             []string          `json:"ips"`
-	NamespaceLabels map[string]string `json:"namespaceLabels"`
-	ServiceAccount  string            `json:"serviceAccount"`
-	Cluster         string            `json:"cluster"`
-	NamedPorts      map[string]string `json:"namedPorts"` // "http": "80/TCP"
+	Name            string   `json:"name"`
+	Namespace       string   `json:"namespace"`
+	Labels          Texts    `json:"labels"`
+	IPs             []string `json:"ips"`
+	NamespaceLabels Texts    `json:"namespaceLabels"`
+	ServiceAccount  string   `json:"serviceAccount"`
+	Cluster         string   `json:"cluster"`
+	NamedPorts      Texts    `json:"namedPorts"` // "http": "80/TCP"
 }
 
 // Service is what rules may refer to by name or labels. Without a selector its
 // addresses are what is behind it.
 type Service struct {
-	Name      string            `json:"name"`
-	Namespace string            `json:"namespace"`
-	Labels    map[string]string `json:"labels"`
-	Selector  map[string]string `json:"selector"`
-	IPs       []string          `json:"ips"`
+	Name      string   `json:"name"`
+	Namespace string   `json:"namespace"`
+	Labels    Texts    `json:"labels"`
+	Selector  Texts    `json:"selector"`
+	IPs       []string `json:"ips"`
 }
 
 // Node is a machine. The local one, or else the first, is what the entity host
 // means.
 type Node struct {
-	Name   string            `json:"name"`
-	Labels map[string]string `json:"labels"`
-	IPs    []string          `json:"ips"`
-	Local  bool              `json:"local"`
+	Name   string   `json:"name"`
+	Labels Texts    `json:"labels"`
+	IPs    []string `json:"ips"`
+	Local  bool     `json:"local"`
 }
 
 // Name is a DNS name and the addresses that were seen in answers for it.
