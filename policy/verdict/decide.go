@@ -125,7 +125,22 @@ func (j *Judge) side(dir policy.Direction, subject, peer *party, q *asked) (Side
 		s.Allowed, s.Reason = true, subject.name+" is no endpoint, so no policy is for it"
 		return s, nil
 	}
-	r := j.resolve(subject)
+	if err := j.consult(&s, j.resolve(subject), subject, peer, q); err != nil || !s.Allowed || !j.audits {
+		return s, err
+	}
+	audit := Side{Direction: dir, Subject: subject.name, Peer: peer.name}
+	if err := j.consult(&audit, j.resolveAudit(subject), subject, peer, q); err != nil {
+		return s, err
+	}
+	if !audit.Allowed {
+		s.Reason += "; a policy in audit mode would deny it"
+	}
+	return s, nil
+}
+
+// consult looks the question up in the policy of the subject.
+func (j *Judge) consult(s *Side, r *resolved, subject, peer *party, q *asked) error {
+	dir := s.Direction
 	e := r.table.Lookup(peer.id, dir, q.proto, q.port)
 	if e.Rule != 0 {
 		s.Rule = r.table.Rules[e.Rule-1]
@@ -133,7 +148,7 @@ func (j *Judge) side(dir policy.Direction, subject, peer *party, q *asked) (Side
 	switch {
 	case e.Verdict == policy.Redirect:
 		s.Allowed, s.L7 = true, true
-		return s, j.judgeL7(&s, r.sets[e.Set], q)
+		return j.judgeL7(s, r.sets[e.Set], q)
 	case e.Verdict == policy.Allow && e.Rule == 0:
 		s.Allowed, s.Reason = true, j.whyOpen(dir, subject)
 	case e.Verdict == policy.Allow:
@@ -144,10 +159,10 @@ func (j *Judge) side(dir policy.Direction, subject, peer *party, q *asked) (Side
 	default:
 		s.Reason = "no rule allows it, and what no rule allows is denied: " + j.whyClosed(dir, subject)
 		if q.explain {
-			j.nearest(&s, subject, peer, q)
+			j.nearest(s, subject, peer, q)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 func (j *Judge) whyOpen(dir policy.Direction, p *party) string {

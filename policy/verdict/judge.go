@@ -29,6 +29,8 @@ type Judge struct {
 	names       names.Table
 	prefixes    []policy.IdentityInfo // of the addresses that rules tell apart, longest first
 	tables      map[*party]*resolved
+	audits      bool // some rules only audit
+	audit       map[*party]*resolved
 	judges      map[policy.SetID]policy.Judge
 	nextLocal   policy.Identity
 }
@@ -50,7 +52,7 @@ type resolved struct {
 func New(world *World, policies []policy.Policy) (*Judge, error) {
 	j := &Judge{
 		ids: policy.NewIdentities(), workloads: map[string]*party{}, nodes: map[string]*party{}, byAddress: map[netip.Addr]*party{},
-		tables: map[*party]*resolved{}, judges: map[policy.SetID]policy.Judge{}, entities: map[policy.Identity]*party{},
+		tables: map[*party]*resolved{}, audit: map[*party]*resolved{}, judges: map[policy.SetID]policy.Judge{}, entities: map[policy.Identity]*party{},
 		nextLocal: policy.IdentityMinLocal,
 	}
 	modes := map[string]policy.Enforcement{
@@ -69,6 +71,7 @@ func New(world *World, policies []policy.Policy) (*Judge, error) {
 	var rules []policy.Rule
 	for _, p := range policies {
 		rules = append(rules, p.Rules...)
+		j.audits = j.audits || p.Mode == policy.ModeAudit
 	}
 	j.written, j.rules = rules, j.objects.Expand(rules)
 	return j, j.addPrefixes()
@@ -243,6 +246,17 @@ func (j *Judge) resolve(p *party) *resolved {
 		r = &resolved{}
 		r.table, r.sets = policy.Resolve(*p.subject, j.rules, j.ids)
 		j.tables[p] = r
+	}
+	return r
+}
+
+// resolveAudit is resolve as if the policies that audit enforced.
+func (j *Judge) resolveAudit(p *party) *resolved {
+	r := j.audit[p]
+	if r == nil {
+		r = &resolved{}
+		r.table, r.sets = policy.ResolveAudit(*p.subject, j.rules, j.ids)
+		j.audit[p] = r
 	}
 	return r
 }

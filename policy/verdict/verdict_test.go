@@ -121,3 +121,26 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("error %v, got %+v", err, a)
 	}
 }
+
+// TestAudit says what a policy that audits would deny, and allows it.
+func TestAudit(t *testing.T) {
+	policies, err := decode.Decode("test", []byte(`
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: quiet, annotations: {headgate.dev/mode: audit}}
+spec: {endpointSelector: {}, ingress: [{fromEntities: [host]}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := New(&World{Endpoints: []Endpoint{{Name: "web"}}}, policies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for entity, would := range map[string]bool{"world": true, "host": false} {
+		a, err := j.Decide(&Question{From: End{Entity: entity}, To: End{Endpoint: "web"}, Port: "1"})
+		if err != nil || a.Verdict != Allowed || strings.Contains(a.Reason, "audit mode would deny it") != would {
+			t.Errorf("%s: error %v, got %+v", entity, err, a)
+		}
+	}
+}
