@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/headgate/headgate/agent/reconcile"
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/decode"
 )
 
 // stateVersion is that of the state file. A newer one is refused, not guessed at.
@@ -86,11 +87,14 @@ func readState(path string) (stateFile, error) {
 func policiesOf(state reconcile.State) ([]*reconcile.Policy, error) {
 	var out []*reconcile.Policy
 	for _, sp := range state.Policies {
-		decoded, err := cnp.Decode(sp.Origin, []byte(sp.Source))
+		decoded, err := decode.Decode(sp.Origin, []byte(sp.Source))
 		if err != nil {
 			return nil, fmt.Errorf("read remembered policy %s: %w", sp.Key, err)
 		}
 		for _, p := range decoded {
+			if err := errors.Join(policy.Unenforceable(&p)...); err != nil {
+				return nil, fmt.Errorf("read remembered policy: %w", err)
+			}
 			p.Origin = sp.Origin
 			out = append(out, &reconcile.Policy{Policy: p, Revision: sp.Revision})
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/headgate/headgate/agent/reconcile"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/decode"
 )
 
 // startControllers starts what keeps the node as it is wanted.
@@ -133,7 +133,7 @@ func (a *Agent) readPolicyDir(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read policy: %w", err)
 		}
-		ps, err := cnp.Decode(path, data)
+		ps, err := decode.Decode(path, data)
 		if err != nil {
 			return err
 		}
@@ -141,6 +141,9 @@ func (a *Agent) readPolicyDir(ctx context.Context) error {
 			return fmt.Errorf("read policy: %s holds none: write one, or remove the file", path)
 		}
 		for i := range ps {
+			if err := errors.Join(policy.Unenforceable(&ps[i])...); err != nil {
+				return fmt.Errorf("%s: %w", ps[i].Origin, err)
+			}
 			ps[i].Origin = originDir + ps[i].Origin
 		}
 		all = append(all, ps...)

@@ -15,8 +15,8 @@ const module = "github.com/headgate/headgate/"
 // module's it may import. "x/..." is x and all below it. A package that is not
 // here has no place in the design yet.
 var mayImport = map[string][]string{
-	"policy":       {},
-	"policy/...":   {"policy"},
+	"policy":       {"policy/automaton"},
+	"policy/...":   {"policy", "policy/..."},
 	"parsers":      {"policy"},
 	"parsers/...":  {"policy", "parsers/..."},
 	"bpf":          {"policy"},

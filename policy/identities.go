@@ -33,6 +33,7 @@ type Identities struct {
 	byKey    map[string]idSet          // label key, whatever its source
 	byValue  map[[2]string]idSet       // key and value, whatever their source
 	prefixes map[netip.Prefix]Identity // CIDR identities
+	under    map[netip.Prefix]idSet    // the same, by some of the prefixes that hold theirs
 	names    map[string]idSet          // port names
 }
 
@@ -45,6 +46,7 @@ func NewIdentities() *Identities {
 		byKey:    map[string]idSet{},
 		byValue:  map[[2]string]idSet{},
 		prefixes: map[netip.Prefix]Identity{},
+		under:    map[netip.Prefix]idSet{},
 		names:    map[string]idSet{},
 	}
 	for id := IdentityHost; id <= IdentityWorldIPv6; id++ {
@@ -85,6 +87,9 @@ func (ids *Identities) insert(info *IdentityInfo) {
 	}
 	if info.Prefix.IsValid() {
 		ids.prefixes[info.Prefix] = info.ID
+		for _, p := range strides(info.Prefix) {
+			addTo(ids.under, p, info.ID)
+		}
 	}
 	for name := range info.NamedPorts {
 		addTo(ids.names, name, info.ID)
@@ -104,6 +109,9 @@ func (ids *Identities) Remove(id Identity) {
 	}
 	if info.Prefix.IsValid() {
 		delete(ids.prefixes, info.Prefix)
+		for _, p := range strides(info.Prefix) {
+			removeFrom(ids.under, p, id)
+		}
 	}
 	for name := range info.NamedPorts {
 		removeFrom(ids.names, name, id)

@@ -1,6 +1,9 @@
 package policy
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // portMap says of every port what becomes of it: runs in order of their last
 // port, the last of them ending at 65535.
@@ -53,39 +56,75 @@ func (s *scope) portMap(terms []int, proto Proto) portMap {
 // judge decides one port. With ProtoAny it decides for the protocols that no
 // term names.
 func (s *scope) judge(terms []int, proto Proto, port uint16) Entry {
-	var plain, l7 []*term
+	var plain, l7, deny, shown []*term
 	for _, i := range terms {
 		t := &s.terms[i]
 		switch {
 		case !t.covers(proto, port):
-		case t.deny:
+		case t.shown:
+			shown = append(shown, t)
+		case t.deny && t.l7 == nil:
 			return Entry{Verdict: Deny, Rule: s.ruleID(t.ref)}
-		case t.redirect:
+		case t.deny:
+			deny = append(deny, t)
+		case t.l7 != nil:
 			l7 = append(l7, t)
 		default:
 			plain = append(plain, t)
 		}
 	}
-	if len(plain)+len(l7) == 0 {
+	if len(plain)+len(l7) == 0 && s.otherwise.Verdict == Deny {
 		return s.otherwise
 	}
 	for _, t := range l7 {
 		if !slices.ContainsFunc(plain, func(p *term) bool { return p.voids(t) }) {
-			return Entry{Verdict: Redirect, Set: s.set(l7), Rule: s.ruleID(t.ref)}
+			return s.redirect(l7, deny, t.ref)
 		}
 	}
-	return Entry{Verdict: Allow, Rule: s.ruleID(plain[0].ref)}
+	allowed := s.otherwise
+	if len(plain)+len(l7) > 0 {
+		allowed = Entry{Verdict: Allow, Rule: s.ruleID(slices.Concat(plain, l7)[0].ref)}
+	}
+	// What is allowed whatever is in it goes to the proxy for the sake of denies,
+	// or to be seen.
+	for _, list := range [2][]*term{deny, shown} {
+		if len(list) > 0 {
+			all := *list[0]
+			all.l7 = all.l7.everything(all.ref)
+			if len(plain) > 0 {
+				all.l7 = all.l7.everything(plain[0].ref)
+				all.ref = plain[0].ref
+			}
+			return s.redirect([]*term{&all}, deny, all.ref)
+		}
+	}
+	return allowed
 }
 
-// set makes the union of the terms' L7 rules, and returns its id.
-func (s *scope) set(terms []*term) SetID {
-	set := &L7Set{Protocol: terms[0].protocol}
-	for _, t := range terms {
-		if t.protocol == set.Protocol {
-			set.HTTP = append(set.HTTP, t.l7...)
+// redirect says that requests are judged by the union of the terms' L7 rules. A
+// deny that is about another protocol than they are cannot be judged, and so
+// denies the connection.
+func (s *scope) redirect(allow, deny []*term, ref Ref) Entry {
+	set := &L7Set{Protocol: allow[0].l7.family()}
+	rules := &L7Rules{Protocol: set.Protocol}
+	for _, t := range allow {
+		if t.l7.family() == set.Protocol {
+			rules = rules.and(t.l7)
 		}
+		set.DenyResponse = cmp.Or(set.DenyResponse, t.response)
+	}
+	set.HTTP, set.GRPC, set.Kafka, set.DNS, set.TLS = rules.HTTP, rules.GRPC, rules.Kafka, rules.DNS, rules.TLS
+	for _, t := range deny {
+		if t.l7.family() != set.Protocol {
+			return Entry{Verdict: Deny, Rule: s.ruleID(t.ref)}
+		}
+		if set.Deny == nil {
+			set.Deny = &L7Rules{Protocol: set.Protocol}
+		}
+		set.Deny = set.Deny.and(t.l7)
+		set.DenyResponse = cmp.Or(set.DenyResponse, t.response)
 	}
 	set.seal()
 	s.sets[set.ID] = set
-	return set.ID
+	return Entry{Verdict: Redirect, Set: set.ID, Rule: s.ruleID(ref)}
 }

@@ -3,18 +3,14 @@ package policy
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/headgate/headgate/policy/automaton"
 )
 
 // L7Judge answers for an L7Set. It may be used from many goroutines at once.
 type L7Judge struct {
 	protocol Protocol
-	http     []httpMatcher
-}
-
-type httpMatcher struct {
-	method, path, host pattern
-	headers            []header
-	ref                Ref
+	http     *httpIndex
 }
 
 // CompileL7 makes a set answer requests. It fails if it cannot judge every rule
@@ -23,102 +19,33 @@ func CompileL7(set *L7Set) (*L7Judge, error) {
 	if set.Protocol != ProtocolHTTP {
 		return nil, fmt.Errorf("l7 set: rules for %s cannot be judged", set.Protocol)
 	}
-	j := &L7Judge{protocol: set.Protocol, http: make([]httpMatcher, 0, len(set.HTTP))}
-	for i := range set.HTTP {
-		m, err := compileHTTP(&set.HTTP[i])
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", set.HTTP[i].Ref, err)
-		}
-		j.http = append(j.http, m)
+	index, err := newHTTPIndex(set.HTTP)
+	if err != nil {
+		return nil, err
 	}
-	return j, nil
+	return &L7Judge{protocol: set.Protocol, http: index}, nil
 }
 
-func compileHTTP(rule *HTTPRule) (httpMatcher, error) {
-	m := httpMatcher{ref: rule.Ref}
-	var err error
-	if m.method, err = compilePattern(rule.Method); err != nil {
-		return m, fmt.Errorf("method: %w", err)
-	}
-	if m.path, err = compilePattern(rule.Path); err != nil {
-		return m, fmt.Errorf("path: %w", err)
-	}
-	if m.host, err = compilePattern(rule.Host); err != nil {
-		return m, fmt.Errorf("host: %w", err)
-	}
-	for _, h := range rule.Headers {
-		if h.Name == "" {
-			return m, fmt.Errorf("headers: a header rule without a name")
-		}
-		m.headers = append(m.headers, header{name: []byte(h.Name), value: []byte(h.Value)})
-	}
-	return m, nil
-}
-
-// Decide judges one request. What the set does not know is denied.
+// Decide judges one request. What the set does not know is denied. Of several
+// rules that allow a request, the first in the set's order is named.
 func (j *L7Judge) Decide(request Request) Decision {
 	r, ok := request.(*HTTPRequest)
 	if !ok || j.protocol != ProtocolHTTP {
 		return Decision{Reason: fmt.Sprintf("a %s request where the rules are for %s", request.Protocol(), j.protocol)}
 	}
-	for i := range j.http {
-		if j.http[i].match(r) {
-			return Decision{Verdict: Allow, Rule: j.http[i].ref}
-		}
+	found := j.http.find(r)
+	if i := j.http.first(r, &found); i >= 0 {
+		return Decision{Verdict: Allow, Rule: j.http.rules[i].ref}
 	}
-	return j.nearest(r)
-}
-
-func (m *httpMatcher) match(r *HTTPRequest) bool {
-	if !m.method.match(r.Method) || !m.path.match(r.Path) || !m.host.match(r.Host) {
-		return false
-	}
-	for i := range m.headers {
-		if !m.headers[i].match(r) {
-			return false
-		}
-	}
-	return true
-}
-
-// nearest is the denial of a request that no rule matches. The rule that came
-// nearest is the one with most parts that match, and of those the one with
-// fewest that do not.
-func (j *L7Judge) nearest(r *HTTPRequest) Decision {
-	best, bestMet, bestMissed := -1, 0, 0
-	for i := range j.http {
-		met, missed := j.http[i].count(r)
-		if best < 0 || met > bestMet || met == bestMet && missed < bestMissed {
-			best, bestMet, bestMissed = i, met, missed
-		}
-	}
-	if best < 0 {
+	i := j.http.nearest(r, &found)
+	if i < 0 {
 		return Decision{Reason: "there is no rule that allows a request"}
 	}
-	return Decision{Nearest: j.http[best].ref, Reason: j.http[best].reason(r)}
-}
-
-// count says how many of the parts that the rule asks for match, and how many
-// do not.
-func (m *httpMatcher) count(r *HTTPRequest) (met, missed int) {
-	add := func(asked, ok bool) {
-		if asked && ok {
-			met++
-		} else if asked {
-			missed++
-		}
-	}
-	add(m.method.text != "", m.method.match(r.Method))
-	add(m.path.text != "", m.path.match(r.Path))
-	add(m.host.text != "", m.host.match(r.Host))
-	for i := range m.headers {
-		add(true, m.headers[i].match(r))
-	}
-	return met, missed
+	return Decision{Nearest: j.http.rules[i].ref, Reason: j.http.reason(i, r, &found)}
 }
 
 // reason says in words what would have had to differ.
-func (m *httpMatcher) reason(r *HTTPRequest) string {
+func (x *httpIndex) reason(i int, r *HTTPRequest, found *[httpFields]automaton.Matches) string {
 	var text string
 	add := func(s string) {
 		if text != "" {
@@ -126,21 +53,20 @@ func (m *httpMatcher) reason(r *HTTPRequest) string {
 		}
 		text += s
 	}
-	part := func(what string, p *pattern, value []byte) {
-		if p.match(value) {
-			return
+	rule := &x.rules[i]
+	for f := range httpFields {
+		id := rule.want[f]
+		if has(&found[f], id) {
+			continue
 		}
 		verb := " does not match "
-		if p.re == nil {
+		if x.fields[f].plain[id] {
 			verb = " is not "
 		}
-		add(what + " " + show(value) + verb + show([]byte(p.text)))
+		add(f.String() + " " + show(f.of(r)) + verb + show([]byte(x.fields[f].texts[id])))
 	}
-	part("method", &m.method, r.Method)
-	part("path", &m.path, r.Path)
-	part("host", &m.host, r.Host)
-	for i := range m.headers {
-		h := &m.headers[i]
+	for i := range rule.headers {
+		h := &rule.headers[i]
 		switch {
 		case h.match(r):
 		case h.present(r): // values may be secrets

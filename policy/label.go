@@ -190,3 +190,21 @@ func ValidateNamespace(name string) error {
 	}
 	return nil
 }
+
+// IsPortName reports whether it is an IANA service name: at most 15 letters, digits and single inner
+// dashes, with a letter in it.
+func IsPortName(s string) bool {
+	if s == "" || len(s) > 15 || s[0] == '-' || s[len(s)-1] == '-' || strings.Contains(s, "--") {
+		return false
+	}
+	letter := false
+	for i := range len(s) {
+		switch c := s[i] | 0x20; {
+		case c >= 'a' && c <= 'z':
+			letter = true
+		case s[i] != '-' && (s[i] < '0' || s[i] > '9'):
+			return false
+		}
+	}
+	return letter
+}

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"regexp"
-	"regexp/syntax"
+
+	"github.com/headgate/headgate/policy/automaton"
 )
 
 // Limits of one expression of an HTTP rule, so that no policy makes a proxy
@@ -19,65 +19,24 @@ var errPattern = errors.New("is too large; write it shorter, or split the rule i
 
 // ValidatePattern checks an expression of an HTTP rule.
 func ValidatePattern(expr string) error {
-	_, err := compilePattern(expr)
+	_, err := parsePattern(expr)
 	return err
 }
 
-// pattern is a compiled expression. The zero pattern matches everything.
-type pattern struct {
-	text    string
-	literal []byte         // the one value that matches, if re is nil
-	re      *regexp.Regexp // must match the whole value
-}
-
-func compilePattern(expr string) (pattern, error) {
-	if expr == "" {
-		return pattern{}, nil
-	}
+// parsePattern reads an expression. The empty one matches everything; it is the
+// caller's to know, and matches the empty value only here.
+func parsePattern(expr string) (*automaton.Pattern, error) {
 	if len(expr) > maxPattern {
-		return pattern{}, fmt.Errorf("the expression of %d bytes %w", len(expr), errPattern)
+		return nil, fmt.Errorf("the expression of %d bytes %w", len(expr), errPattern)
 	}
-	// Alone first: "a)|(b" is no expression, though it is one inside a group.
-	bare, err := regexp.Compile(expr)
-	if err != nil {
-		return pattern{}, fmt.Errorf("%q is not an RE2 expression (%w); see https://github.com/google/re2/wiki/Syntax", expr, err)
-	}
-	if err := checkSize(expr); err != nil {
-		return pattern{}, err
-	}
-	if literal, whole := bare.LiteralPrefix(); whole {
-		return pattern{text: expr, literal: []byte(literal)}, nil
-	}
-	re, err := regexp.Compile(`\A(?:` + expr + `)\z`)
-	if err != nil {
-		return pattern{}, fmt.Errorf("%q does not compile when it must match the whole value: %w", expr, err)
-	}
-	return pattern{text: expr, re: re}, nil
-}
-
-func checkSize(expr string) error {
-	tree, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return fmt.Errorf("%q: %w", expr, err)
-	}
-	prog, err := syntax.Compile(tree.Simplify())
-	if err != nil {
-		return fmt.Errorf("%q: %w", expr, err)
-	}
-	if len(prog.Inst) > maxInstructions {
-		return fmt.Errorf("the expression %.40q... %w", expr, errPattern)
-	}
-	return nil
-}
-
-func (p *pattern) match(value []byte) bool {
+	p, err := automaton.Parse(expr, maxInstructions)
 	switch {
-	case p.text == "":
-		return true
-	case p.re == nil:
-		return bytes.Equal(p.literal, value)
+	case errors.Is(err, automaton.ErrSize):
+		return nil, fmt.Errorf("the expression %.40q... %w", expr, errPattern)
+	case err != nil:
+		return nil, fmt.Errorf("%q is not an RE2 expression (%w); see https://github.com/google/re2/wiki/Syntax", expr, err)
 	}
-	return p.re.Match(value)
+	return p, nil
 }
 
 // header is a compiled HeaderRule.

@@ -5,7 +5,9 @@ import (
 	"slices"
 )
 
-// Peer is what a rule names as the other side: a Selector, an Entity or a CIDR.
+// Peer is what a rule names as the other side: a Selector of workloads, an
+// Entity, a CIDR, a NodeSelector, an FQDN, or a reference that Objects.Expand
+// puts other peers in place of.
 type Peer interface {
 	selects(info *IdentityInfo, cluster string) bool
 }
@@ -41,7 +43,7 @@ func Entities() []Entity {
 func (e Entity) selects(info *IdentityInfo, cluster string) bool {
 	switch e {
 	case EntityCluster, EntityClusterMesh:
-		if info.ID.Reserved() {
+		if info.ID.Reserved() || isNode(info.Labels) {
 			return !info.Labels.Has(SourceReserved, string(EntityWorld))
 		}
 		if info.ID.Local() {

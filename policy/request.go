@@ -9,6 +9,7 @@ const (
 	ProtocolGRPC  Protocol = 2
 	ProtocolKafka Protocol = 3
 	ProtocolDNS   Protocol = 4
+	ProtocolTLS   Protocol = 5 // the server name of the handshake alone
 )
 
 func (p Protocol) String() string {
@@ -21,6 +22,8 @@ func (p Protocol) String() string {
 		return "kafka"
 	case ProtocolDNS:
 		return "dns"
+	case ProtocolTLS:
+		return "tls"
 	}
 	return "none"
 }
@@ -43,6 +46,51 @@ type HTTPHeader struct{ Name, Value []byte }
 
 // Protocol implements Request.
 func (*HTTPRequest) Protocol() Protocol { return ProtocolHTTP }
+
+// GRPCRequest is one call. Its parts belong to the caller as those of an
+// HTTPRequest do, which it is judged as too: POST /Service/Method.
+type GRPCRequest struct {
+	Service []byte // with its package
+	Method  []byte
+	Host    []byte
+	Headers []HTTPHeader
+}
+
+// Protocol implements Request.
+func (*GRPCRequest) Protocol() Protocol { return ProtocolGRPC }
+
+// KafkaRequest is a request as far as it is about one topic: one with several is
+// judged once for each. What it does not carry is empty. A topic that it names
+// by an id which is not known must not be left empty: then no rule is asked
+// about it.
+type KafkaRequest struct {
+	APIKey          int16
+	APIVersion      int16
+	ClientID        string
+	Topic           string
+	Group           string
+	TransactionalID string
+}
+
+// Protocol implements Request.
+func (*KafkaRequest) Protocol() Protocol { return ProtocolKafka }
+
+// DNSRequest is one question.
+type DNSRequest struct {
+	Name string // with or without the dot at its end, in any case
+	Type uint16
+}
+
+// Protocol implements Request.
+func (*DNSRequest) Protocol() Protocol { return ProtocolDNS }
+
+// TLSRequest is what a client says in the open when TLS begins.
+type TLSRequest struct {
+	ServerName string // empty: it named none
+}
+
+// Protocol implements Request.
+func (*TLSRequest) Protocol() Protocol { return ProtocolTLS }
 
 // SetID is the content hash of an L7 set: equal rules have equal ids, on every
 // node and after every restart. The zero SetID is no set: nothing to check.

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"cmp"
-	"encoding/binary"
 	"maps"
 	"slices"
 )
@@ -13,7 +11,10 @@ import (
 // A deny beats every allow. Between allows, one without L7 rules wins over one
 // with them if it names every port, or the same ports or fewer; what names more
 // ports leaves the narrower rule in force. Where L7 rules are in force they are
-// the union of all that apply to the peer and port.
+// the union of all that apply to the peer and port. A deny with L7 rules denies
+// the requests that these match and no others. Rules of policies that audit or
+// observe have no say; their L7 rules send allowed connections to the proxy, to
+// be seen there.
 func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 	r := &resolver{
 		subject: subject,
@@ -30,7 +31,7 @@ func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 		}
 		var selected []Rule
 		for _, rule := range rules {
-			if rule.Direction == dir && rule.Subject.Matches(subject.Labels) {
+			if rule.Direction == dir && rule.Node == subject.Node && rule.Subject.Matches(subject.Labels) {
 				selected = append(selected, rule)
 			}
 		}
@@ -43,6 +44,18 @@ func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 		}
 	}
 	return r.table, used
+}
+
+// ResolveAudit is Resolve as it would be if the policies that audit enforced.
+// What it denies and Resolve allows is what those report.
+func ResolveAudit(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		if rules[i].Mode == ModeAudit {
+			rules[i].Mode = ModeEnforce
+		}
+	}
+	return Resolve(subject, rules, ids)
 }
 
 type resolver struct {
@@ -71,9 +84,13 @@ func (r *resolver) direction(dir Direction, rules []Rule) {
 		s.otherwise = Entry{}
 	}
 	for i := range rules {
+		if rules[i].Mode != ModeEnforce {
+			continue
+		}
 		if rules[i].DefaultDeny {
 			s.otherwise = Entry{}
 		}
+		s.requires[rules[i].Deny] = append(s.requires[rules[i].Deny], rules[i].Requires...)
 	}
 	for i := range rules {
 		s.addRule(&rules[i])
@@ -121,9 +138,9 @@ type term struct {
 	first, last uint16
 	proto       Proto // ProtoAny: every protocol, all ports
 	deny        bool
-	l7          []HTTPRule // with redirect
-	redirect    bool
-	protocol    Protocol
+	shown       bool     // it only says which requests are to be seen
+	l7          *L7Rules // nil: none
+	response    *DenyResponse
 	ref         Ref
 }
 
@@ -143,23 +160,20 @@ type scope struct {
 	*resolver
 	terms     []term
 	everyone  []int // terms that concern every peer
-	byPeer    map[Identity][]int
-	otherwise Entry // what is said where no term says anything
+	rows      []row
+	otherwise Entry                  // what is said where no term says anything
+	requires  map[bool][]Requirement // of selectors among the peers of allows and of denies
 }
 
 func newScope(r *resolver) *scope {
-	return &scope{resolver: r, byPeer: map[Identity][]int{}, otherwise: Entry{Verdict: Allow}}
+	return &scope{resolver: r, otherwise: Entry{Verdict: Allow}, requires: map[bool][]Requirement{}}
 }
 
 func (s *scope) addRule(rule *Rule) {
-	peers := map[Identity]struct{}{}
-	if !rule.AnyPeer {
-		for _, p := range rule.Peers {
-			for _, id := range s.ids.Select(p, s.cluster) {
-				peers[id] = struct{}{}
-			}
-		}
+	if rule.Mode != ModeEnforce && !slices.ContainsFunc(rule.Ports, func(p PortRule) bool { return p.L7 != nil }) {
+		return
 	}
+	peers := s.peersOf(rule)
 	var static []int
 	if len(rule.Ports) == 0 {
 		static = append(static, s.addTerm(rule, nil, ProtoAny, 0, 65535))
@@ -167,8 +181,9 @@ func (s *scope) addRule(rule *Rule) {
 	for i := range rule.Ports {
 		p := &rule.Ports[i]
 		switch {
+		case rule.Mode != ModeEnforce && p.L7 == nil:
 		case p.Name == "":
-			for _, proto := range portProtos(p.Proto) {
+			for _, proto := range portProtos(p) {
 				static = append(static, s.addTerm(rule, p, proto, p.First, p.Last))
 			}
 		case rule.Direction == Ingress:
@@ -182,38 +197,20 @@ func (s *scope) addRule(rule *Rule) {
 	if rule.AnyPeer {
 		s.everyone = append(s.everyone, static...)
 	}
-	for id := range peers {
-		s.byPeer[id] = append(s.byPeer[id], static...)
-	}
-}
-
-// addNamedEgress adds a port that means for each peer what that peer calls so.
-func (s *scope) addNamedEgress(rule *Rule, p *PortRule, peers map[Identity]struct{}) {
-	terms := map[NamedPort]int{}
-	for _, id := range slices.Sorted(maps.Keys(s.ids.names[p.Name])) {
-		if _, ok := peers[id]; !ok && !rule.AnyPeer {
-			continue
-		}
-		for _, n := range s.ids.byID[id].NamedPorts.resolve(p.Name, p.Proto) {
-			t, ok := terms[n]
-			if !ok {
-				t = s.addTerm(rule, p, n.Proto, n.Port, n.Port)
-				terms[n] = t
-			}
-			s.byPeer[id] = append(s.byPeer[id], t)
-		}
+	if len(static) > 0 {
+		s.rows = append(s.rows, row{peers, static})
 	}
 }
 
 func (s *scope) addTerm(rule *Rule, p *PortRule, proto Proto, first, last uint16) int {
-	t := term{first: first, last: last, proto: proto, deny: rule.Deny, ref: rule.Ref}
+	t := term{first: first, last: last, proto: proto, deny: rule.Deny, shown: rule.Mode != ModeEnforce, response: rule.DenyResponse, ref: rule.Ref}
 	if p != nil {
 		t.ref = p.Ref
 	}
-	if p != nil && p.L7 != nil && !rule.Deny {
-		t.redirect, t.protocol, t.l7 = true, p.L7.Protocol, p.L7.HTTP
-		if !rule.DefaultDeny { // such a policy shows requests and denies none
-			t.l7 = append(slices.Clip(t.l7), HTTPRule{Ref: p.Ref})
+	if p != nil && p.L7 != nil {
+		t.l7 = p.L7
+		if !rule.DefaultDeny && !rule.Deny { // such a policy shows requests and denies none
+			t.l7 = t.l7.and(t.l7.everything(p.Ref))
 		}
 	}
 	s.terms = append(s.terms, t)
@@ -231,41 +228,16 @@ func (s *scope) protos() []Proto {
 	return slices.Sorted(maps.Keys(named))
 }
 
-// group is peers that the same terms concern.
-type group struct {
-	ids   []Identity
-	terms []int // those that concern every peer included
-}
-
-func (s *scope) groups() []group {
-	index := map[string]int{}
-	var groups []group
-	for _, id := range slices.Sorted(maps.Keys(s.byPeer)) {
-		own := slices.Sorted(slices.Values(s.byPeer[id]))
-		own = slices.Compact(own)
-		var key []byte
-		for _, t := range own {
-			key = binary.AppendUvarint(key, uint64(t))
-		}
-		i, ok := index[string(key)]
-		if !ok {
-			i = len(groups)
-			index[string(key)] = i
-			all := slices.Concat(own, s.everyone)
-			slices.SortFunc(all, cmp.Compare[int])
-			groups = append(groups, group{terms: slices.Compact(all)})
-		}
-		groups[i].ids = append(groups[i].ids, id)
+// portProtos spells out ProtoAny, which with a port means what has ports, and
+// with L7 rules what a proxy can read.
+func portProtos(p *PortRule) []Proto {
+	switch {
+	case p.Proto != ProtoAny:
+		return []Proto{p.Proto}
+	case p.L7 != nil:
+		return []Proto{ProtoTCP, ProtoUDP}
 	}
-	return groups
-}
-
-// portProtos spells out ProtoAny, which with a port means what has ports.
-func portProtos(p Proto) []Proto {
-	if p == ProtoAny {
-		return []Proto{ProtoTCP, ProtoUDP, ProtoSCTP}
-	}
-	return []Proto{p}
+	return []Proto{ProtoTCP, ProtoUDP, ProtoSCTP}
 }
 
 // resolve returns what a name means, as far as the protocol agrees.

@@ -26,6 +26,7 @@ type opinion struct {
 	verdict Verdict
 	rules   []Ref // those that may be named as deciding
 	http    []HTTPRule
+	deny    []HTTPRule
 }
 
 // naive judges one connection by going through all rules, as the documentation
@@ -42,16 +43,35 @@ func naive(s Subject, rules []Rule, info *IdentityInfo, dir Direction, proto Pro
 		whole       bool
 		first, last uint16
 	}
+	var requires [2][]Requirement // of allows, of denies
+	asks := func(deny bool) *[]Requirement {
+		if deny {
+			return &requires[1]
+		}
+		return &requires[0]
+	}
+	concerns := func(r *Rule) bool {
+		return r.Direction == dir && r.Node == s.Node && r.Subject.Matches(s.Labels)
+	}
+	for i := range rules {
+		if r := &rules[i]; concerns(r) && r.Mode == ModeEnforce {
+			defaultDeny = defaultDeny || r.DefaultDeny
+			*asks(r.Deny) = append(*asks(r.Deny), r.Requires...)
+		}
+	}
 	var matches []match
 	for i := range rules {
 		r := &rules[i]
-		if r.Direction != dir || !r.Subject.Matches(s.Labels) {
+		if !concerns(r) {
 			continue
 		}
-		defaultDeny = defaultDeny || r.DefaultDeny
 		peer := r.AnyPeer
 		for _, p := range r.Peers {
-			peer = peer || p.selects(info, cluster)
+			selects := p.selects(info, cluster)
+			if _, ok := p.(Selector); ok {
+				selects = selects && Selector{*asks(r.Deny)}.Matches(info.Labels)
+			}
+			peer = peer || selects
 		}
 		if !peer {
 			continue
@@ -84,49 +104,60 @@ func naive(s Subject, rules []Rule, info *IdentityInfo, dir Direction, proto Pro
 	}
 
 	var o opinion
-	name := func(m match) {
+	ref := func(m match) Ref {
 		if m.ports != nil {
-			o.rules = append(o.rules, m.ports.Ref)
-		} else {
-			o.rules = append(o.rules, m.rule.Ref)
+			return m.ports.Ref
 		}
+		return m.rule.Ref
 	}
+	var plain, l7, denyPlain, denyL7, shown []match
 	for _, m := range matches {
-		if m.rule.Deny {
-			name(m)
+		hasL7 := m.ports != nil && m.ports.L7 != nil
+		switch {
+		case m.rule.Mode != ModeEnforce && hasL7:
+			shown = append(shown, m)
+		case m.rule.Mode != ModeEnforce:
+		case m.rule.Deny && hasL7:
+			denyL7 = append(denyL7, m)
+		case m.rule.Deny:
+			denyPlain = append(denyPlain, m)
+		case hasL7:
+			l7 = append(l7, m)
+		default:
+			plain = append(plain, m)
 		}
 	}
-	if len(o.rules) > 0 {
+	for _, m := range denyPlain {
+		o.rules = append(o.rules, ref(m))
+	}
+	if len(denyPlain) > 0 || len(plain)+len(l7) == 0 && defaultDeny {
 		return o
 	}
-	if len(matches) == 0 {
-		if !defaultDeny {
-			o.verdict = Allow
-		}
-		return o
+	for _, m := range denyL7 {
+		o.deny = append(o.deny, m.ports.L7.HTTP...)
 	}
-	voided := func(l7 match) bool {
-		return slices.ContainsFunc(matches, func(m match) bool {
-			plain := m.ports == nil || m.ports.L7 == nil
-			return plain && (m.whole || m.first >= l7.first && m.last <= l7.last)
-		})
-	}
-	o.verdict = Allow
-	for _, m := range matches {
-		if m.ports != nil && m.ports.L7 != nil && !voided(m) {
+	for _, m := range l7 {
+		if !slices.ContainsFunc(plain, func(p match) bool { return p.whole || p.first >= m.first && p.last <= m.last }) {
 			o.verdict = Redirect
 		}
 	}
-	for _, m := range matches {
-		hasL7 := m.ports != nil && m.ports.L7 != nil
-		if hasL7 && o.verdict == Redirect {
+	switch {
+	case o.verdict == Redirect:
+		for _, m := range l7 {
+			o.rules = append(o.rules, ref(m))
 			o.http = append(o.http, m.ports.L7.HTTP...)
 			if !m.rule.DefaultDeny {
 				o.http = append(o.http, HTTPRule{Ref: m.ports.Ref})
 			}
 		}
-		if hasL7 == (o.verdict == Redirect) {
-			name(m)
+	case len(denyL7)+len(shown) > 0: // everything, less what is denied
+		o.verdict = Redirect
+		o.rules = []Ref{ref(slices.Concat(plain, denyL7, shown)[0])}
+		o.http = []HTTPRule{{Ref: o.rules[0]}}
+	default:
+		o.verdict = Allow
+		for _, m := range plain {
+			o.rules = append(o.rules, ref(m))
 		}
 	}
 	return o
@@ -214,6 +245,15 @@ func randomRule(r *rand.Rand, i int) Rule {
 		AnyPeer:     r.IntN(4) == 0,
 		Ref:         Ref{"p", fmt.Sprintf("rule[%d]", i)},
 	}
+	if r.IntN(6) == 0 {
+		rule.Mode = Mode(1 + r.IntN(2))
+	}
+	if r.IntN(12) == 0 {
+		rule.Node = true
+	}
+	if r.IntN(12) == 0 {
+		rule.Requires = []Requirement{{SourceAny, "app", OpIn, []string{"a", "b"}}}
+	}
 	if r.IntN(8) == 0 {
 		rule.Subject = Selector{[]Requirement{{SourceAny, "app", OpIn, []string{"b"}}}} // not the subject
 	}
@@ -234,7 +274,7 @@ func randomRule(r *rand.Rand, i int) Rule {
 		if r.IntN(8) == 0 {
 			p.Name, p.First, p.Last = []string{"web", "db", "nope"}[r.IntN(3)], 0, 0
 		}
-		if p.Proto == ProtoTCP && !rule.Deny && r.IntN(2) == 0 {
+		if p.Proto == ProtoTCP && r.IntN(2) == 0 {
 			p.L7 = &L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Path: fmt.Sprint("/", i, j), Ref: Ref{"p", fmt.Sprintf("rule[%d].toPorts[%d].http[0]", i, j)}}}}
 		}
 		rule.Ports = append(rule.Ports, p)
@@ -323,6 +363,9 @@ func compare(want opinion, got Entry, table *Table, sets L7Table) string {
 		return "the L7 set is not in the L7 table"
 	}
 	wanted := &L7Set{Protocol: ProtocolHTTP, HTTP: want.http}
+	if want.deny != nil {
+		wanted.Deny = &L7Rules{Protocol: ProtocolHTTP, HTTP: want.deny}
+	}
 	wanted.seal()
 	if wanted.ID != set.ID {
 		return fmt.Sprintf("L7 rules %v, want %v", set.HTTP, want.http)

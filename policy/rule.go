@@ -1,21 +1,59 @@
 package policy
 
+import "net/netip"
+
 // Mode says what a policy does with what it would deny.
 type Mode uint8
 
-// ModeEnforce denies it.
-const ModeEnforce Mode = 0
+// ModeEnforce denies it; the other two neither deny nor allow anything, nor do
+// they switch default deny on.
+const (
+	ModeEnforce Mode = 0
+	ModeAudit   Mode = 1 // reports what would have been denied
+	ModeObserve Mode = 2 // shows the requests that its L7 rules are about
+)
+
+func (m Mode) String() string {
+	switch m {
+	case ModeAudit:
+		return "audit"
+	case ModeObserve:
+		return "observe"
+	}
+	return "enforce"
+}
+
+// ParseMode reads a mode as people write it.
+func ParseMode(text string) (Mode, bool) {
+	for _, m := range []Mode{ModeEnforce, ModeAudit, ModeObserve} {
+		if text == m.String() {
+			return m, true
+		}
+	}
+	return ModeEnforce, false
+}
 
 // Policy is one policy object: the rules it stands for and where it came from.
+// A CiliumCIDRGroup is one too: it has no rules, but the addresses that others
+// refer to.
 type Policy struct {
-	Kind      string // "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"
-	Namespace string // empty for a clusterwide policy
-	Name      string
-	Mode      Mode
-	Rules     []Rule
-	Source    []byte   // the document it was written in
-	Origin    string   // the file and the document's number in it
-	Warnings  []string // what was accepted but probably not meant
+	Kind         string // "CiliumNetworkPolicy", "NetworkPolicy", ...
+	Namespace    string // empty for a clusterwide policy
+	Name         string
+	Labels       map[string]string // of the object itself
+	Mode         Mode
+	DenyResponse *DenyResponse
+	Rules        []Rule
+	CIDRs        []netip.Prefix // of a CiliumCIDRGroup
+	Source       []byte         // the document it was written in
+	Origin       string         // the file and the document's number in it
+	Warnings     []string       // what was accepted but probably not meant
+}
+
+// DenyResponse is what the client of a denied HTTP request gets, in place of 403.
+type DenyResponse struct {
+	Status int
+	Body   string
 }
 
 // FullName is the name in Ref.Policy: "default/rule1", or "rule1" for a
@@ -35,14 +73,18 @@ func (p *Policy) Key() string { return p.Kind + "/" + p.FullName() }
 // Peers selects somebody; a rule that names nobody can still switch default
 // deny on.
 type Rule struct {
-	Subject     Selector
-	Direction   Direction
-	Deny        bool
-	DefaultDeny bool // what no rule of the direction allows is denied
-	AnyPeer     bool
-	Peers       []Peer
-	Ports       []PortRule // empty: every protocol and port
-	Ref         Ref
+	Subject      Selector
+	Node         bool // the subject is a node (a host policy), not a workload
+	Mode         Mode
+	Direction    Direction
+	Deny         bool
+	DefaultDeny  bool // what no rule of the direction allows is denied
+	AnyPeer      bool
+	Peers        []Peer
+	Requires     []Requirement // what every Selector among the peers of the subject's rules must satisfy too
+	Ports        []PortRule    // empty: every protocol and port
+	DenyResponse *DenyResponse
+	Ref          Ref
 }
 
 // PortRule is a protocol with a range of ports, and what L7 rules apply there.
@@ -52,15 +94,23 @@ type PortRule struct {
 	First, Last uint16
 	Name        string   // a named port, instead of First and Last
 	L7          *L7Rules // nil: none
+	Listener    *Listener
+	TLS         *TLSSecrets
 	Ref         Ref
 }
 
-// L7Rules is what a PortRule asks of the requests on its connections: one of
-// the rules must match. Without any rule nothing matches.
-type L7Rules struct {
-	Protocol Protocol
-	HTTP     []HTTPRule
+// Listener refers to a listener of Envoy that connections are handed to.
+type Listener struct {
+	Kind, Config string // the object that defines it
+	Name         string
+	Priority     int // 0: none was given
 }
+
+// TLSSecrets refers to the secrets by which TLS is ended and begun again.
+type TLSSecrets struct{ Terminating, Originating *SecretRef }
+
+// SecretRef names a secret. What is in it never gets into a policy.
+type SecretRef struct{ Namespace, Name string }
 
 // Enforcement says when default deny holds, as Cilium's enforcement modes.
 type Enforcement uint8
@@ -74,6 +124,7 @@ const (
 // Subject is what a Table is made for: all endpoints that have these in common.
 type Subject struct {
 	Labels      Labels
+	Node        bool       // it is a node: host policies are for it, and no others
 	NamedPorts  NamedPorts // what ingress rules mean by a port's name
 	Enforcement Enforcement
 }

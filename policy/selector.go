@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -125,31 +124,4 @@ func (s Selector) candidates(ids *Identities) ([]idSet, bool) {
 		}
 	}
 	return best, found
-}
-
-// Select returns the identities that a peer stands for, in order of number.
-// Cluster is the name of the cluster that the entity "cluster" means.
-func (ids *Identities) Select(peer Peer, cluster string) []Identity {
-	var picked []Identity
-	pick := func(id Identity) {
-		if peer.selects(ids.byID[id], cluster) {
-			picked = append(picked, id)
-		}
-	}
-	if s, ok := peer.(Selector); ok {
-		if sets, ok := s.candidates(ids); ok {
-			for _, set := range sets {
-				for id := range set {
-					pick(id)
-				}
-			}
-			slices.Sort(picked)
-			return slices.Compact(picked)
-		}
-	}
-	for id := range ids.byID {
-		pick(id)
-	}
-	slices.Sort(picked)
-	return picked
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/policy"
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/decode"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -125,7 +125,7 @@ func TestBackendDownClosesOnlyItsPorts(t *testing.T) {
 func TestFullMapClosesTheSubject(t *testing.T) {
 	n := star(t)
 	n.gate.failSync = errors.New("no room")
-	ps, _ := cnp.Decode("test.yaml", []byte(l4))
+	ps, _ := decode.Decode("test.yaml", []byte(l4))
 	if _, _, err := n.engine.ApplyPolicies(t.Context(), ps); err == nil {
 		t.Error("a policy that could not be written counts as applied")
 	}
@@ -142,7 +142,7 @@ func TestFullMapClosesTheSubject(t *testing.T) {
 func TestHalfWrittenTableIsWrittenWhole(t *testing.T) {
 	n := star(t)
 	n.gate.room = 2
-	ps, err := cnp.Decode("test.yaml", []byte(`
+	ps, err := decode.Decode("test.yaml", []byte(`
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
 metadata: {name: deny}
@@ -221,7 +221,7 @@ func TestRestartKeepsNumbersAndVerdicts(t *testing.T) {
 func (n *node) policies() []*Policy {
 	var out []*Policy
 	for _, sp := range n.state.Policies {
-		ps, err := cnp.Decode(sp.Origin, []byte(sp.Source))
+		ps, err := decode.Decode(sp.Origin, []byte(sp.Source))
 		if err != nil {
 			n.t.Fatal(err)
 		}
@@ -263,8 +263,8 @@ spec:
 
 func TestOnePolicyTwiceIsRefusedWhole(t *testing.T) {
 	n := star(t)
-	a, _ := cnp.Decode("a.yaml", []byte(l4))
-	b, _ := cnp.Decode("b.yaml", []byte(l7))
+	a, _ := decode.Decode("a.yaml", []byte(l4))
+	b, _ := decode.Decode("b.yaml", []byte(l7))
 	if _, _, err := n.engine.ApplyPolicies(t.Context(), append(a, b...)); err == nil {
 		t.Error("the same policy from two files was applied")
 	}

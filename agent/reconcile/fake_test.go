@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/decode"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -189,7 +189,7 @@ func (n *node) add(name, ip string, labels map[string]string) *endpoint.Endpoint
 
 func (n *node) apply(doc string) {
 	n.t.Helper()
-	ps, err := cnp.Decode("test.yaml", []byte(doc))
+	ps, err := decode.Decode("test.yaml", []byte(doc))
 	if err == nil {
 		_, _, err = n.engine.ApplyPolicies(n.t.Context(), ps)
 	}

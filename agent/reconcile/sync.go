@@ -98,10 +98,12 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 
 func (e *Engine) rules() []policy.Rule {
 	var out []policy.Rule
+	var objects policy.Objects
 	for _, key := range sortedKeys(e.policies) {
 		out = append(out, e.policies[key].Rules...)
+		objects.AddGroups(e.policies[key].Policy)
 	}
-	return out
+	return objects.Expand(out)
 }
 
 func (e *Engine) freeSubject() uint32 {

@@ -16,7 +16,7 @@ import (
 	"github.com/headgate/headgate/agent/reconcile"
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
 	"github.com/headgate/headgate/policy"
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/decode"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -100,7 +100,10 @@ func (s *Server) LabelNamespace(ctx context.Context, r *agentv1.LabelNamespaceRe
 
 // ApplyPolicies implements agentv1.AgentServer.
 func (s *Server) ApplyPolicies(ctx context.Context, r *agentv1.ApplyPoliciesRequest) (*agentv1.ApplyPoliciesResponse, error) {
-	policies, warnings, err := decode(r.Files)
+	policies, warnings, err := decodeFiles(r.Files)
+	if err == nil {
+		err = enforceable(policies)
+	}
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -117,7 +120,7 @@ func (s *Server) ApplyPolicies(ctx context.Context, r *agentv1.ApplyPoliciesRequ
 
 // DeletePolicies implements agentv1.AgentServer.
 func (s *Server) DeletePolicies(ctx context.Context, r *agentv1.DeletePoliciesRequest) (*agentv1.DeletePoliciesResponse, error) {
-	policies, _, err := decode(r.Files)
+	policies, _, err := decodeFiles(r.Files)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -169,7 +172,7 @@ func (s *Server) ListPolicies(_ context.Context, r *agentv1.ListPoliciesRequest)
 	for _, p := range policies {
 		v := &agentv1.Policy{
 			Key:  &agentv1.PolicyKey{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name},
-			Mode: "enforce", Revision: p.Revision, Rules: uint32(len(p.Rules)), Origin: p.Origin, Endpoints: selected[p.Key()],
+			Mode: p.Mode.String(), Revision: p.Revision, Rules: uint32(len(p.Rules)), Origin: p.Origin, Endpoints: selected[p.Key()],
 		}
 		if r.Source {
 			v.Source = p.Source
@@ -207,13 +210,13 @@ func (s *Server) describe(e *endpoint.Endpoint) *agentv1.Endpoint {
 	return out
 }
 
-// decode reads every document of every file, or none.
-func decode(files []*agentv1.PolicyFile) ([]policy.Policy, []string, error) {
+// decodeFiles reads every document of every file, or none.
+func decodeFiles(files []*agentv1.PolicyFile) ([]policy.Policy, []string, error) {
 	var out []policy.Policy
 	var warnings []string
 	var errs error
 	for _, f := range files {
-		ps, err := cnp.Decode(f.Name, f.Data)
+		ps, err := decode.Decode(f.Name, f.Data)
 		errs = errors.Join(errs, err)
 		for _, p := range ps {
 			warnings = append(warnings, p.Warnings...)
@@ -221,6 +224,17 @@ func decode(files []*agentv1.PolicyFile) ([]policy.Policy, []string, error) {
 		out = append(out, ps...)
 	}
 	return out, warnings, errs
+}
+
+// enforceable refuses policies that this node could not carry out as they stand.
+func enforceable(policies []policy.Policy) error {
+	var errs []error
+	for i := range policies {
+		for _, err := range policy.Unenforceable(&policies[i]) {
+			errs = append(errs, fmt.Errorf("%s: %w", policies[i].Origin, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func protoChanges(changes []reconcile.Change) []*agentv1.PolicyChange {

@@ -34,6 +34,9 @@ type fakeAgent struct {
 	status   func() *agentv1.StatusResponse
 	fail     error // what every request but Status is answered with
 	unforced bool  // policies do not come into force
+
+	policies  []*agentv1.Policy   // instead of the two that it has
+	endpoints []*agentv1.Endpoint // likewise
 }
 
 // started is when the fake agent did.
@@ -95,7 +98,11 @@ func (f *fakeAgent) DeleteEndpoint(_ context.Context, req *agentv1.EndpointName)
 }
 
 func (f *fakeAgent) ListEndpoints(_ context.Context, req *agentv1.ListEndpointsRequest) (*agentv1.ListEndpointsResponse, error) {
-	return &agentv1.ListEndpointsResponse{Endpoints: []*agentv1.Endpoint{xwing(), deathstar()}}, f.asked(req)
+	list := []*agentv1.Endpoint{xwing(), deathstar()}
+	if f.endpoints != nil {
+		list = f.endpoints
+	}
+	return &agentv1.ListEndpointsResponse{Endpoints: list}, f.asked(req)
 }
 
 func (f *fakeAgent) LabelEndpoint(_ context.Context, req *agentv1.LabelEndpointRequest) (*agentv1.Endpoint, error) {
@@ -136,6 +143,9 @@ func (f *fakeAgent) ListPolicies(_ context.Context, req *agentv1.ListPoliciesReq
 			Revision: 2, Rules: 3, Origin: "/etc/headgate/no-world.yaml: document 1",
 			Source: []byte("---\nkind: CiliumClusterwideNetworkPolicy\n"),
 		},
+	}
+	if f.policies != nil {
+		list = f.policies
 	}
 	return &agentv1.ListPoliciesResponse{Policies: list, Revision: 4, Enforced: 4}, f.asked(req)
 }

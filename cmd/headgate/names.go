@@ -10,6 +10,7 @@ import (
 
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
 	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/knp"
 )
 
 const defaultNamespace = "default"
@@ -39,12 +40,16 @@ func kinds() map[string][]string {
 	return map[string][]string{
 		cnp.KindNetworkPolicy:     {"ciliumnetworkpolicies", "cnp"},
 		cnp.KindClusterwidePolicy: {"ciliumclusterwidenetworkpolicies", "ccnp"},
+		cnp.KindCIDRGroup:         {"ciliumcidrgroups", "ccg"},
+		knp.Kind:                  {"networkpolicies", "netpol"},
 	}
 }
 
 func kindNames() []string { return slices.Sorted(maps.Keys(kinds())) }
 
-func clusterwide(kind string) bool { return kind == cnp.KindClusterwidePolicy }
+func clusterwide(kind string) bool {
+	return kind == cnp.KindClusterwidePolicy || kind == cnp.KindCIDRGroup
+}
 
 // policyKey reads a KIND and a [NAMESPACE/]NAME.
 func policyKey(kindArg, nameArg string) (*agentv1.PolicyKey, error) {

@@ -22,9 +22,11 @@ func newPolicyCommand() *cobra.Command {
 		Aliases: []string{"policies"},
 		Short:   "Apply, list, check and delete policies",
 		Long: `Policies are YAML or JSON documents, any number a file: CiliumNetworkPolicy
-(short: cnp) and CiliumClusterwideNetworkPolicy (ccnp) of cilium.io/v2.`,
+(short: cnp), CiliumClusterwideNetworkPolicy (ccnp) and CiliumCIDRGroup (ccg) of
+cilium.io/v2, and NetworkPolicy (netpol) of networking.k8s.io/v1.`,
 	}
-	c.AddCommand(newPolicyApply(), newPolicyDelete(), newPolicyList(), newPolicyGet(), newPolicyValidate())
+	c.AddCommand(newPolicyApply(), newPolicyDelete(), newPolicyList(), newPolicyGet(), newPolicyValidate(),
+		newPolicyVerdict(), newPolicyExplain(), newPolicySelectors())
 	return c
 }
 
@@ -149,8 +151,8 @@ func newPolicyDelete() *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Delete policies",
 		Long: `Delete every policy that is named in files, or policies of one kind by name. A
-KIND may be short: cnp, ccnp. The command returns when nothing on the node
-enforces them any more.`,
+KIND may be short: cnp, ccnp, netpol, ccg. The command returns when nothing on
+the node enforces them any more.`,
 		Example: `  headgate policy delete -f policies/
   headgate policy delete cnp default/rule1
   headgate policy delete CiliumClusterwideNetworkPolicy no-world`,

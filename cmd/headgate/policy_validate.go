@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/decode"
 )
 
 // problem is something wrong, or probably not meant, in a policy file.
@@ -30,13 +30,18 @@ type fileView struct {
 
 func newPolicyValidate() *cobra.Command {
 	var files []string
+	var world worldSource
 	c := &cobra.Command{
 		Use:   "validate FILE...",
 		Short: "Check policy files, without an agent",
 		Long: `Read policy files as strictly as the agent does and say what is wrong with them:
 unknown fields, bad expressions, rules that can match nothing, combinations that
 do not go together, each with the file, the document, the field and what to write
-instead. The exit code is 1 when any file is bad; warnings do not count.`,
+instead. It also warns of what is right but probably not meant: L7 rules that
+another rule puts out of force, rules that can match nothing or add nothing,
+dots that stand for any character, and, with --cases, selectors that select none
+of the endpoints described there. The exit code is 1 when any file is bad;
+warnings do not count.`,
 		Example: `  headgate policy validate policies/
   headgate policy validate web.yaml db.yaml -o json
   generate-policy | headgate policy validate -`,
@@ -55,17 +60,21 @@ instead. The exit code is 1 when any file is bad; warnings do not count.`,
 			for _, f := range read {
 				views = append(views, validate(f.Name, f.Data))
 			}
+			if err := lintFiles(c, read, views, world.world); err != nil {
+				return err
+			}
 			return reportFiles(c, views)
 		},
 	}
 	addFiles(c, &files)
+	world.addWorld(c, "cases")
 	addOutput(c)
 	return c
 }
 
 func validate(file string, data []byte) fileView {
 	v := fileView{File: file, Policies: []string{}, Errors: []problem{}, Warnings: []string{}}
-	policies, err := cnp.Decode(file, data)
+	policies, err := decode.Decode(file, data)
 	for _, p := range policies {
 		name := p.Kind + " " + p.FullName()
 		v.Policies = append(v.Policies, name)
@@ -73,7 +82,7 @@ func validate(file string, data []byte) fileView {
 			v.Warnings = append(v.Warnings, fmt.Sprintf("%s (%s): %s", p.Origin, name, w))
 		}
 	}
-	var list cnp.Errors
+	var list decode.Errors
 	switch {
 	case errors.As(err, &list):
 		for _, e := range list {

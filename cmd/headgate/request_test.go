@@ -162,7 +162,7 @@ func TestCompletion(t *testing.T) {
 		"__complete endpoint get ":                        "deathstar\nrebels/xwing\n:4\n",
 		"__complete endpoint delete deathstar ":           "rebels/xwing\n:4\n",
 		"__complete policy delete cnp ":                   "default/rule1\n:4\n",
-		"__complete policy get c":                         "CiliumClusterwideNetworkPolicy\nCiliumNetworkPolicy\n:4\n",
+		"__complete policy get c":                         "CiliumCIDRGroup\nCiliumClusterwideNetworkPolicy\nCiliumNetworkPolicy\nNetworkPolicy\n:4\n",
 		"__complete status -o ":                           "table\njson\nyaml\n:4\n",
 		"__complete bpf ct list ":                         "deathstar\nrebels/xwing\n:4\n",
 		"__complete --socket /none endpoint get ":         "",

@@ -10,9 +10,15 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/manifest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
+
+// Decode reads the kinds of this package alone.
+func Decode(file string, data []byte) ([]policy.Policy, error) {
+	return manifest.Decode(file, data, Kinds())
+}
 
 func golden(t *testing.T, file, got string) {
 	t.Helper()
@@ -71,7 +77,7 @@ func TestRefused(t *testing.T) {
 		if err == nil || policies != nil {
 			t.Fatalf("accepted: %+v", policies)
 		}
-		var first *Error
+		var first *manifest.Error
 		if !errors.As(err, &first) || first.Document == 0 || first.File == "" {
 			t.Errorf("%#v is not an *Error with a place", first)
 		}
@@ -82,6 +88,12 @@ func TestRefused(t *testing.T) {
 // render writes a policy such that any change of meaning shows.
 func render(out *strings.Builder, p *policy.Policy) {
 	fmt.Fprintf(out, "%s (%s)\n", p.Key(), p.Origin)
+	if p.Mode != policy.ModeEnforce || p.DenyResponse != nil {
+		fmt.Fprintf(out, "  mode %s, denied clients get %+v\n", p.Mode, p.DenyResponse)
+	}
+	if len(p.CIDRs) > 0 {
+		fmt.Fprintf(out, "  addresses %v, labels %v\n", p.CIDRs, p.Labels)
+	}
 	for _, w := range p.Warnings {
 		fmt.Fprintf(out, "  warning: %s\n", w)
 	}
@@ -93,7 +105,13 @@ func render(out *strings.Builder, p *policy.Policy) {
 		if r.DefaultDeny {
 			out.WriteString(" default-deny")
 		}
+		if r.Node {
+			out.WriteString(" node")
+		}
 		fmt.Fprintf(out, "\n    subject %s\n", r.Subject)
+		for _, q := range r.Requires {
+			fmt.Fprintf(out, "    requires %s\n", q)
+		}
 		if r.AnyPeer {
 			out.WriteString("    any peer\n")
 		}
@@ -102,13 +120,41 @@ func render(out *strings.Builder, p *policy.Policy) {
 		}
 		for _, port := range r.Ports {
 			fmt.Fprintf(out, "    port proto=%d %d-%d %q: %s\n", port.Proto, port.First, port.Last, port.Name, port.Ref.Path)
-			if port.L7 == nil {
-				continue
+			if port.Listener != nil {
+				fmt.Fprintf(out, "      listener %+v\n", *port.Listener)
 			}
-			for _, h := range port.L7.HTTP {
-				fmt.Fprintf(out, "      %s method=%q path=%q host=%q headers=%q: %s\n", port.L7.Protocol, h.Method, h.Path, h.Host, h.Headers, h.Ref.Path)
+			if port.TLS != nil {
+				fmt.Fprintf(out, "      TLS ended by %+v, begun again by %+v\n", port.TLS.Terminating, port.TLS.Originating)
 			}
+			renderL7(out, port.L7)
 		}
+	}
+}
+
+func renderL7(out *strings.Builder, l7 *policy.L7Rules) {
+	if l7 == nil {
+		return
+	}
+	for _, h := range l7.HTTP {
+		fmt.Fprintf(out, "      %s method=%q path=%q host=%q headers=%q: %s\n", l7.Protocol, h.Method, h.Path, h.Host, h.Headers, h.Ref.Path)
+		for _, e := range h.Edits {
+			fmt.Fprintf(out, "        edit %d %q %v\n", e.Action, e.HeaderRule, e.Secret)
+		}
+		for _, s := range h.Secrets {
+			fmt.Fprintf(out, "        secret %+v\n", s)
+		}
+	}
+	for _, g := range l7.GRPC {
+		fmt.Fprintf(out, "      grpc %+v\n", g)
+	}
+	for _, k := range l7.Kafka {
+		fmt.Fprintf(out, "      kafka %+v\n", k)
+	}
+	for _, d := range l7.DNS {
+		fmt.Fprintf(out, "      dns %+v\n", d)
+	}
+	for _, n := range l7.TLS {
+		fmt.Fprintf(out, "      server name %+v\n", n)
 	}
 }
 
@@ -117,12 +163,12 @@ func TestDecodeIsAllOrNothing(t *testing.T) {
 	if p, err := Decode("f", []byte(good)); err != nil || len(p) != 1 || string(p[0].Source) != good || p[0].Key() != "CiliumNetworkPolicy/default/a" {
 		t.Errorf("%+v %v", p, err)
 	}
-	bad := strings.ReplaceAll(strings.ReplaceAll(good, "name: a", "name: b"), "[{}]", "[{toFQDNs: []}]")
+	bad := strings.ReplaceAll(strings.ReplaceAll(good, "name: a", "name: b"), "[{}]", "[{toGroups: []}]")
 	p, err := Decode("f.yaml", []byte(good+"---\n"+bad))
 	if p != nil || err == nil {
 		t.Fatalf("%+v %v", p, err)
 	}
-	want := `f.yaml: document 2 (CiliumNetworkPolicy default/b): spec.ingress[0].toFQDNs: `
+	want := `f.yaml: document 2 (CiliumNetworkPolicy default/b): spec.ingress[0].toGroups: `
 	if !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%q does not begin with %q", err, want)
 	}
@@ -163,7 +209,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		ids := policy.NewIdentities()
 		for _, p := range policies {
-			if p.Name == "" || len(p.Rules) == 0 {
+			if p.Name == "" || len(p.Rules) == 0 && p.Kind != KindCIDRGroup {
 				t.Fatalf("%+v is accepted", p)
 			}
 			for _, r := range p.Rules {
@@ -173,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			_, sets := policy.Resolve(policy.Subject{}, p.Rules, ids)
 			for _, set := range sets {
-				if _, err := policy.CompileL7(set); err != nil {
+				if _, err := policy.CompileSet(set); err != nil {
 					t.Fatalf("accepted, but does not compile: %v", err)
 				}
 			}

@@ -4,24 +4,25 @@ import (
 	"strconv"
 
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/manifest"
 )
 
 // icmps reads ICMP types, which take the place of ports.
-func (r *reader) icmps(v value) []policy.PortRule {
+func (r *reader) icmps(v manifest.Value) []policy.PortRule {
 	var ports []policy.PortRule
-	for _, item := range v.list() {
-		fields := item.object([]string{"fields"}, nil)
+	for _, item := range v.List() {
+		fields := item.Object([]string{"fields"}, nil)
 		list, ok := fields["fields"]
-		if !ok || len(list.node.Content) == 0 {
-			item.fail("names no type; write fields: [{type: 8}]")
+		if !ok || list.Len() == 0 {
+			item.Fail("names no type; write fields: [{type: 8}]")
 			continue
 		}
-		if len(list.node.Content) > maxPorts {
-			list.fail("has %d types where %d are the most; write several icmps", len(list.node.Content), maxPorts)
+		if list.Len() > maxPorts {
+			list.Fail("has %d types where %d are the most; write several icmps", list.Len(), maxPorts)
 		}
-		for _, f := range list.list() {
-			if port, ok := f.icmpType(); ok {
-				port.Ref = r.ref(item.path)
+		for _, f := range list.List() {
+			if port, ok := icmpType(f); ok {
+				port.Ref = r.ref(item.Path)
 				ports = append(ports, port)
 			}
 		}
@@ -29,34 +30,35 @@ func (r *reader) icmps(v value) []policy.PortRule {
 	return ports
 }
 
-func (v value) icmpType() (policy.PortRule, bool) {
+func icmpType(v manifest.Value) (policy.PortRule, bool) {
 	p := policy.PortRule{Proto: policy.ProtoICMP}
 	names := icmpTypes
-	fields := v.object([]string{"type", "family"}, nil)
+	fields := v.Object([]string{"type", "family"}, nil)
 	if family, ok := fields["family"]; ok {
-		text, isText := family.text()
+		text, isText := family.Text()
 		switch {
 		case text == "IPv6":
 			p.Proto, names = policy.ProtoICMPv6, icmpv6Types
 		case text != "IPv4":
 			if isText {
-				family.fail("%q is not a family; write IPv4 or IPv6", text)
+				family.Fail("%q is not a family; write IPv4 or IPv6", text)
 			}
 			return p, false
 		}
 	}
 	kind, ok := fields["type"]
 	if !ok {
-		v.fail("type is missing; write a number or a name, as EchoRequest")
+		v.Fail("type is missing; write a number or a name, as EchoRequest")
 		return p, false
 	}
-	n, ok := names[kind.node.Value]
-	if !ok && (kind.node.Tag == "!!int" || kind.node.Tag == "!!str") {
-		number, err := strconv.ParseUint(kind.node.Value, 10, 8)
+	raw, isNumber, isText := kind.Scalar()
+	n, ok := names[raw]
+	if !ok && (isNumber || isText) {
+		number, err := strconv.ParseUint(raw, 10, 8)
 		n, ok = uint16(number), err == nil
 	}
 	if !ok {
-		kind.fail("is %s; write a number from 0 to 255, or a name of that family as EchoRequest", kind.kind())
+		kind.Fail("is %s; write a number from 0 to 255, or a name of that family as EchoRequest", kind.Describe())
 	}
 	p.First, p.Last = n, n
 	return p, ok

@@ -6,30 +6,44 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/manifest"
 )
 
 // peerKind is one way to name peers, and how it is read.
 type peerKind struct {
 	field string
-	read  func(*reader, value, *policy.Rule)
+	read  func(*reader, manifest.Value, *policy.Rule)
 }
 
-func peerKinds(dir policy.Direction) []peerKind {
-	prefix := "from"
+func prefixOf(dir policy.Direction) string {
 	if dir == policy.Egress {
-		prefix = "to"
+		return "to"
 	}
-	return []peerKind{
+	return "from"
+}
+
+func peerKinds(s section) []peerKind {
+	prefix := prefixOf(s.direction)
+	kinds := []peerKind{
 		{prefix + "Endpoints", (*reader).endpoints},
 		{prefix + "CIDR", (*reader).cidrs},
 		{prefix + "CIDRSet", (*reader).cidrSets},
 		{prefix + "Entities", (*reader).entities},
+		{prefix + "Nodes", (*reader).nodes},
+		{prefix + "Requires", (*reader).requires},
 	}
+	if s.direction == policy.Egress {
+		kinds = append(kinds, peerKind{"toServices", (*reader).services})
+		if !s.deny {
+			kinds = append(kinds, peerKind{"toFQDNs", (*reader).fqdns})
+		}
+	}
+	return kinds
 }
 
 // peers reads whom a rule names. It reports whether the rule has such a field: a
 // field with an empty list names nobody, which is not the same as no field.
-func (r *reader) peers(v value, fields map[string]value, kinds []peerKind, rule *policy.Rule) bool {
+func (r *reader) peers(v manifest.Value, fields map[string]manifest.Value, kinds []peerKind, rule *policy.Rule) bool {
 	var present, filled, empty []string
 	for _, k := range kinds {
 		field, ok := fields[k.field]
@@ -37,32 +51,49 @@ func (r *reader) peers(v value, fields map[string]value, kinds []peerKind, rule 
 			continue
 		}
 		present = append(present, k.field)
-		if len(field.node.Content) > 0 {
+		requires := strings.HasSuffix(k.field, "Requires")
+		switch {
+		case requires:
+		case field.Len() > 0:
 			filled = append(filled, k.field)
-		} else {
+		default:
 			empty = append(empty, k.field)
 		}
 		k.read(r, field, rule)
 	}
 	if len(filled) > 1 {
-		v.fail("has %s; write a rule of its own for each", strings.Join(filled, " and "))
+		v.Fail("has %s; write a rule of its own for each", strings.Join(filled, " and "))
 	}
 	if len(empty) > 0 {
-		v.warn("names nobody, as %s is empty; name somebody, or delete the rule", strings.Join(empty, " and "))
+		v.Warn("names nobody, as %s is empty; name somebody, or delete the rule", strings.Join(empty, " and "))
 		rule.Peers, rule.AnyPeer = nil, false
 	}
 	return len(present) > 0
 }
 
-func (r *reader) endpoints(v value, rule *policy.Rule) {
-	for _, item := range v.list() {
+func (r *reader) endpoints(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
 		rule.Peers = append(rule.Peers, r.peerSelector(item))
 	}
 }
 
-func (r *reader) entities(v value, rule *policy.Rule) {
-	for _, item := range v.list() {
-		name, ok := item.text()
+// requires reads what the peers of every rule for the subject must have as well.
+func (r *reader) requires(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		rule.Requires = append(rule.Requires, r.peerSelector(item).Requirements...)
+	}
+	v.Warn("was removed from Cilium 1.19; it allows nobody, and every %sEndpoints of the endpoints that the policy selects must have these labels too; write them there", prefixOf(rule.Direction))
+}
+
+func (r *reader) nodes(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		rule.Peers = append(rule.Peers, policy.NodeSelector{Selector: policy.Selector{Requirements: item.Requirements(nodeKey)}})
+	}
+}
+
+func (r *reader) entities(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		name, ok := item.Text()
 		if !ok {
 			continue
 		}
@@ -72,7 +103,7 @@ func (r *reader) entities(v value, rule *policy.Rule) {
 		case slices.Contains(policy.Entities(), e):
 			rule.Peers = append(rule.Peers, e)
 		default:
-			item.fail("%q is not an entity; write one of all, %s", name, entityNames())
+			item.Fail("%q is not an entity; write one of all, %s", name, entityNames())
 		}
 	}
 }
@@ -85,73 +116,173 @@ func entityNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (r *reader) cidrs(v value, rule *policy.Rule) {
-	for _, item := range v.list() {
-		if prefix, ok := item.prefix(); ok {
+func (r *reader) cidrs(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		if prefix, ok := item.Prefix(); ok {
 			rule.Peers = append(rule.Peers, policy.CIDR{Prefix: prefix})
 		}
 	}
 }
 
-func (r *reader) cidrSets(v value, rule *policy.Rule) {
-	for _, item := range v.list() {
-		before := len(v.doc.errs)
-		fields := item.object([]string{"cidr", "except"}, refusedInCIDRSet)
-		cidr, ok := fields["cidr"]
-		if !ok {
-			if len(v.doc.errs) == before {
-				item.fail("cidr is missing; write one, as 10.0.0.0/8")
-			}
-			continue
+func (r *reader) cidrSets(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		if peer, ok := cidrSet(item); ok {
+			rule.Peers = append(rule.Peers, peer)
 		}
-		prefix, ok := cidr.prefix()
-		if !ok {
-			continue
-		}
-		c := policy.CIDR{Prefix: prefix}
-		if except, ok := fields["except"]; ok {
-			for _, e := range except.list() {
-				if hole, ok := e.prefix(); ok {
-					e.checkHole(hole, prefix)
-					c.Except = append(c.Except, hole)
-				}
-			}
-		}
-		rule.Peers = append(rule.Peers, c)
 	}
 }
 
-func (v value) checkHole(hole, prefix netip.Prefix) {
+func cidrSet(item manifest.Value) (policy.Peer, bool) {
+	before := item.Failed()
+	fields := item.Object([]string{"cidr", "cidrGroupRef", "cidrGroupSelector", "except"}, nil)
+	cidr, hasCIDR := fields["cidr"]
+	ref, hasRef := fields["cidrGroupRef"]
+	selector, hasSelector := fields["cidrGroupSelector"]
+	given := 0
+	for _, has := range []bool{hasCIDR, hasRef, hasSelector} {
+		if has {
+			given++
+		}
+	}
 	switch {
-	case hole == prefix:
-		v.fail("%s leaves nothing of the cidr; delete both", hole)
-	case hole.Bits() < prefix.Bits() || !prefix.Contains(hole.Addr()):
-		v.fail("%s is not within %s; write a part of it", hole, prefix)
+	case given == 0 && item.Failed() == before:
+		item.Fail("cidr is missing; write one, as 10.0.0.0/8, or cidrGroupRef or cidrGroupSelector")
+	case given > 1:
+		item.Fail("has more than one of cidr, cidrGroupRef and cidrGroupSelector; write an item of its own for each")
+	}
+	if given != 1 {
+		return nil, false
+	}
+	var prefix netip.Prefix
+	group := policy.CIDRGroupPeer{}
+	ok := true
+	switch {
+	case hasCIDR:
+		prefix, ok = cidr.Prefix()
+	case hasRef:
+		if group.Name, ok = ref.Text(); ok {
+			if err := policy.ValidateName(group.Name); err != nil {
+				ref.Fail("%v", err)
+			}
+		}
+	default:
+		group.Selector.Requirements = selector.Requirements(objectKey)
+	}
+	if !ok {
+		return nil, false
+	}
+	var except []netip.Prefix
+	if holes, has := fields["except"]; has {
+		except = holes.Except(prefix)
+	}
+	if hasCIDR {
+		return policy.CIDR{Prefix: prefix, Except: except}, true
+	}
+	group.Except = except
+	return group, true
+}
+
+func (r *reader) fqdns(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		name, pattern, ok := dnsName(item)
+		if !ok {
+			continue
+		}
+		peer, err := policy.NewFQDN(name, pattern)
+		if err != nil {
+			item.Fail("%v", err)
+			continue
+		}
+		rule.Peers = append(rule.Peers, peer)
 	}
 }
 
-// prefix reads a range of addresses, or one address.
-func (v value) prefix() (netip.Prefix, bool) {
-	text, ok := v.text()
-	if !ok {
-		return netip.Prefix{}, false
-	}
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		addr, addrErr := netip.ParseAddr(text)
-		if addrErr != nil || addr.Zone() != "" {
-			v.fail("%q is not a CIDR; write one as 10.0.0.0/8 or 2001:db8::/32", text)
-			return netip.Prefix{}, false
+// dnsName reads matchName or matchPattern, whichever is there.
+func dnsName(v manifest.Value) (name, pattern string, ok bool) {
+	before := v.Failed()
+	fields := v.Object([]string{"matchName", "matchPattern"}, nil)
+	nameField, hasName := fields["matchName"]
+	patternField, hasPattern := fields["matchPattern"]
+	switch {
+	case v.Failed() > before:
+		return "", "", false
+	case hasName && hasPattern:
+		v.Fail("has both matchName and matchPattern; write an item of its own for each")
+		return "", "", false
+	case hasName:
+		if name, ok = nameField.Text(); ok {
+			if err := policy.ValidateDNSName(name); err != nil {
+				nameField.Fail("%v", err)
+			}
 		}
-		prefix = netip.PrefixFrom(addr, addr.BitLen())
+	case hasPattern:
+		if pattern, ok = patternField.Text(); ok {
+			if err := policy.ValidateDNSPattern(pattern); err != nil {
+				patternField.Fail("%v", err)
+			}
+		}
+	default:
+		v.Fail("needs matchName or matchPattern; write one, matchPattern: \"*\" for every name")
 	}
-	if prefix.Addr().Is4In6() {
-		v.fail("%q is an IPv4 address in IPv6 form; write the IPv4 one", text)
-		return netip.Prefix{}, false
+	return name, pattern, ok && v.Failed() == before
+}
+
+func (r *reader) services(v manifest.Value, rule *policy.Rule) {
+	for _, item := range v.List() {
+		fields := item.Object([]string{"k8sService", "k8sServiceSelector"}, nil)
+		byName, hasName := fields["k8sService"]
+		bySelector, hasSelector := fields["k8sServiceSelector"]
+		switch {
+		case hasName == hasSelector:
+			item.Fail("needs one of k8sService and k8sServiceSelector; write one")
+		case hasName:
+			r.service(byName, rule)
+		default:
+			r.serviceSelector(bySelector, rule)
+		}
 	}
-	if masked := prefix.Masked(); masked != prefix {
-		v.warn("%s has bits behind its mask; write %s", prefix, masked)
-		prefix = masked
+}
+
+func (r *reader) service(v manifest.Value, rule *policy.Rule) {
+	fields := v.Object([]string{"serviceName", "namespace"}, nil)
+	name, ok := fields["serviceName"]
+	if !ok {
+		v.Fail("serviceName is missing; write it")
+		return
 	}
-	return prefix, true
+	peer := policy.ServicePeer{Namespace: namespaceOf(fields["namespace"])}
+	if peer.Name, ok = name.Text(); !ok {
+		return
+	}
+	if err := policy.ValidateName(peer.Name); err != nil {
+		name.Fail("%v", err)
+	}
+	rule.Peers = append(rule.Peers, peer)
+}
+
+func (r *reader) serviceSelector(v manifest.Value, rule *policy.Rule) {
+	fields := v.Object([]string{"selector", "namespace"}, nil)
+	selector, ok := fields["selector"]
+	if !ok {
+		v.Fail("selector is missing; write one, {} for every service")
+		return
+	}
+	rule.Peers = append(rule.Peers, policy.ServicePeer{
+		Namespace: namespaceOf(fields["namespace"]),
+		Selector:  policy.Selector{Requirements: selector.Requirements(objectKey)},
+	})
+}
+
+// namespaceOf reads the namespace of a service; none is every namespace.
+func namespaceOf(v manifest.Value) string {
+	if !v.IsSet() {
+		return ""
+	}
+	name, ok := v.Text()
+	if ok {
+		if err := policy.ValidateNamespace(name); err != nil {
+			v.Fail("%v", err)
+		}
+	}
+	return name
 }

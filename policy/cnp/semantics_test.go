@@ -1,137 +1,15 @@
 package cnp
 
 import (
-	"fmt"
-	"maps"
-	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/policytest"
 )
 
-// cluster is a small world to ask questions of: workloads named
-// "namespace/app", whose label app is their name.
-type cluster struct {
-	t     *testing.T
-	rules []policy.Rule
-	ids   *policy.Identities
-	names map[string]policy.Identity
-}
-
-var reservedNames = map[string]policy.Identity{
-	"host": policy.IdentityHost, "health": policy.IdentityHealth, "init": policy.IdentityInit,
-	"remote-node": policy.IdentityRemoteNode, "kube-apiserver": policy.IdentityKubeAPIServer,
-	"ingress": policy.IdentityIngress, "unmanaged": policy.IdentityUnmanaged, "world": policy.IdentityWorld,
-}
-
-func newCluster(t *testing.T, documents ...string) *cluster {
+func newCluster(t *testing.T, documents ...string) *policytest.Cluster {
 	t.Helper()
-	c := &cluster{t: t, ids: policy.NewIdentities(), names: map[string]policy.Identity{}}
-	for i, doc := range documents {
-		policies, err := Decode(fmt.Sprintf("policy %d", i), []byte(doc))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range policies {
-			c.rules = append(c.rules, p.Rules...)
-		}
-	}
-	for i, name := range []string{"default/web", "default/db", "default/client", "shop/web", "shop/client", "kube-system/dns"} {
-		namespace, app, _ := strings.Cut(name, "/")
-		labels, err := policy.EndpointLabels(namespace, app, "", map[string]string{"team": namespace + "-team"}, map[string]string{"app": app})
-		if err != nil {
-			t.Fatal(err)
-		}
-		info := policy.IdentityInfo{ID: policy.IdentityMinWorkload + policy.Identity(i), Labels: labels}
-		if app == "web" {
-			info.NamedPorts = policy.NamedPorts{"http": {{Proto: policy.ProtoTCP, Port: 8080}}}
-		}
-		c.add(name, info)
-	}
-	for i, prefix := range policy.Prefixes(c.rules) {
-		c.add(prefix.String(), policy.IdentityInfo{ID: policy.IdentityMinLocal + policy.Identity(i), Prefix: prefix})
-	}
-	maps.Copy(c.names, reservedNames)
-	return c
-}
-
-func (c *cluster) add(name string, info policy.IdentityInfo) {
-	c.t.Helper()
-	if err := c.ids.Add(info); err != nil {
-		c.t.Fatal(err)
-	}
-	c.names[name] = info.ID
-}
-
-// identity finds a workload or an entity by name, or an address by the longest
-// prefix.
-func (c *cluster) identity(name string) policy.Identity {
-	c.t.Helper()
-	if id, ok := c.names[name]; ok {
-		return id
-	}
-	addr := netip.MustParseAddr(name)
-	id, bits := policy.IdentityWorldIPv4, -1
-	if addr.Is6() {
-		id = policy.IdentityWorldIPv6
-	}
-	c.ids.Each(func(info policy.IdentityInfo) bool {
-		if info.Prefix.IsValid() && info.Prefix.Contains(addr) && info.Prefix.Bits() > bits {
-			id, bits = info.ID, info.Prefix.Bits()
-		}
-		return true
-	})
-	return id
-}
-
-// ask answers "ingress default/web < default/client TCP 80" as a verdict, a
-// space, and the rule; with an HTTP request behind it, for that request.
-func (c *cluster) ask(question string) string {
-	c.t.Helper()
-	words := strings.Fields(question)
-	dir := policy.Ingress
-	if words[0] == "egress" {
-		dir = policy.Egress
-	}
-	proto := map[string]policy.Proto{"TCP": policy.ProtoTCP, "UDP": policy.ProtoUDP, "ICMP": policy.ProtoICMP, "ICMPv6": policy.ProtoICMPv6}[words[4]]
-	var port uint16
-	if _, err := fmt.Sscan(words[5], &port); err != nil {
-		c.t.Fatal(err)
-	}
-	info, ok := c.ids.Get(c.identity(words[1]))
-	if !ok {
-		c.t.Fatal(question)
-	}
-	table, sets := policy.Resolve(policy.Subject{Labels: info.Labels, NamedPorts: info.NamedPorts}, c.rules, c.ids)
-	e := table.Lookup(c.identity(words[3]), dir, proto, port)
-	var ref policy.Ref
-	if e.Rule != 0 {
-		ref = table.Rules[e.Rule-1]
-	}
-	if len(words) < 8 {
-		return strings.TrimSpace(e.Verdict.String() + " " + ref.String())
-	}
-	if e.Verdict != policy.Redirect {
-		c.t.Fatalf("%s: no L7 rules there, %s", question, e.Verdict)
-	}
-	judge, err := policy.CompileL7(sets[e.Set])
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	d := judge.Decide(&policy.HTTPRequest{Method: []byte(words[6]), Path: []byte(words[7])})
-	return strings.TrimSpace(d.Verdict.String() + " " + d.Rule.String())
-}
-
-// expect holds questions against the beginnings of their answers.
-func (c *cluster) expect(questions map[string]string) {
-	c.t.Helper()
-	for _, q := range slices.Sorted(maps.Keys(questions)) {
-		if got := c.ask(q); got != questions[q] && !strings.HasPrefix(got, questions[q]+" ") {
-			c.t.Errorf("%s: %s, want %s", q, got, questions[q])
-		}
-	}
+	return policytest.New(t, Decode, policytest.Setup{}, documents...)
 }
 
 // cnp writes a policy of the namespace default.
@@ -150,7 +28,7 @@ const (
 )
 
 func TestWithoutPolicyAllIsAllowed(t *testing.T) {
-	newCluster(t).expect(map[string]string{
+	newCluster(t).Expect(map[string]string{
 		"ingress default/web < world TCP 80":           "allow",
 		"egress default/web > default/db ICMP 8":       "allow",
 		"ingress default/web < kube-system/dns UDP 53": "allow",
@@ -158,7 +36,7 @@ func TestWithoutPolicyAllIsAllowed(t *testing.T) {
 }
 
 func TestDirectionsAreSeparate(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+client+`]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+client+`]}]}`)).Expect(map[string]string{
 		"ingress default/web < default/client TCP 80": "allow default/p ingress[0]",
 		"ingress default/web < default/client ICMP 8": "allow default/p ingress[0]",
 		"ingress default/web < default/db TCP 80":     "deny",
@@ -169,7 +47,7 @@ func TestDirectionsAreSeparate(t *testing.T) {
 
 // Note 1.
 func TestEmptyRuleOnlySwitchesDefaultDenyOn(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{}]}`)).Expect(map[string]string{
 		"ingress default/web < default/client TCP 80": "deny",
 		"ingress default/web < host TCP 80":           "deny",
 		"egress default/web > default/client TCP 80":  "allow",
@@ -180,7 +58,7 @@ func TestEmptyRuleOnlySwitchesDefaultDenyOn(t *testing.T) {
 func TestEmptyPeersSelectNobody(t *testing.T) {
 	for _, field := range []string{"fromEndpoints", "fromCIDR", "fromCIDRSet", "fromEntities"} {
 		for _, more := range []string{"", ", toPorts: [{" + port80 + "}]", ", icmps: [{fields: [{type: 8}]}]"} {
-			newCluster(t, cnp("p", `{`+web+`, ingress: [{`+field+`: []`+more+`}]}`)).expect(map[string]string{
+			newCluster(t, cnp("p", `{`+web+`, ingress: [{`+field+`: []`+more+`}]}`)).Expect(map[string]string{
 				"ingress default/web < default/client TCP 80": "deny",
 				"ingress default/web < world TCP 80":          "deny",
 				"ingress default/web < 192.0.2.1 ICMP 8":      "deny",
@@ -191,7 +69,7 @@ func TestEmptyPeersSelectNobody(t *testing.T) {
 
 // Note 3.
 func TestNamespaceOfSelectors(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [{}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [{}]}]}`)).Expect(map[string]string{
 		"ingress default/web < default/db TCP 80":  "allow",
 		"ingress default/web < shop/client TCP 80": "deny",
 		"ingress default/web < world TCP 80":       "deny",
@@ -200,16 +78,16 @@ func TestNamespaceOfSelectors(t *testing.T) {
 		"ingress shop/web < world TCP 80":          "allow", // another namespace
 	})
 	for _, key := range []string{"io.kubernetes.pod.namespace", "k8s:io.kubernetes.pod.namespace"} {
-		newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [{matchLabels: {"`+key+`": shop}}]}]}`)).expect(map[string]string{
+		newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [{matchLabels: {"`+key+`": shop}}]}]}`)).Expect(map[string]string{
 			"ingress default/web < shop/client TCP 80":    "allow",
 			"ingress default/web < default/client TCP 80": "deny",
 		})
 	}
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.team: shop-team}}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.team: shop-team}}]}]}`)).Expect(map[string]string{
 		"ingress default/web < shop/client TCP 80":    "allow",
 		"ingress default/web < default/client TCP 80": "deny",
 	})
-	newCluster(t, ccnp("p", `{`+web+`, ingress: [{fromEndpoints: [{}]}]}`)).expect(map[string]string{
+	newCluster(t, ccnp("p", `{`+web+`, ingress: [{fromEndpoints: [{}]}]}`)).Expect(map[string]string{
 		"ingress default/web < shop/client TCP 80":    "allow p ingress[0]",
 		"ingress shop/web < default/client TCP 80":    "allow",
 		"ingress default/web < world TCP 80":          "deny",
@@ -229,19 +107,19 @@ func TestNegativeSelectorsStayInside(t *testing.T) {
 		`{key: app, operator: NotIn, values: [x]}`,
 	} {
 		selector := `{matchExpressions: [` + expr + `]}`
-		newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+selector+`]}]}`)).expect(map[string]string{
+		newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+selector+`]}]}`)).Expect(map[string]string{
 			"ingress default/web < default/db TCP 80":  "allow",
 			"ingress default/web < shop/client TCP 80": "deny",
 			"ingress default/web < world TCP 80":       "deny",
 			"ingress default/web < host TCP 80":        "deny",
 		})
-		newCluster(t, cnp("p", `{endpointSelector: `+selector+`, ingress: [{}]}`)).expect(map[string]string{
+		newCluster(t, cnp("p", `{endpointSelector: `+selector+`, ingress: [{}]}`)).Expect(map[string]string{
 			"ingress default/web < world TCP 80": "deny",
 			"ingress shop/web < world TCP 80":    "allow",
 		})
 	}
 	outside := `{matchExpressions: [{key: io.kubernetes.pod.namespace, operator: NotIn, values: [kube-system]}]}`
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+outside+`]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+outside+`]}]}`)).Expect(map[string]string{
 		"ingress default/web < shop/client TCP 80":     "allow",
 		"ingress default/web < kube-system/dns TCP 80": "deny",
 		"ingress default/web < world TCP 80":           "deny",
@@ -251,12 +129,12 @@ func TestNegativeSelectorsStayInside(t *testing.T) {
 // Note 4.
 func TestDenyOnlyPolicySwitchesDefaultDenyOn(t *testing.T) {
 	deny := `{` + web + `, egressDeny: [{toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]}]}`
-	newCluster(t, cnp("p", deny)).expect(map[string]string{
+	newCluster(t, cnp("p", deny)).Expect(map[string]string{
 		"egress default/web > 10.2.0.1 TCP 80":  "deny default/p egressDeny[0]",
 		"egress default/web > 10.1.0.1 TCP 80":  "deny",
 		"egress default/web > 192.0.2.1 TCP 80": "deny",
 	})
-	newCluster(t, cnp("p", deny), cnp("q", `{`+web+`, egress: [{toEntities: [all]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", deny), cnp("q", `{`+web+`, egress: [{toEntities: [all]}]}`)).Expect(map[string]string{
 		"egress default/web > 10.2.0.1 TCP 80": "deny default/p egressDeny[0]",
 		"egress default/web > 10.1.0.1 TCP 80": "allow default/q egress[0]",
 	})
@@ -265,21 +143,21 @@ func TestDenyOnlyPolicySwitchesDefaultDenyOn(t *testing.T) {
 // Note 5.
 func TestDefaultDenyCanBeLeftOff(t *testing.T) {
 	l7 := `{` + web + `, enableDefaultDeny: {ingress: false}, ingress: [{toPorts: [{` + port80 + `, rules: {http: [{path: /a}]}}]}]}`
-	newCluster(t, cnp("p", l7)).expect(map[string]string{
+	newCluster(t, cnp("p", l7)).Expect(map[string]string{
 		"ingress default/web < default/client TCP 443":       "allow",
 		"ingress default/web < default/client TCP 80":        "redirect default/p ingress[0].toPorts[0]",
 		"ingress default/web < default/client TCP 80 GET /a": "allow default/p ingress[0].toPorts[0].http[0]",
 		"ingress default/web < default/client TCP 80 PUT /b": "allow default/p ingress[0].toPorts[0]",
 	})
-	newCluster(t, cnp("p", l7), cnp("q", `{`+web+`, ingress: [{}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", l7), cnp("q", `{`+web+`, ingress: [{}]}`)).Expect(map[string]string{
 		"ingress default/web < default/client TCP 443": "deny",
 		"ingress default/web < default/client TCP 80":  "redirect",
 	})
-	newCluster(t, cnp("p", `{`+web+`, enableDefaultDeny: {egress: true, ingress: false}, ingress: [{}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, enableDefaultDeny: {egress: true, ingress: false}, ingress: [{}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 80": "allow",
 		"egress default/web > world TCP 80":  "deny",
 	})
-	newCluster(t, cnp("p", `{`+web+`, enableDefaultDeny: {ingress: false}, ingressDeny: [{fromEntities: [world]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, enableDefaultDeny: {ingress: false}, ingressDeny: [{fromEntities: [world]}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 80":      "deny default/p ingressDeny[0]",
 		"ingress default/web < default/db TCP 80": "allow",
 	})
@@ -305,7 +183,7 @@ func TestWhatVoidsL7Rules(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, order := range []string{l7 + ", " + tt.rule, tt.rule + ", " + l7} {
-				newCluster(t, cnp("p", `{`+web+`, ingress: [`+order+`]}`)).expect(map[string]string{
+				newCluster(t, cnp("p", `{`+web+`, ingress: [`+order+`]}`)).Expect(map[string]string{
 					"ingress default/web < default/client TCP 80": tt.client,
 					"ingress default/web < default/db TCP 80":     tt.db,
 				})
@@ -318,7 +196,7 @@ func TestL7RulesAreAUnion(t *testing.T) {
 	newCluster(t,
 		cnp("p", `{`+web+`, ingress: [{fromEndpoints: [`+client+`], toPorts: [{`+port80+`, rules: {http: [{method: GET}]}}]}]}`),
 		cnp("q", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{path: /b}]}}]}]}`),
-	).expect(map[string]string{
+	).Expect(map[string]string{
 		"ingress default/web < default/client TCP 80 GET /a": "allow default/p ingress[0].toPorts[0].http[0]",
 		"ingress default/web < default/client TCP 80 PUT /b": "allow default/q ingress[0].toPorts[0].http[0]",
 		"ingress default/web < default/client TCP 80 PUT /a": "deny",
@@ -329,7 +207,7 @@ func TestL7RulesAreAUnion(t *testing.T) {
 
 // CVE-2024-52529: a range does not swallow the L7 port inside it.
 func TestRangeDoesNotSwallowL7Port(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{path: /a}]}}]}, {toPorts: [{ports: [{port: "79", endPort: 81, protocol: TCP}]}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{path: /a}]}}]}, {toPorts: [{ports: [{port: "79", endPort: 81, protocol: TCP}]}]}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 79":        "allow",
 		"ingress default/web < world TCP 80":        "redirect",
 		"ingress default/web < world TCP 81":        "allow",
@@ -339,7 +217,7 @@ func TestRangeDoesNotSwallowL7Port(t *testing.T) {
 
 // Note 7.
 func TestHTTPMatchesTheWholeValue(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{method: GET|HEAD, path: /public}]}}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{method: GET|HEAD, path: /public}]}}]}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 80 GET /public":     "allow",
 		"ingress default/web < world TCP 80 HEAD /public":    "allow",
 		"ingress default/web < world TCP 80 HEADX /public":   "deny",
@@ -348,7 +226,7 @@ func TestHTTPMatchesTheWholeValue(t *testing.T) {
 }
 
 func TestEmptyHTTPRuleMatchesEveryRequest(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{}]}}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{}]}}]}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 80":        "redirect",
 		"ingress default/web < world TCP 80 PUT /x": "allow default/p ingress[0].toPorts[0].http[0]",
 	})
@@ -356,14 +234,14 @@ func TestEmptyHTTPRuleMatchesEveryRequest(t *testing.T) {
 
 // Note 8.
 func TestCIDRNeverSelectsWorkloadsOrNodes(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromCIDR: [0.0.0.0/0, "::/0"]}, {fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}, {cidr: 10.0.0.0/8, except: [10.2.0.0/16]}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromCIDR: [0.0.0.0/0, "::/0"]}, {fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}, {cidr: 10.0.0.0/8, except: [10.2.0.0/16]}]}]}`)).Expect(map[string]string{
 		"ingress default/web < 192.0.2.1 TCP 80":      "allow",
 		"ingress default/web < 2001:db8::1 TCP 80":    "allow",
 		"ingress default/web < default/client TCP 80": "deny",
 		"ingress default/web < host TCP 80":           "deny",
 		"ingress default/web < remote-node TCP 80":    "deny",
 	})
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}, {cidr: 10.1.1.0/24}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}, {cidr: 10.1.1.0/24}]}]}`)).Expect(map[string]string{
 		"ingress default/web < 10.2.0.1 TCP 80": "allow",
 		"ingress default/web < 10.1.2.1 TCP 80": "deny",
 		"ingress default/web < 10.1.1.1 TCP 80": "allow", // an except binds its own entry only
@@ -372,14 +250,14 @@ func TestCIDRNeverSelectsWorkloadsOrNodes(t *testing.T) {
 
 // CVE-2024-47825: a broad deny holds against a narrower allow.
 func TestBroadDenyBeatsNarrowAllow(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, egressDeny: [{toCIDR: [10.0.0.0/8]}], egress: [{toCIDR: [10.1.0.0/16], toPorts: [{`+port80+`}]}, {toEntities: [all]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, egressDeny: [{toCIDR: [10.0.0.0/8]}], egress: [{toCIDR: [10.1.0.0/16], toPorts: [{`+port80+`}]}, {toEntities: [all]}]}`)).Expect(map[string]string{
 		"egress default/web > 10.1.0.1 TCP 80":  "deny default/p egressDeny[0]",
 		"egress default/web > 192.0.2.1 TCP 80": "allow",
 	})
 }
 
 func TestDenyOfAPortLeavesTheOthers(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [all]}], ingressDeny: [{fromEndpoints: [`+client+`], toPorts: [{ports: [{port: "4096", endPort: 8191, protocol: TCP}]}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [all]}], ingressDeny: [{fromEndpoints: [`+client+`], toPorts: [{ports: [{port: "4096", endPort: 8191, protocol: TCP}]}]}]}`)).Expect(map[string]string{
 		"ingress default/web < default/client TCP 4095": "allow",
 		"ingress default/web < default/client TCP 4096": "deny default/p ingressDeny[0].toPorts[0]",
 		"ingress default/web < default/client TCP 8191": "deny",
@@ -390,26 +268,26 @@ func TestDenyOfAPortLeavesTheOthers(t *testing.T) {
 }
 
 func TestEntities(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [world]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [world]}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 80":          "allow",
 		"ingress default/web < 192.0.2.1 TCP 80":      "allow",
 		"ingress default/web < 2001:db8::1 TCP 80":    "allow",
 		"ingress default/web < host TCP 80":           "deny",
 		"ingress default/web < default/client TCP 80": "deny",
 	})
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [cluster]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [cluster]}]}`)).Expect(map[string]string{
 		"ingress default/web < shop/client TCP 80": "allow",
 		"ingress default/web < host TCP 80":        "allow",
 		"ingress default/web < world TCP 80":       "deny",
 		"ingress default/web < 192.0.2.1 TCP 80":   "deny",
 	})
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [none]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{fromEntities: [none]}]}`)).Expect(map[string]string{
 		"ingress default/web < shop/client TCP 80": "deny",
 	})
 }
 
 func TestPortsAndProtocols(t *testing.T) {
-	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{ports: [{port: "53"}, {port: "0", protocol: UDP}, {port: http, protocol: TCP}]}]}, {icmps: [{fields: [{type: 8}]}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{ports: [{port: "53"}, {port: "0", protocol: UDP}, {port: http, protocol: TCP}]}]}, {icmps: [{fields: [{type: 8}]}]}]}`)).Expect(map[string]string{
 		"ingress default/web < world TCP 53":   "allow",
 		"ingress default/web < world UDP 53":   "allow",
 		"ingress default/web < world UDP 9999": "allow",
@@ -424,14 +302,14 @@ func TestPortsAndProtocols(t *testing.T) {
 // A port's name in an egress rule means what the peer calls so.
 func TestNamedPortsOfPeers(t *testing.T) {
 	for _, peers := range []string{"", "toEndpoints: [{}], "} {
-		newCluster(t, cnp("p", `{endpointSelector: `+client+`, egress: [{`+peers+`toPorts: [{ports: [{port: http}]}]}]}`)).expect(map[string]string{
+		newCluster(t, cnp("p", `{endpointSelector: `+client+`, egress: [{`+peers+`toPorts: [{ports: [{port: http}]}]}]}`)).Expect(map[string]string{
 			"egress default/client > default/web TCP 8080": "allow default/p egress[0].toPorts[0]",
 			"egress default/client > default/web TCP 80":   "deny",
 			"egress default/client > default/db TCP 8080":  "deny",
 			"egress default/client > world TCP 8080":       "deny",
 		})
 	}
-	newCluster(t, cnp("p", `{endpointSelector: `+client+`, egress: [{toEntities: [all]}], egressDeny: [{toPorts: [{ports: [{port: http}]}]}]}`)).expect(map[string]string{
+	newCluster(t, cnp("p", `{endpointSelector: `+client+`, egress: [{toEntities: [all]}], egressDeny: [{toPorts: [{ports: [{port: http}]}]}]}`)).Expect(map[string]string{
 		"egress default/client > default/web TCP 8080": "deny default/p egressDeny[0].toPorts[0]",
 		"egress default/client > default/web TCP 80":   "allow",
 		"egress default/client > default/db TCP 8080":  "allow",
@@ -440,7 +318,7 @@ func TestNamedPortsOfPeers(t *testing.T) {
 
 func TestSpecsHaveTheirOwnPaths(t *testing.T) {
 	doc := strings.Replace(cnp("p", `[{`+web+`, ingress: [{fromEntities: [host]}]}, {`+web+`, ingress: [{fromEndpoints: [`+client+`], toPorts: [{`+port80+`}]}]}]`), "spec:", "specs:", 1)
-	newCluster(t, doc).expect(map[string]string{
+	newCluster(t, doc).Expect(map[string]string{
 		"ingress default/web < host TCP 80":           "allow default/p specs[0].ingress[0]",
 		"ingress default/web < default/client TCP 80": "allow default/p specs[1].ingress[0].toPorts[0]",
 	})

@@ -4,15 +4,11 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/manifest"
 )
 
 var specFields = []string{
-	"endpointSelector", "ingress", "ingressDeny", "egress", "egressDeny", "enableDefaultDeny", "description", "labels",
-}
-
-var specRefused = map[string]string{
-	"nodeSelector": "write endpointSelector",
-	"log":          "delete it",
+	"endpointSelector", "nodeSelector", "ingress", "ingressDeny", "egress", "egressDeny", "enableDefaultDeny", "description", "labels", "log",
 }
 
 // section is one of the four lists of a spec.
@@ -29,22 +25,22 @@ var sections = []section{
 	{"egress", policy.Egress, false},
 }
 
-// spec reads one spec into rules.
-func (d *document) spec(v value, p *policy.Policy) []policy.Rule {
-	if v.node.Tag == "!!null" {
-		v.fail("has no value; write the policy")
+// readSpec reads one spec into rules.
+func readSpec(v manifest.Value, p *policy.Policy) []policy.Rule {
+	if v.IsNull() {
+		v.Fail("has no value; write the policy")
 		return nil
 	}
-	before := len(d.errs)
-	fields := v.object(specFields, specRefused)
-	if len(fields) == 0 && len(d.errs) > before {
+	before := v.Failed()
+	fields := v.Object(specFields, nil)
+	if len(fields) == 0 && v.Failed() > before {
 		return nil
 	}
 	r := &reader{policy: p}
-	if s, ok := fields["endpointSelector"]; ok {
-		r.subject = r.subjectSelector(s)
-	} else if len(d.errs) == before {
-		v.fail("endpointSelector is missing; write one, {} for every endpoint")
+	r.readSubject(v, fields, v.Failed() > before)
+	if log, ok := fields["log"]; ok {
+		log.Object([]string{"value"}, nil)
+		log.Warn("is not used; flows name the rule that decided")
 	}
 
 	var rules []policy.Rule
@@ -54,14 +50,14 @@ func (d *document) spec(v value, p *policy.Policy) []policy.Rule {
 		if !ok {
 			continue
 		}
-		for _, item := range list.list() {
+		for _, item := range list.List() {
 			entries[s.direction]++
 			rules = append(rules, r.rule(item, s))
 		}
 	}
-	explicit := d.enableDefaultDeny(fields)
+	explicit := enableDefaultDeny(fields)
 	if entries[policy.Ingress]+entries[policy.Egress] == 0 {
-		v.fail("has no rule and so no effect; write ingress: [{}] to deny all ingress, egress: [{}] to deny all egress, or rules that allow something")
+		v.Fail("has no rule and so no effect; write ingress: [{}] to deny all ingress, egress: [{}] to deny all egress, or rules that allow something")
 	}
 	for i := range rules {
 		deny, said := explicit[rules[i].Direction]
@@ -70,25 +66,43 @@ func (d *document) spec(v value, p *policy.Policy) []policy.Rule {
 	for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
 		if explicit[dir] && entries[dir] == 0 { // nothing is allowed then
 			rules = append(rules, policy.Rule{
-				Subject: r.subject, Direction: dir, DefaultDeny: true,
-				Ref: r.ref(v.path + ".enableDefaultDeny." + dir.String()),
+				Subject: r.subject, Node: r.node, Direction: dir, DefaultDeny: true,
+				Ref: r.ref(v.Path + ".enableDefaultDeny." + dir.String()),
 			})
 		}
 	}
 	return rules
 }
 
+// readSubject reads whom the policy is for: workloads, or nodes.
+func (r *reader) readSubject(v manifest.Value, fields map[string]manifest.Value, failed bool) {
+	endpoints, hasEndpoints := fields["endpointSelector"]
+	nodes, hasNodes := fields["nodeSelector"]
+	switch {
+	case hasNodes && r.policy.Namespace != "":
+		nodes.Fail("is for nodes, which have no namespace; write endpointSelector, or a %s", KindClusterwidePolicy)
+	case hasEndpoints && hasNodes:
+		nodes.Fail("does not go with endpointSelector; write a policy of its own for nodes")
+	case hasEndpoints:
+		r.subject = r.subjectSelector(endpoints)
+	case hasNodes:
+		r.node, r.subject = true, policy.Selector{Requirements: nodes.Requirements(nodeKey)}
+	case !failed:
+		v.Fail("endpointSelector is missing; write one, {} for every endpoint")
+	}
+}
+
 // enableDefaultDeny returns what is said of each direction.
-func (d *document) enableDefaultDeny(fields map[string]value) map[policy.Direction]bool {
+func enableDefaultDeny(fields map[string]manifest.Value) map[policy.Direction]bool {
 	explicit := map[policy.Direction]bool{}
 	v, ok := fields["enableDefaultDeny"]
 	if !ok {
 		return explicit
 	}
-	said := v.object([]string{"ingress", "egress"}, nil)
+	said := v.Object([]string{"ingress", "egress"}, nil)
 	for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
 		if b, ok := said[dir.String()]; ok {
-			if deny, ok := b.boolean(); ok {
+			if deny, ok := b.Boolean(); ok {
 				explicit[dir] = deny
 			}
 		}
@@ -100,6 +114,7 @@ func (d *document) enableDefaultDeny(fields map[string]value) map[policy.Directi
 type reader struct {
 	policy  *policy.Policy
 	subject policy.Selector
+	node    bool
 }
 
 // ref names a place as people look for it: without the spec that holds it all.
@@ -108,34 +123,38 @@ func (r *reader) ref(path string) policy.Ref {
 }
 
 // rule reads one entry of a section.
-func (r *reader) rule(v value, s section) policy.Rule {
-	kinds := peerKinds(s.direction)
+func (r *reader) rule(v manifest.Value, s section) policy.Rule {
+	kinds := peerKinds(s)
 	known := []string{"toPorts", "icmps"}
 	for _, k := range kinds {
 		known = append(known, k.field)
 	}
-	fields := v.object(known, refusedInRule)
-	rule := policy.Rule{Subject: r.subject, Direction: s.direction, Deny: s.deny, Ref: r.ref(v.path)}
+	refused := refusedInRule
+	if s.deny && s.direction == policy.Egress {
+		refused = refusedInEgressDeny
+	}
+	fields := v.Object(known, refused)
+	rule := policy.Rule{Subject: r.subject, Node: r.node, Direction: s.direction, Deny: s.deny, Ref: r.ref(v.Path)}
 
 	ports, hasPorts := fields["toPorts"]
 	icmps, hasICMPs := fields["icmps"]
 	if hasPorts {
 		rule.Ports = r.toPorts(ports, s)
-		hasPorts = len(ports.node.Content) > 0
+		hasPorts = ports.Len() > 0
 	}
 	if hasICMPs {
 		rule.Ports = append(rule.Ports, r.icmps(icmps)...)
-		hasICMPs = len(icmps.node.Content) > 0
+		hasICMPs = icmps.Len() > 0
 	}
 	if hasPorts && hasICMPs {
-		icmps.fail("does not go with toPorts; write a rule of its own for it")
+		icmps.Fail("does not go with toPorts; write a rule of its own for it")
 	}
 	named := r.peers(v, fields, kinds, &rule)
 	if !named {
 		// With ports: for everybody. Without: for nobody, as in Cilium.
 		rule.AnyPeer = hasPorts || hasICMPs
 		if !rule.AnyPeer && s.deny {
-			v.warn("denies nothing by itself; write %s: [all] to deny everything", kinds[len(kinds)-1].field)
+			v.Warn("denies nothing by itself; write %s: [all] to deny everything", prefixOf(s.direction)+"Entities")
 		}
 	}
 	return rule

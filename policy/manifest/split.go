@@ -1,4 +1,4 @@
-package cnp
+package manifest
 
 import (
 	"bytes"

@@ -1,0 +1,86 @@
+package policy
+
+import "fmt"
+
+// Unenforceable lists what of a policy is decided here but cannot be carried out
+// yet by the datapath and the proxies, each with its place. A policy with any
+// such part must not be applied: to leave the part out would let through what
+// it denies, or deny what it allows.
+func Unenforceable(p *Policy) []error {
+	u := &unenforceable{policy: p.Kind + " " + p.FullName(), seen: map[string]bool{}}
+	if p.Mode != ModeEnforce {
+		u.add(`metadata.annotations["headgate.dev/mode"]`, "mode "+p.Mode.String(), "write enforce, or delete the annotation")
+	}
+	if p.DenyResponse != nil {
+		u.add(`metadata.annotations["headgate.dev/deny-response"]`, "a response of one's own", "delete the annotation; denied clients get 403")
+	}
+	for i := range p.Rules {
+		u.rule(&p.Rules[i])
+	}
+	return u.errs
+}
+
+type unenforceable struct {
+	policy string
+	seen   map[string]bool
+	errs   []error
+}
+
+func (u *unenforceable) add(path, what, advice string) {
+	err := fmt.Errorf("%s: %s: %s cannot be enforced yet, only asked about with 'headgate policy verdict'; %s", u.policy, path, what, advice)
+	if !u.seen[err.Error()] {
+		u.seen[err.Error()] = true
+		u.errs = append(u.errs, err)
+	}
+}
+
+func (u *unenforceable) rule(r *Rule) {
+	if r.Node {
+		u.add(r.Ref.Path, "a policy for nodes (nodeSelector)", "write endpointSelector")
+	}
+	for _, p := range r.Peers {
+		switch p.(type) {
+		case FQDN:
+			u.add(r.Ref.Path+".toFQDNs", "a rule for DNS names", "write toCIDR, or toEntities: [world]")
+		case ServicePeer:
+			u.add(r.Ref.Path+".toServices", "a rule for services", "write toEndpoints, or toCIDR")
+		case NodeSelector:
+			u.add(r.Ref.Path, "a selector of nodes", "write the entities host and remote-node")
+		}
+	}
+	for i := range r.Ports {
+		u.port(r, &r.Ports[i])
+	}
+}
+
+func (u *unenforceable) port(r *Rule, p *PortRule) {
+	if p.Listener != nil {
+		u.add(p.Ref.Path+".listener", "a listener of one's own", "write rules.http")
+	}
+	if p.TLS != nil {
+		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS)", "delete it; rules then see plain text only")
+	}
+	if p.L7 == nil {
+		return
+	}
+	if r.Deny {
+		u.add(p.Ref.Path+".rules", "a deny of requests", "deny the port, or allow the good requests by rules in ingress or egress")
+	}
+	for _, rule := range p.L7.HTTP {
+		if len(rule.Edits)+len(rule.Secrets) > 0 {
+			u.add(rule.Ref.Path+".headerMatches", "a header match with mismatch or secret", "write name and value alone")
+		}
+	}
+	for _, rule := range p.L7.GRPC {
+		u.add(rule.Ref.Path, "a rule for gRPC", "write http with method POST and path /package.Service/Method")
+	}
+	for _, rule := range p.L7.Kafka {
+		u.add(rule.Ref.Path, "a rule for Kafka", "leave rules out to allow the port")
+	}
+	for _, rule := range p.L7.DNS {
+		u.add(rule.Ref.Path, "a rule for DNS", "leave rules out to allow the port")
+	}
+	for _, rule := range p.L7.TLS {
+		u.add(rule.Ref.Path, "a rule for server names", "write toCIDR to narrow the peers")
+	}
+}

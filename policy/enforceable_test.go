@@ -1,0 +1,81 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestUnenforceable(t *testing.T) {
+	at := Ref{"default/p", "egress[0].toPorts[0]"}
+	l7 := func(r L7Rules) Policy { return Policy{Rules: []Rule{{Ports: []PortRule{{L7: &r, Ref: at}}}}} }
+	for name, tt := range map[string]struct {
+		policy Policy
+		want   string
+	}{
+		"mode":      {Policy{Mode: ModeAudit}, `metadata.annotations["headgate.dev/mode"]: mode audit`},
+		"response":  {Policy{DenyResponse: &DenyResponse{Status: 404}}, "deny-response"},
+		"node":      {Policy{Rules: []Rule{{Node: true, Ref: Ref{"p", "ingress[0]"}}}}, "ingress[0]: a policy for nodes"},
+		"names":     {Policy{Rules: []Rule{{Peers: []Peer{FQDN{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, "egress[0].toFQDNs: "},
+		"services":  {Policy{Rules: []Rule{{Peers: []Peer{ServicePeer{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, "egress[0].toServices: "},
+		"nodes":     {Policy{Rules: []Rule{{Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "egress[0]"}}}}, "selector of nodes"},
+		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
+		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
+		"deny":      {Policy{Rules: []Rule{{Deny: true, Ports: []PortRule{{L7: &L7Rules{Protocol: ProtocolHTTP}, Ref: at}}}}}, "toPorts[0].rules: a deny of requests"},
+		"edit":      {l7(L7Rules{HTTP: []HTTPRule{{Edits: []HeaderEdit{{}}, Ref: at}}}), "headerMatches"},
+		"secret":    {l7(L7Rules{HTTP: []HTTPRule{{Secrets: []SecretHeader{{}}, Ref: at}}}), "headerMatches"},
+		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), "gRPC"},
+		"kafka":     {l7(L7Rules{Kafka: []KafkaRule{{Ref: at}}}), "Kafka"},
+		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), "DNS"},
+		"sni":       {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
+		"http":      {l7(L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Headers: []HeaderRule{{Name: "a"}}}}}), ""},
+		"group ref": {Policy{Rules: []Rule{{Peers: []Peer{CIDRGroupPeer{Name: "a"}, Selector{}, EntityWorld, CIDR{}}}}}, ""},
+	} {
+		tt.policy.Kind, tt.policy.Name = "CiliumNetworkPolicy", "p"
+		errs := Unenforceable(&tt.policy)
+		switch {
+		case tt.want == "" && len(errs) > 0:
+			t.Errorf("%s: %v", name, errs)
+		case tt.want == "":
+		case len(errs) != 1 || !strings.Contains(errs[0].Error(), tt.want) || !strings.HasPrefix(errs[0].Error(), "CiliumNetworkPolicy p: "):
+			t.Errorf("%s: %v, want %q", name, errs, tt.want)
+		}
+	}
+}
+
+// TestSetIDsTellSetsApart: whatever makes a set answer differently makes another
+// id, and sets of plain HTTP rules keep the ids they had.
+func TestSetIDsTellSetsApart(t *testing.T) {
+	secret := SecretRef{"n", "s"}
+	seen := map[SetID]int{}
+	for i, set := range []L7Set{
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Headers: []HeaderRule{{"a", "b"}}}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Edits: []HeaderEdit{{HeaderRule: HeaderRule{"a", "b"}, Action: HeaderLog}}}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Edits: []HeaderEdit{{HeaderRule: HeaderRule{"a", "b"}, Action: HeaderAdd}}}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Edits: []HeaderEdit{{HeaderRule: HeaderRule{"a", "b"}, Action: HeaderAdd, Secret: &secret}}}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Secrets: []SecretHeader{{"a", secret}}}}},
+		{Protocol: ProtocolHTTP, GRPC: []GRPCRule{{}}},
+		{Protocol: ProtocolHTTP, GRPC: []GRPCRule{{Service: "a"}}},
+		{Protocol: ProtocolHTTP, GRPC: []GRPCRule{{Method: "a"}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}, Deny: &L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}, Deny: &L7Rules{Protocol: ProtocolHTTP, GRPC: []GRPCRule{{}}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}, DenyResponse: &DenyResponse{Status: 404}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}, DenyResponse: &DenyResponse{Status: 404, Body: "x"}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{APIKeys: []int16{0}}}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{HasVersion: true}}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{Role: "produce", APIKeys: []int16{0}}}},
+		{Protocol: ProtocolDNS, DNS: []DNSRule{{}}},
+		{Protocol: ProtocolDNS, DNS: []DNSRule{{Name: "a"}}},
+		{Protocol: ProtocolDNS, DNS: []DNSRule{{Pattern: "a"}}},
+		{Protocol: ProtocolTLS, TLS: []TLSRule{{}}},
+		{Protocol: ProtocolTLS, TLS: []TLSRule{{ServerName: "a"}}},
+		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}, TLS: []TLSRule{{ServerName: "a"}}},
+	} {
+		set.seal()
+		if other, twice := seen[set.ID]; twice {
+			t.Errorf("sets %d and %d have one id", other, i)
+		}
+		seen[set.ID] = i
+	}
+}
