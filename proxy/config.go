@@ -63,6 +63,7 @@ type Config struct {
 	API         net.Listener // unix socket, see InheritedListener
 	Connections Connections
 	Collector   Collector // optional
+	TimeWaits   TimeWaits // optional
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.

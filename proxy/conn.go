@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
 )
 
 // conn is one proxied connection: a session, and for each side a socket, the
@@ -47,9 +48,10 @@ type conn struct {
 
 // end is one side of a connection.
 type end struct {
-	sock *net.TCPConn // nil: the server was not dialled yet
-	raw  syscall.RawConn
-	out  output // what goes to this side
+	sock   *net.TCPConn // nil: the server was not dialled yet
+	raw    syscall.RawConn
+	cookie uint64 // of the socket
+	out    output // what goes to this side
 
 	// Owned by the side's pump.
 	input
@@ -82,6 +84,9 @@ func (c *conn) attach(s parsers.Side, sock *net.TCPConn) {
 	e := &c.ends[s]
 	e.sock = sock
 	e.raw, _ = sock.SyscallConn() // fails for closed sockets only, and then so does Read
+	if c.p.config.TimeWaits != nil {
+		e.cookie = redirect.Cookie(e.raw)
+	}
 	e.ready, e.buffers = e.readReady, c.p.buffers
 }
 
@@ -130,8 +135,10 @@ func (c *conn) kill(reset bool) {
 		if sock := c.ends[i].sock; sock != nil {
 			if reset {
 				_ = sock.SetLinger(0)
+				_ = sock.Close()
+				continue
 			}
-			_ = sock.Close()
+			c.release(&c.ends[i])
 		}
 	}
 	c.cond.Broadcast()
@@ -152,7 +159,7 @@ func (c *conn) ended() {
 	c.closing = true
 	c.expire(c.p.config.Limits.Linger)
 	if server.sock != nil {
-		_ = server.sock.Close()
+		c.release(server)
 	}
 	c.cond.Broadcast()
 }

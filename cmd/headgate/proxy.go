@@ -44,9 +44,13 @@ func runProxy(ctx context.Context, format string) error {
 	if err != nil {
 		return err
 	}
+	waits, err := redirect.OpenTimeWaits()
+	if err != nil {
+		return err
+	}
 	return proxy.Run(ctx, proxy.Config{
 		Version: buildVersion().String(), Layout: bpf.Layout, Logger: log, API: api,
-		Connections: connections{ct}, Collector: collector{ct},
+		Connections: connections{ct}, Collector: collector{ct}, TimeWaits: waits,
 	})
 }
 
