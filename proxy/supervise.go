@@ -139,7 +139,10 @@ func (b *Backend) find(ctx context.Context) (current *link, started *child, old 
 		b.log.Info("proxy is replaced", "pid", h.Pid, "version", h.Version, "protocol", h.Protocol)
 		old = l
 	} else if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) {
-		b.log.Warn("look for a running proxy", "error", err)
+		b.log.Warn("the running proxy does not answer and is ended", "error", err)
+		if err := endSilent(ctx, filepath.Join(b.config.RunDir, socketName)); err != nil {
+			b.log.Error("end a proxy that does not answer", "error", err)
+		}
 	}
 	l, started, err = b.start(ctx, old != nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -44,7 +45,7 @@ func terminate(ctx context.Context, path string) error {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return remove(path)
 	case err != nil:
-		return fmt.Errorf("end proxy: %w", err)
+		return endSilent(ctx, path)
 	}
 	defer l.close()
 	if err := l.signal(unix.SIGTERM); err != nil {
@@ -57,6 +58,34 @@ func terminate(ctx context.Context, path string) error {
 		if !l.ended(context.WithoutCancel(ctx), time.Second) {
 			return fmt.Errorf("end proxy: process %d is still there after SIGKILL", l.peer.Pid)
 		}
+	}
+	return remove(path)
+}
+
+// endSilent kills the process behind a socket on which nobody answers: one that is
+// stopped or stuck cannot be asked to end.
+func endSilent(ctx context.Context, path string) error {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("end proxy: %w", err)
+	}
+	defer c.Close()
+	l := &link{path: path, pidfd: -1}
+	if l.peer, err = peerOf(c.(*net.UnixConn)); err != nil {
+		return fmt.Errorf("end proxy: %w", err)
+	}
+	if int(l.peer.Pid) == os.Getpid() || l.peer.Pid <= 1 {
+		return fmt.Errorf("end proxy: nobody answers on %s, and who listens there is not known: remove it", path)
+	}
+	defer l.close()
+	if l.pidfd, err = unix.PidfdOpen(int(l.peer.Pid), 0); err != nil {
+		return fmt.Errorf("end proxy: %w", err)
+	}
+	if err := unix.PidfdSendSignal(l.pidfd, unix.SIGKILL, nil, 0); err != nil {
+		return fmt.Errorf("end proxy %d, which does not answer: %w", l.peer.Pid, err)
+	}
+	if !l.ended(context.WithoutCancel(ctx), time.Second) {
+		return fmt.Errorf("end proxy: process %d is still there after SIGKILL", l.peer.Pid)
 	}
 	return remove(path)
 }
