@@ -113,9 +113,6 @@ func hostAddresses() ([]netip.Addr, error) {
 	return out, nil
 }
 
-// originDir marks policies that come from the policy directory.
-const originDir = "policy-dir:"
-
 // readPolicyDir makes the policies of the directory exactly what its files say. A
 // file that cannot be read leaves everything as it was.
 func (a *Agent) readPolicyDir(ctx context.Context) error {
@@ -124,6 +121,7 @@ func (a *Agent) readPolicyDir(ctx context.Context) error {
 		return fmt.Errorf("read policy directory: %w", err)
 	}
 	var all []policy.Policy
+	seen := map[string]string{}
 	for _, e := range entries {
 		if !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(e.Name())) || strings.HasPrefix(e.Name(), ".") {
 			continue
@@ -141,14 +139,18 @@ func (a *Agent) readPolicyDir(ctx context.Context) error {
 			return fmt.Errorf("read policy: %s holds none: write one, or remove the file", path)
 		}
 		for i := range ps {
+			if first, twice := seen[ps[i].Key()]; twice {
+				return fmt.Errorf("read policy: %s %s stands in %s and in %s: leave one", ps[i].Kind, ps[i].FullName(), first, path)
+			}
+			seen[ps[i].Key()] = path
 			if err := errors.Join(policy.Unenforceable(&ps[i])...); err != nil {
 				return fmt.Errorf("%s: %w", ps[i].Origin, err)
 			}
-			ps[i].Origin = originDir + ps[i].Origin
+			ps[i].Origin = reconcile.OriginDir + ps[i].Origin
 		}
 		all = append(all, ps...)
 	}
-	return a.engine.ReplaceOrigin(ctx, func(p *reconcile.Policy) bool { return strings.HasPrefix(p.Origin, originDir) }, all)
+	return a.engine.ReplaceOrigin(ctx, func(p *reconcile.Policy) bool { return strings.HasPrefix(p.Origin, reconcile.OriginDir) }, all)
 }
 
 // writeSettles is how long a file must stay as it is before it is read.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/headgate/headgate/policy"
 )
@@ -42,6 +43,21 @@ func (e *Engine) putPolicy(p policy.Policy) Change {
 	}
 	e.policies[p.Key()] = &Policy{Policy: p, Revision: e.revision + 1}
 	return c
+}
+
+// OriginDir starts the origin of policies that a watched directory holds.
+const OriginDir = "policy-dir:"
+
+// DeletableByHand refuses what the policy directory would bring back.
+func (e *Engine) DeletableByHand(keys []string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, key := range keys {
+		if p := e.policies[key]; p != nil && strings.HasPrefix(p.Origin, OriginDir) {
+			return fmt.Errorf("policy %s is held by %s: remove it there", key, strings.TrimPrefix(p.Origin, OriginDir))
+		}
+	}
+	return nil
 }
 
 // DeletePolicies removes policies by key, all of them or none.

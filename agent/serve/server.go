@@ -134,6 +134,9 @@ func (s *Server) DeletePolicies(ctx context.Context, r *agentv1.DeletePoliciesRe
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout(r.TimeoutNs))
 	defer cancel()
+	if err := s.Engine.DeletableByHand(keys); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
 	revision, changes, err := s.Engine.DeletePolicies(ctx, keys)
 	out := &agentv1.DeletePoliciesResponse{Revision: revision, Changes: protoChanges(changes)}
 	out.Enforced, err = s.settle(ctx, revision, r.Wait, err)

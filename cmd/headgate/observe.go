@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	"github.com/spf13/cobra"
 
+	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/observe/cli"
 )
 
@@ -44,6 +46,21 @@ are shown; --follow goes on with flows as they come.
 	return c
 }
 
+// filterFault is an error in a filter without the words for where in the request it
+// stands.
+func filterFault(err error) string {
+	text := err.Error()
+	for _, prefix := range []string{"compile whitelist: ", "compile blacklist: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	if rest, found := strings.CutPrefix(text, "filter "); found {
+		if _, after, ok := strings.Cut(rest, ": "); ok {
+			text = after
+		}
+	}
+	return text
+}
+
 func completeWords(c *cobra.Command, flag string, words ...string) {
 	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	mustRegister(c.RegisterFlagCompletionFunc(flag, complete))
@@ -53,6 +70,10 @@ func runObserve(c *cobra.Command, flags *cli.Flags) error {
 	req, err := flags.Request()
 	if err != nil {
 		return usageError{err}
+	}
+	// What the agent would refuse is wrong usage, and said before it is asked.
+	if _, err := observe.CompileFilters(req.GetWhitelist(), req.GetBlacklist()); err != nil {
+		return usagef("%s", filterFault(err))
 	}
 	options, err := flags.Options(cli.Terminal(c.OutOrStdout()))
 	if err != nil {
