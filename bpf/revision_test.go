@@ -75,6 +75,30 @@ func TestAnswersAreJudgedAgain(t *testing.T) {
 	}
 }
 
+// A redirected connection that lost its L7 rules has no route. Its port is not lost
+// with it: a SYN is judged as a connection of its own.
+func TestPortOfAConnectionWithoutRulesIsUsedAgain(t *testing.T) {
+	l := newLab(t)
+	for family, v6 := range families {
+		t.Run(family, func(t *testing.T) {
+			l := l.in(t)
+			a, b := redirecting(0, setOne)
+			l.reset(a, b)
+			l.must(l.g.SetRoute(AnyRoute(1), deadPort))
+			f := l.tcp(v6, 40000, 80, syn)
+			if r := l.sends(l.a, f); r.action != actionShot {
+				t.Fatalf("to a port where nobody listens: action %d", r.action)
+			}
+			l.must(l.g.SyncPolicy(subjectB, b, everything()))
+			l.must(l.g.SetRevision(2))
+			l.sends(l.a, f) // judged again: no rules, and no route
+			if r := l.sends(l.a, f); r.action != actionSend {
+				t.Errorf("the SYN sent again: action %d, want its delivery", r.action)
+			}
+		})
+	}
+}
+
 func TestAllowedAgain(t *testing.T) {
 	l := newLab(t)
 	f := l.tcp(false, 40000, 80, 0)

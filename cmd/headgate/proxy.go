@@ -44,14 +44,16 @@ func runProxy(ctx context.Context, format string) error {
 	if err != nil {
 		return err
 	}
-	waits, err := redirect.OpenTimeWaits()
-	if err != nil {
-		return err
-	}
-	return proxy.Run(ctx, proxy.Config{
+	cfg := proxy.Config{
 		Version: buildVersion().String(), Layout: bpf.Layout, Logger: log, API: api,
-		Connections: connections{ct}, Collector: collector{ct}, TimeWaits: waits,
-	})
+		Connections: connections{ct}, Collector: collector{ct},
+	}
+	if waits, err := redirect.OpenTimeWaits(); err == nil {
+		cfg.TimeWaits = waits
+	} else { // ports that are used again find nobody for a minute, but nothing passes unjudged
+		log.Warn("cannot end TIME_WAIT of proxied connections", "error", err)
+	}
+	return proxy.Run(ctx, cfg)
 }
 
 // connections is the datapath's conntrack as the proxy asks for it.

@@ -41,14 +41,16 @@ inline void ct_key_of(const struct packet *p, struct flow *f)
 	f->key.proto = p->proto;
 }
 
-/* A SYN on a connection that ended opens a new one; and so does a client's on what
+/* A SYN on a connection that ended opens a new one, or on one that a proxy carries
+ * without a rule any more: nobody would listen for it. And so does a client's on what
  * is the proxy's own connection, which took a port that the client then took too.
  * The proxy's SYN never does: its connection to the server lives in the client's
  * entry, which must not lose what it was judged by. */
 inline bool ct_reopens(const struct packet *p, const struct ct_entry *e)
 {
 	return p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-	       e->flags & (CT_CLOSING | CT_DENIED | CT_PROXY_LEG);
+	       (e->flags & (CT_CLOSING | CT_DENIED | CT_PROXY_LEG) ||
+		(e->flags & CT_REDIRECTED && !e->set[DIR_INGRESS] && !e->set[DIR_EGRESS]));
 }
 
 inline void ct_find(const struct packet *p, struct flow *f, bool from_proxy)
