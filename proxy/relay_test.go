@@ -285,10 +285,16 @@ func TestUnknownIsRefused(t *testing.T) {
 
 func TestConnectionLimits(t *testing.T) {
 	r := framed(t, echo, func(c *Config) { c.Limits.PerSource = 2 })
-	open := func() (*net.TCPConn, error) {
-		c := r.dial()
+	// A refused connection may be reset before the client knows that it is open.
+	open := func() (net.Conn, error) {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		_, _ = c.Write(frame('F', []byte("x")))
-		_, _, err := readFrame(c)
+		_, _, err = readFrame(c)
 		return c, err
 	}
 	a, err := open()
