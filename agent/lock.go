@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,16 +18,33 @@ const lockSocket = "@headgate-agent"
 // errRunning says that an agent is at work.
 var errRunning = errors.New("an agent is running")
 
+// lockPatience is how long a lock may outlive who had it: a process that it was just
+// starting has what it had open until it executes its program.
+const lockPatience = 2 * time.Second
+
 // lock sees to it that an agent is alone with its directories and with its network
 // namespace: devices, routing rules and the gate are of the namespace.
 func lock(runDir, stateDir string) (unlock func(), err error) {
+	return waitLock(lockSocket, runDir, stateDir)
+}
+
+func waitLock(socket, runDir, stateDir string) (unlock func(), err error) {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 40) {
+		unlock, err = tryLock(socket, runDir, stateDir)
+		if !errors.Is(err, errRunning) || time.Now().After(deadline) {
+			return unlock, err
+		}
+	}
+}
+
+func tryLock(socket, runDir, stateDir string) (unlock func(), err error) {
 	var held []interface{ Close() error }
 	unlock = func() {
 		for _, h := range held {
 			h.Close()
 		}
 	}
-	l, err := net.Listen("unix", lockSocket)
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			return nil, fmt.Errorf("%w in this network namespace: stop it first; a second one needs a namespace of its own", errRunning)
