@@ -24,6 +24,7 @@ func TestSpoofedSources(t *testing.T) {
 	server.serveEcho(t, 80)
 	unused := map[ipVersion]string{4: "10.210.77.7", 6: "fd00:210::77"}
 	eachVersion(t, func(t *testing.T, v ipVersion) {
+		spoofer.pinGateway(t, gateway(v), server.at(v, 80))
 		for what, source := range map[string]netip.Addr{
 			"unused": netip.MustParseAddr(unused[v]), "another endpoint's": victim.addr(v), "the host's": gateway(v),
 		} {
@@ -54,6 +55,26 @@ func TestSpoofedSources(t *testing.T) {
 		}
 	})
 	t.Run("hardware address", func(t *testing.T) { spoofedHardware(t, n, spoofer, server) })
+}
+
+// pinGateway makes what the workload knows of its gateway stay: with a spoofed address
+// of its own it might not find it again, and would send nothing.
+func (w *workload) pinGateway(t *testing.T, ip netip.Addr, server netip.AddrPort) {
+	t.Helper()
+	w.mustOpen(t, server).Close()
+	w.change(t, func(link netlink.Link) error {
+		known, err := netlink.NeighList(link.Attrs().Index, 0)
+		if err != nil {
+			return err
+		}
+		for _, k := range known {
+			if found, ok := netip.AddrFromSlice(k.IP); ok && found.Unmap() == ip {
+				k.State = unix.NUD_PERMANENT
+				return netlink.NeighSet(&k)
+			}
+		}
+		return fmt.Errorf("%s is not among the neighbours %v", ip, known)
+	})
 }
 
 func (w *workload) takeAddress(t *testing.T, ip netip.Addr) {
