@@ -33,7 +33,10 @@ type Config struct {
 	PolicyDir     string // watched; empty: none
 	NodeName      string
 	EndpointCIDRs []netip.Prefix
-	Enforcement   policy.Enforcement
+	// Devices are those by which other networks are reached; empty: every one that
+	// is up and has an address.
+	Devices     []string
+	Enforcement policy.Enforcement
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -144,6 +147,9 @@ func (a *Agent) start(ctx context.Context) error {
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
 	if err := a.restore(ctx); err != nil {
 		return err
+	}
+	if err := a.syncDevices(ctx); err != nil {
+		a.log.Warn("not every device of the node is served", "error", err)
 	}
 	a.startControllers(ctx, pools)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -54,15 +55,39 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 			}
 		}
 	}
-	g := &Gate{}
-	if err := spec.LoadAndAssign(&g.objs, &co); err != nil {
+	coll, err := ebpf.NewCollectionWithOptions(spec, co)
+	if err != nil {
 		var ve *ebpf.VerifierError
 		if errors.As(err, &ve) {
 			return nil, fmt.Errorf("load the datapath: the kernel's verifier refused it (is this kernel 6.6 or newer?): %w", err)
 		}
 		return nil, fmt.Errorf("load the datapath: %w", err)
 	}
+	defer coll.Close() // what is assigned is not its any more
+	if err := bind(coll); err != nil {
+		return nil, err
+	}
+	g := &Gate{}
+	if err := coll.Assign(&g.objs); err != nil {
+		return nil, fmt.Errorf("load the datapath: %w", err)
+	}
 	return g, nil
+}
+
+// bind makes every program hold every map, so that a later agent finds all of them
+// by whatever is attached.
+func bind(coll *ebpf.Collection) error {
+	for _, p := range coll.Programs {
+		for name, m := range coll.Maps {
+			if strings.HasPrefix(name, ".") {
+				continue
+			}
+			if err := p.BindMap(m); err != nil {
+				return fmt.Errorf("bind map %s to the datapath's programs: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 func setSize(spec *ebpf.CollectionSpec, name string, n int) {

@@ -56,6 +56,14 @@ type gateCtKey struct {
 	Pad   [3]uint8
 }
 
+type gateDevice struct {
+	_        structs.HostLayout
+	V4       gateAddr
+	V6       gateAddr
+	Flags    uint32
+	Reserved uint32
+}
+
 type gateEndpoint struct {
 	_        structs.HostLayout
 	Ifindex  uint32
@@ -150,16 +158,20 @@ const (
 	gateMapHgConfig1       = "hg_config_1"
 	gateMapHgCtAny1        = "hg_ct_any_1"
 	gateMapHgCtTcp1        = "hg_ct_tcp_1"
+	gateMapHgDevice1       = "hg_device_1"
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
+	gateMapHgNode1         = "hg_node_1"
 	gateMapHgPolicy1       = "hg_policy_1"
 	gateMapHgRoute1        = "hg_route_1"
 	gateMapHgSubject1      = "hg_subject_1"
 	gateProgHgFromHost     = "hg_from_host"
+	gateProgHgFromNetwork  = "hg_from_network"
 	gateProgHgFromWorkload = "hg_from_workload"
+	gateProgHgToNetwork    = "hg_to_network"
 	gateProgHgToWorkload   = "hg_to_workload"
 	gateVarGateway4        = "gateway4"
 	gateVarGateway6        = "gateway6"
@@ -211,7 +223,9 @@ type gateSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateProgramSpecs struct {
 	HgFromHost     *ebpf.ProgramSpec `ebpf:"hg_from_host"`
+	HgFromNetwork  *ebpf.ProgramSpec `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.ProgramSpec `ebpf:"hg_from_workload"`
+	HgToNetwork    *ebpf.ProgramSpec `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.ProgramSpec `ebpf:"hg_to_workload"`
 }
 
@@ -222,11 +236,13 @@ type gateMapSpecs struct {
 	HgConfig1   *ebpf.MapSpec `ebpf:"hg_config_1"`
 	HgCtAny1    *ebpf.MapSpec `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.MapSpec `ebpf:"hg_ct_tcp_1"`
+	HgDevice1   *ebpf.MapSpec `ebpf:"hg_device_1"`
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
+	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
@@ -266,11 +282,13 @@ type gateMaps struct {
 	HgConfig1   *ebpf.Map `ebpf:"hg_config_1"`
 	HgCtAny1    *ebpf.Map `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.Map `ebpf:"hg_ct_tcp_1"`
+	HgDevice1   *ebpf.Map `ebpf:"hg_device_1"`
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
+	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
@@ -281,11 +299,13 @@ func (m *gateMaps) Close() error {
 		m.HgConfig1,
 		m.HgCtAny1,
 		m.HgCtTcp1,
+		m.HgDevice1,
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
 		m.HgIpcache1,
 		m.HgLost1,
+		m.HgNode1,
 		m.HgPolicy1,
 		m.HgRoute1,
 		m.HgSubject1,
@@ -308,14 +328,18 @@ type gateVariables struct {
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gatePrograms struct {
 	HgFromHost     *ebpf.Program `ebpf:"hg_from_host"`
+	HgFromNetwork  *ebpf.Program `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.Program `ebpf:"hg_from_workload"`
+	HgToNetwork    *ebpf.Program `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.Program `ebpf:"hg_to_workload"`
 }
 
 func (p *gatePrograms) Close() error {
 	return _GateClose(
 		p.HgFromHost,
+		p.HgFromNetwork,
 		p.HgFromWorkload,
+		p.HgToNetwork,
 		p.HgToWorkload,
 	)
 }

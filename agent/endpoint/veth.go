@@ -1,12 +1,15 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -122,6 +125,13 @@ func Disconnect(e *Endpoint) error {
 		return fmt.Errorf("delete interface %s: %w", e.Interface, err)
 	}
 	return nil
+}
+
+// IsHostSide reports whether a device is the host's side of an endpoint.
+func IsHostSide(l netlink.Link) bool {
+	digits, ours := strings.CutPrefix(l.Attrs().Name, InterfacePrefix)
+	_, err := strconv.ParseUint(digits, 10, 16)
+	return ours && err == nil && len(digits) == 5 && l.Type() == "veth" && bytes.Equal(l.Attrs().HardwareAddr, GatewayMAC())
 }
 
 // Connected reports whether the pair is still there: it goes with the workload's
