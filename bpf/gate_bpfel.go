@@ -153,6 +153,7 @@ const (
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
+	gateMapHgFragment1     = "hg_fragment_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
 	gateMapHgPolicy1       = "hg_policy_1"
@@ -225,6 +226,7 @@ type gateMapSpecs struct {
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
+	HgFragment1 *ebpf.MapSpec `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
@@ -269,6 +271,7 @@ type gateMaps struct {
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
+	HgFragment1 *ebpf.Map `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
@@ -284,6 +287,7 @@ func (m *gateMaps) Close() error {
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
+		m.HgFragment1,
 		m.HgIpcache1,
 		m.HgLost1,
 		m.HgPolicy1,

@@ -32,16 +32,24 @@ func (r DropReason) words() string {
 		return "Unsupported L3 protocol"
 	case ReasonUnknownL4:
 		return "Unknown L4 protocol"
+	case ReasonICMPv4Type:
+		return "Unknown ICMPv4 type"
+	case ReasonICMPv6Type:
+		return "Unknown ICMPv6 type"
 	case ReasonNoEndpoint:
 		return "Unknown L3 target address"
 	case ReasonConntrackFull:
 		return "CT: Map insertion failed"
+	case ReasonExtensionHeader:
+		return "IPv6: Extension header not supported"
 	case ReasonFragment:
 		return "IP fragmentation not supported"
 	case ReasonNoConnection:
 		return "Unknown connection tracking state"
 	case ReasonInvalidIdentity:
 		return "Invalid identity"
+	case ReasonFragmentUnknown:
+		return "First logical datagram fragment not found"
 	case ReasonForbiddenICMPv6:
 		return "Forbidden ICMPv6 message"
 	case ReasonNoSocket:
@@ -52,6 +60,8 @@ func (r DropReason) words() string {
 		return "Proxy redirection not supported for protocol"
 	case ReasonPolicyDeny:
 		return "Policy denied by denylist"
+	case ReasonVLAN:
+		return "VLAN traffic disallowed by VLAN filter"
 	case ReasonTTL:
 		return "TTL exceeded"
 	case ReasonNotReady:
@@ -73,6 +83,10 @@ func (r DropReason) ownWords() string {
 		return "ARP or NDP for another address"
 	case ReasonICMPError:
 		return "ICMP error for no known connection"
+	case ReasonSourceRoute:
+		return "Source routing not allowed"
+	case ReasonFragmentProxy:
+		return "Fragment on a port with L7 rules"
 	}
 	return ""
 }
@@ -97,6 +111,10 @@ func (r DropReason) Name() string {
 		return "NEIGHBOUR"
 	case ReasonICMPError:
 		return "ICMP_ERROR"
+	case ReasonSourceRoute:
+		return "SOURCE_ROUTE"
+	case ReasonFragmentProxy:
+		return "FRAGMENT_PROXY"
 	}
 	if name, ok := flowpb.DropReason_name[int32(r)]; ok {
 		return name
@@ -122,5 +140,5 @@ func ParseDropReason(s string) (DropReason, bool) {
 }
 
 func ownReasons() []DropReason {
-	return []DropReason{ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError}
+	return []DropReason{ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError, ReasonSourceRoute, ReasonFragmentProxy}
 }

@@ -142,6 +142,9 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_PROXY_LEG 64         /* the proxy's own connection, from another port */
 #define CT_HALF_SEEN 128        /* only its answers come by here */
 #define CT_BOUND 256            /* its proxy port serves this one route, and never asks again */
+#define CT_CONFIRMED 0x1000000  /* the opener has acknowledged the answer */
+#define CT_RESET_FORWARD 0x2000000 /* the opener seems to have reset it */
+#define CT_RESET_REPLY 0x4000000
 
 struct ct_entry {
 	__u64 expires;          /* CLOCK_MONOTONIC, ns */
