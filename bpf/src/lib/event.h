@@ -38,7 +38,7 @@ struct judgement {
 	__u8 match;
 };
 
-static __noinline int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
+global int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
 {
 	struct event *e;
 

@@ -46,7 +46,7 @@ inline void fragment_key_of(const struct packet *p, struct fragment_key *k)
 
 /* Keeps what the first fragment says. Each hook calls it for what it lets through,
  * with the addresses that are on the wire there. */
-static __noinline int remember_fragment(const struct packet *p)
+global int remember_fragment(const struct packet *p)
 {
 	struct fragment_key k = {};
 	struct fragment_entry e = {};
@@ -65,7 +65,7 @@ static __noinline int remember_fragment(const struct packet *p)
 }
 
 /* Gives a later fragment the ports of its first; 0 or a reason. */
-static __noinline int follow_fragment(struct packet *p)
+global int follow_fragment(struct packet *p)
 {
 	struct fragment_key k = {};
 	struct fragment_entry *e;

@@ -19,7 +19,7 @@
 
 /* Options are parsed past, but for those by which a sender chooses the way: policy
  * would judge the first stop on it (RFC 7126, 4.3 and 4.4). */
-static __noinline int check_options(struct __sk_buff *skb, __u32 at, __u32 length)
+global int check_options(struct __sk_buff *skb, __u32 at, __u32 length)
 {
 	__u8 options[OPTIONS_SIZE + 1] = {};
 	__u32 next = 0, size;
@@ -48,7 +48,7 @@ inline void set_fragment(struct packet *p, __u32 id, __u32 offset, __u32 room)
 	p->fragment_id = id;
 }
 
-static __noinline int parse_v4(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
+global int parse_v4(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
 {
 	struct iphdr h;
 	__u32 end, offset;
@@ -115,7 +115,7 @@ inline bool is_extension(__u8 proto)
 
 /* Walks extension headers from *at. What is hidden (ESP) or unknown ends the walk,
  * and is refused as a transport. */
-static __noinline int walk_extensions(struct __sk_buff *skb, struct packet *p, __u32 *at, __u32 end)
+global int walk_extensions(struct __sk_buff *skb, struct packet *p, __u32 *at, __u32 end)
 {
 	struct extension h;
 	__u32 offset, size;
@@ -149,7 +149,7 @@ inline bool is_mapped_v4(const struct addr *a)
 	return addr_high(a) == 0 && addr_low(a) >> 32 == 0xffff;
 }
 
-static __noinline int parse_v6(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
+global int parse_v6(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
 {
 	__u32 end, l4 = at + sizeof(struct ipv6hdr);
 	struct ipv6hdr h;

@@ -70,7 +70,7 @@ inline int parse_quoted(struct __sk_buff *skb, struct packet *in)
 /* An ICMP error is judged as a packet of the connection that it tells of. It must
  * have been sent to who sent the packet inside, and tell of one that has ports: not
  * of a later fragment, for which no error may be sent. */
-static __noinline int parse_error(struct __sk_buff *skb, struct packet *p)
+global int parse_error(struct __sk_buff *skb, struct packet *p)
 {
 	struct packet in = {};
 	__u32 room = 0;
@@ -175,7 +175,7 @@ inline int parse_l4(struct __sk_buff *skb, struct packet *p, __u32 room)
 }
 
 /* Fills p as far as it can; 0, or why the packet cannot be judged. */
-static __noinline int parse(struct __sk_buff *skb, struct packet *p)
+global int parse(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 room = 0;
 	int reason;
