@@ -74,7 +74,7 @@ inline int host_leaves(struct __sk_buff *skb, struct packet *p)
 	ct_find(p, &f, true);
 	if (!f.entry || !f.entry->nat_port) {
 		if (!nat_holds(&w->key, h, &w->owner) ||
-		    (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN))
+		    (is_stream(p) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN))
 			return TC_ACT_UNSPEC;
 		p->source_identity = IDENTITY_HOST;
 		p->destination_identity = identity_of(&p->destination);
@@ -86,6 +86,7 @@ inline int host_leaves(struct __sk_buff *skb, struct packet *p)
 	if (!f.entry)
 		return drop(skb, p, REASON_CT_FULL, DIR_EGRESS);
 	node = p->source;
+	remember_fragment(p);
 	reason = nat_leave(skb, p, &f, &node);
 	return reason ? drop(skb, p, reason, DIR_EGRESS) : TC_ACT_UNSPEC;
 }
@@ -100,9 +101,12 @@ inline int to_network(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	reason = parse(skb, &p);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
+	/* Errors that tell of others' packets are the host's: workloads may send none. */
+	if (p.related == RELATED_ROUTER)
+		return TC_ACT_UNSPEC;
 	if (self)
 		return reason ? drop(skb, &p, reason, DIR_EGRESS) : endpoint_leaves(skb, &p, self);
-	if (!reason && is_node(&p.source)) /* host policies are judged here, before translation */
+	if (!reason && !p.related && is_node(&p.source)) /* host policies are judged here, before translation */
 		return host_leaves(skb, &p);
 	return TC_ACT_UNSPEC;
 }
