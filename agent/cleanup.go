@@ -74,7 +74,16 @@ func removeInterfaces() error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	var errs error
+	// The node's own devices stay, and lose the gate when no endpoint is left.
+	var devices []int
 	for _, l := range links {
+		if device, err := bpf.AttachedDevice(l.Attrs().Index); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = errors.Join(errs, err)
+			continue
+		} else if device {
+			devices = append(devices, l.Attrs().Index)
+			continue
+		}
 		if l.Type() != "veth" {
 			continue
 		}
@@ -88,6 +97,11 @@ func removeInterfaces() error {
 		maps.Close()
 		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			errs = errors.Join(errs, fmt.Errorf("delete interface %s: %w", l.Attrs().Name, err))
+		}
+	}
+	for _, ifindex := range devices {
+		if err := bpf.Detach(ifindex); err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = errors.Join(errs, err)
 		}
 	}
 	return errors.Join(errs, endpoint.RemoveHostDevice())

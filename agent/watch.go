@@ -24,7 +24,8 @@ import (
 // startControllers starts what keeps the node as it is wanted.
 func (a *Agent) startControllers(ctx context.Context, pools []*endpoint.Pool) {
 	a.control.every(ctx, "policy", 2*time.Second, a.retry, a.engine.Retry)
-	links, addrs := a.subscribe(ctx)
+	links, addrs, devices := a.subscribe(ctx)
+	a.control.every(ctx, "devices", 30*time.Second, devices, a.syncDevices)
 	a.control.every(ctx, "endpoints", 10*time.Second, links, a.connector.Sweep)
 	a.control.every(ctx, "host-addresses", 30*time.Second, addrs, func(ctx context.Context) error {
 		fixed, err := a.fixedPrefixes(pools)
@@ -63,8 +64,8 @@ func (a *Agent) readLost(context.Context) error {
 }
 
 // subscribe wakes controllers when the kernel's links and addresses change.
-func (a *Agent) subscribe(ctx context.Context) (links, addrs chan struct{}) {
-	links, addrs = make(chan struct{}, 1), make(chan struct{}, 1)
+func (a *Agent) subscribe(ctx context.Context) (links, addrs, devices chan struct{}) {
+	links, addrs, devices = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	wake := func(c chan struct{}) {
 		select {
 		case c <- struct{}{}:
@@ -74,7 +75,7 @@ func (a *Agent) subscribe(ctx context.Context) (links, addrs chan struct{}) {
 	linkUpdates, addrUpdates := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64)
 	if err := errors.Join(netlink.LinkSubscribe(linkUpdates, ctx.Done()), netlink.AddrSubscribe(addrUpdates, ctx.Done())); err != nil {
 		a.log.Warn("the kernel does not tell of changes; looking now and then instead", "error", err)
-		return links, addrs
+		return links, addrs, devices
 	}
 	a.control.wg.Go(func() {
 		for {
@@ -86,15 +87,17 @@ func (a *Agent) subscribe(ctx context.Context) (links, addrs chan struct{}) {
 					return
 				}
 				wake(links)
+				wake(devices)
 			case _, ok := <-addrUpdates:
 				if !ok {
 					return
 				}
 				wake(addrs)
+				wake(devices)
 			}
 		}
 	})
-	return links, addrs
+	return links, addrs, devices
 }
 
 // hostAddresses are this machine's own, without the loopback's.

@@ -31,21 +31,20 @@ type gateCounter struct {
 }
 
 type gateCtEntry struct {
-	_          structs.HostLayout
-	Expires    uint64
-	Created    uint64
-	Packets    [2]uint64
-	Bytes      [2]uint64
-	Identity   [2]uint32
-	Set        [2]uint32
-	Revision   uint32
-	Flags      uint32
-	Opener     uint8
-	Pad        [3]uint8
-	RevNat     uint16
-	NatPort    uint16
-	TunnelPeer uint32
-	Reserved   [3]uint32
+	_        structs.HostLayout
+	Expires  uint64
+	Created  uint64
+	Packets  [2]uint64
+	Bytes    [2]uint64
+	Identity [2]uint32
+	Set      [2]uint32
+	Revision uint32
+	Flags    uint32
+	Opener   uint8
+	Pad      [3]uint8
+	RevNat   uint16
+	NatPort  uint16
+	NatAddr  gateAddr
 }
 
 type gateCtKey struct {
@@ -54,6 +53,14 @@ type gateCtKey struct {
 	Port  [2]uint16
 	Proto uint8
 	Pad   [3]uint8
+}
+
+type gateDevice struct {
+	_        structs.HostLayout
+	V4       gateAddr
+	V6       gateAddr
+	Flags    uint32
+	Reserved uint32
 }
 
 type gateEndpoint struct {
@@ -106,6 +113,24 @@ type gateIpcacheKey struct {
 	Addr      [16]uint8
 }
 
+type gateNatHold struct {
+	_      structs.HostLayout
+	Addr   gateAddr
+	Port   uint16
+	Pad    uint16
+	Claims uint32
+}
+
+type gateNatKey struct {
+	_          structs.HostLayout
+	Node       gateAddr
+	Remote     gateAddr
+	NodePort   uint16
+	RemotePort uint16
+	Proto      uint8
+	Pad        [3]uint8
+}
+
 type gatePolicyEntry struct {
 	_       structs.HostLayout
 	Verdict uint8
@@ -147,24 +172,37 @@ type gateSubject struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	gateMapHgAnswer1       = "hg_answer_1"
 	gateMapHgConfig1       = "hg_config_1"
 	gateMapHgCtAny1        = "hg_ct_any_1"
 	gateMapHgCtTcp1        = "hg_ct_tcp_1"
+	gateMapHgDevice1       = "hg_device_1"
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
+	gateMapHgFragment1     = "hg_fragment_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
+	gateMapHgNatAny1       = "hg_nat_any_1"
+	gateMapHgNatNot1       = "hg_nat_not_1"
+	gateMapHgNatTcp1       = "hg_nat_tcp_1"
+	gateMapHgNatWork1      = "hg_nat_work_1"
+	gateMapHgNode1         = "hg_node_1"
 	gateMapHgPolicy1       = "hg_policy_1"
 	gateMapHgRoute1        = "hg_route_1"
 	gateMapHgSubject1      = "hg_subject_1"
 	gateProgHgFromHost     = "hg_from_host"
+	gateProgHgFromNetwork  = "hg_from_network"
 	gateProgHgFromWorkload = "hg_from_workload"
+	gateProgHgToNetwork    = "hg_to_network"
 	gateProgHgToWorkload   = "hg_to_workload"
 	gateVarGateway4        = "gateway4"
 	gateVarGateway6        = "gateway6"
 	gateVarGatewayMac      = "gateway_mac"
 	gateVarHostIfindex     = "host_ifindex"
+	gateVarNatMode         = "nat_mode"
+	gateVarNatPortFirst    = "nat_port_first"
+	gateVarNatPortLast     = "nat_port_last"
 	gateVarUnusedEvent     = "unused_event"
 )
 
@@ -211,7 +249,9 @@ type gateSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateProgramSpecs struct {
 	HgFromHost     *ebpf.ProgramSpec `ebpf:"hg_from_host"`
+	HgFromNetwork  *ebpf.ProgramSpec `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.ProgramSpec `ebpf:"hg_from_workload"`
+	HgToNetwork    *ebpf.ProgramSpec `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.ProgramSpec `ebpf:"hg_to_workload"`
 }
 
@@ -219,14 +259,22 @@ type gateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateMapSpecs struct {
+	HgAnswer1   *ebpf.MapSpec `ebpf:"hg_answer_1"`
 	HgConfig1   *ebpf.MapSpec `ebpf:"hg_config_1"`
 	HgCtAny1    *ebpf.MapSpec `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.MapSpec `ebpf:"hg_ct_tcp_1"`
+	HgDevice1   *ebpf.MapSpec `ebpf:"hg_device_1"`
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
+	HgFragment1 *ebpf.MapSpec `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
+	HgNatAny1   *ebpf.MapSpec `ebpf:"hg_nat_any_1"`
+	HgNatNot1   *ebpf.MapSpec `ebpf:"hg_nat_not_1"`
+	HgNatTcp1   *ebpf.MapSpec `ebpf:"hg_nat_tcp_1"`
+	HgNatWork1  *ebpf.MapSpec `ebpf:"hg_nat_work_1"`
+	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
@@ -236,11 +284,14 @@ type gateMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateVariableSpecs struct {
-	Gateway4    *ebpf.VariableSpec `ebpf:"gateway4"`
-	Gateway6    *ebpf.VariableSpec `ebpf:"gateway6"`
-	GatewayMac  *ebpf.VariableSpec `ebpf:"gateway_mac"`
-	HostIfindex *ebpf.VariableSpec `ebpf:"host_ifindex"`
-	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
+	Gateway4     *ebpf.VariableSpec `ebpf:"gateway4"`
+	Gateway6     *ebpf.VariableSpec `ebpf:"gateway6"`
+	GatewayMac   *ebpf.VariableSpec `ebpf:"gateway_mac"`
+	HostIfindex  *ebpf.VariableSpec `ebpf:"host_ifindex"`
+	NatMode      *ebpf.VariableSpec `ebpf:"nat_mode"`
+	NatPortFirst *ebpf.VariableSpec `ebpf:"nat_port_first"`
+	NatPortLast  *ebpf.VariableSpec `ebpf:"nat_port_last"`
+	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
 }
 
 // gateObjects contains all objects after they have been loaded into the kernel.
@@ -263,14 +314,22 @@ func (o *gateObjects) Close() error {
 //
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gateMaps struct {
+	HgAnswer1   *ebpf.Map `ebpf:"hg_answer_1"`
 	HgConfig1   *ebpf.Map `ebpf:"hg_config_1"`
 	HgCtAny1    *ebpf.Map `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.Map `ebpf:"hg_ct_tcp_1"`
+	HgDevice1   *ebpf.Map `ebpf:"hg_device_1"`
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
+	HgFragment1 *ebpf.Map `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
+	HgNatAny1   *ebpf.Map `ebpf:"hg_nat_any_1"`
+	HgNatNot1   *ebpf.Map `ebpf:"hg_nat_not_1"`
+	HgNatTcp1   *ebpf.Map `ebpf:"hg_nat_tcp_1"`
+	HgNatWork1  *ebpf.Map `ebpf:"hg_nat_work_1"`
+	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
@@ -278,14 +337,22 @@ type gateMaps struct {
 
 func (m *gateMaps) Close() error {
 	return _GateClose(
+		m.HgAnswer1,
 		m.HgConfig1,
 		m.HgCtAny1,
 		m.HgCtTcp1,
+		m.HgDevice1,
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
+		m.HgFragment1,
 		m.HgIpcache1,
 		m.HgLost1,
+		m.HgNatAny1,
+		m.HgNatNot1,
+		m.HgNatTcp1,
+		m.HgNatWork1,
+		m.HgNode1,
 		m.HgPolicy1,
 		m.HgRoute1,
 		m.HgSubject1,
@@ -296,11 +363,14 @@ func (m *gateMaps) Close() error {
 //
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gateVariables struct {
-	Gateway4    *ebpf.Variable `ebpf:"gateway4"`
-	Gateway6    *ebpf.Variable `ebpf:"gateway6"`
-	GatewayMac  *ebpf.Variable `ebpf:"gateway_mac"`
-	HostIfindex *ebpf.Variable `ebpf:"host_ifindex"`
-	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
+	Gateway4     *ebpf.Variable `ebpf:"gateway4"`
+	Gateway6     *ebpf.Variable `ebpf:"gateway6"`
+	GatewayMac   *ebpf.Variable `ebpf:"gateway_mac"`
+	HostIfindex  *ebpf.Variable `ebpf:"host_ifindex"`
+	NatMode      *ebpf.Variable `ebpf:"nat_mode"`
+	NatPortFirst *ebpf.Variable `ebpf:"nat_port_first"`
+	NatPortLast  *ebpf.Variable `ebpf:"nat_port_last"`
+	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
 }
 
 // gatePrograms contains all programs after they have been loaded into the kernel.
@@ -308,14 +378,18 @@ type gateVariables struct {
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gatePrograms struct {
 	HgFromHost     *ebpf.Program `ebpf:"hg_from_host"`
+	HgFromNetwork  *ebpf.Program `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.Program `ebpf:"hg_from_workload"`
+	HgToNetwork    *ebpf.Program `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.Program `ebpf:"hg_to_workload"`
 }
 
 func (p *gatePrograms) Close() error {
 	return _GateClose(
 		p.HgFromHost,
+		p.HgFromNetwork,
 		p.HgFromWorkload,
+		p.HgToNetwork,
 		p.HgToWorkload,
 	)
 }

@@ -1,14 +1,12 @@
 package endpoint
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -258,10 +256,7 @@ func (c *Connector) RemoveOrphans(known []*Endpoint) error {
 	var errs error
 	for _, l := range links {
 		name := l.Attrs().Name
-		digits, ours := strings.CutPrefix(name, InterfacePrefix)
-		if _, err := strconv.ParseUint(digits, 10, 16); !ours || err != nil || len(digits) != 5 || l.Type() != "veth" ||
-			!bytes.Equal(l.Attrs().HardwareAddr, GatewayMAC()) ||
-			slices.ContainsFunc(known, func(e *Endpoint) bool { return e.Interface == name }) {
+		if !IsHostSide(l) || slices.ContainsFunc(known, func(e *Endpoint) bool { return e.Interface == name }) {
 			continue
 		}
 		c.log.Info("removing an interface that belongs to no endpoint", "interface", name)

@@ -1,12 +1,15 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -52,6 +55,12 @@ func EnsureHostDevice(gateways []netip.Addr) (int, error) {
 		if err := setSysctl("ipv4", HostDevice, name, value); err != nil {
 			return 0, err
 		}
+	}
+	// The gate asks for the way to other networks as if packets came in here. Whether
+	// the host forwards between its other devices is not changed.
+	_ = setSysctl("ipv6", HostDevice, "forwarding", "1")
+	if err := setSysctl("ipv4", HostDevice, "forwarding", "1"); err != nil {
+		return 0, err
 	}
 	for _, gw := range gateways {
 		addr := &netlink.Addr{IPNet: fullLength(gw), Flags: unix.IFA_F_NODAD}
@@ -122,6 +131,13 @@ func Disconnect(e *Endpoint) error {
 		return fmt.Errorf("delete interface %s: %w", e.Interface, err)
 	}
 	return nil
+}
+
+// IsHostSide reports whether a device is the host's side of an endpoint.
+func IsHostSide(l netlink.Link) bool {
+	digits, ours := strings.CutPrefix(l.Attrs().Name, InterfacePrefix)
+	_, err := strconv.ParseUint(digits, 10, 16)
+	return ours && err == nil && len(digits) == 5 && l.Type() == "veth" && bytes.Equal(l.Attrs().HardwareAddr, GatewayMAC())
 }
 
 // Connected reports whether the pair is still there: it goes with the workload's

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * The gate: one object, three programs on TCX.
+ * The gate: one object, five programs on TCX.
  *
  *   from_workload  ingress of the host side of each veth: what a workload sends
  *   to_workload    egress of the host side of each veth: what the host's stack and
  *                  the proxy send to a workload
  *   from_host      ingress of headgate's own device: packets of the host that
  *                  belong to the proxy
+ *   from_network   ingress of the node's own devices: what other networks send
+ *   to_network     egress of the node's own devices: what leaves for them
  *
  * Every path ends in a delivery, in the host's stack, in a proxy's socket, or in a
  * drop with a reason. What is not known is dropped.
  */
 #include "from_host.h"
+#include "from_network.h"
 #include "from_workload.h"
+#include "to_network.h"
 #include "to_workload.h"
 
 SEC("tc")
@@ -23,5 +27,11 @@ int hg_to_workload(struct __sk_buff *skb) { return to_workload(skb); }
 
 SEC("tc")
 int hg_from_host(struct __sk_buff *skb) { return from_host(skb); }
+
+SEC("tc")
+int hg_from_network(struct __sk_buff *skb) { return from_network(skb); }
+
+SEC("tc")
+int hg_to_network(struct __sk_buff *skb) { return to_network(skb); }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
