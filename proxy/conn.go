@@ -196,7 +196,10 @@ type judgement struct {
 	last      uint64     // request
 	condemned bool       // the connection itself is denied now
 	condemn   bool       // and the client was told
-	upgrade   *policy.HTTPRequest
+	upgrade   *policy.HTTPRequest // the last that asked for a tunnel
+	upgradeID uint64
+	opened    bool // and it was given
+	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records
