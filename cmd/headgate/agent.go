@@ -18,6 +18,7 @@ type agentFlags struct {
 	dirs          dirs
 	config        string
 	policyDir     string
+	secretsDir    string
 	nodeName      string
 	endpointCIDRs []string
 	enforcement   string
@@ -49,6 +50,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	f.dirs.addTo(fs)
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags")
 	fs.StringVar(&f.policyDir, "policy-dir", "", "directory of YAML policies, watched")
+	fs.StringVar(&f.secretsDir, "secrets-dir", "", "directory of the secrets that policies refer to, DIR/NAMESPACE/NAME[/KEY], watched")
 	fs.StringVar(&f.nodeName, "node-name", "", "name of this node in flows (default: the hostname)")
 	fs.StringArrayVar(&f.endpointCIDRs, "endpoint-cidr", []string{"10.210.0.0/16", "fd00:210::/64"}, "addresses for endpoints; repeatable")
 	fs.StringVar(&f.enforcement, "enforcement", "default", "when policy is on: default (for who is selected), always, never")
@@ -89,7 +91,7 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 		return agent.Config{}, usagef("--enforcement %q: write default, always or never", f.enforcement)
 	}
 	cfg := agent.Config{
-		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir,
+		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir, SecretsDir: f.secretsDir,
 		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
 		NewBackend: newGoBackend(f.proxyUID),
 	}
