@@ -20,6 +20,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/reconcile"
+	"github.com/headgate/headgate/agent/secret"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
@@ -32,6 +33,7 @@ type Config struct {
 	RunDir        string
 	StateDir      string
 	PolicyDir     string // watched; empty: none
+	SecretsDir    string // of values that policies refer to, watched; empty: none
 	NodeName      string
 	EndpointCIDRs []netip.Prefix
 	// Devices are those by which other networks are reached; empty: every one that
@@ -149,6 +151,7 @@ func (a *Agent) start(ctx context.Context) error {
 	a.engine = reconcile.New(reconcile.Config{
 		Gate: a.gate, Backend: a.backend, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
+		Secrets: secret.Dir(a.cfg.SecretsDir).Read,
 	})
 	a.seeing.builder.Directory = a.engine
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
