@@ -5,33 +5,41 @@ import "bytes"
 // What HTTP/2 has in common with HTTP/1 is judged by the same code.
 
 // Path brings the path and query of a target in origin-form into the form that is
-// judged. It appends that to dst and returns it, or nil if it is what came.
-func Path(dst, target []byte) ([]byte, *Refusal) {
-	if !all(target, inTarget) {
-		if bytes.IndexByte(target, '#') >= 0 {
-			return nil, ErrFragment
-		}
-		return nil, ErrTarget
+// judged, appended to dst, and reports whether it differs. If not, dst may have
+// been written to, but the form is the target.
+func Path(dst, target []byte) (form []byte, differs bool, err *Refusal) {
+	if err := checkTarget(target); err != nil {
+		return dst, false, err
 	}
 	path, query := target, []byte(nil)
 	if n := bytes.IndexByte(target, '?'); n >= 0 {
 		path, query = target[:n], target[n:]
 	}
 	if len(path) > 0 && plainPath(path) {
-		return nil, nil
+		return dst, false, nil
 	}
 	if len(path) == 0 {
 		dst = append(dst, '/')
 	} else {
-		form, err := NormalPath(dst, path)
+		normal, err := NormalPath(dst, path)
 		if err != nil {
-			return nil, err.(*Refusal)
+			return dst, false, err.(*Refusal)
 		}
-		if dst = form; bytes.Equal(form, path) {
-			return nil, nil
+		if dst = normal; bytes.Equal(normal, path) {
+			return dst, false, nil
 		}
 	}
-	return append(dst, query...), nil
+	return append(dst, query...), true, nil
+}
+
+func checkTarget(target []byte) *Refusal {
+	switch {
+	case all(target, inTarget):
+		return nil
+	case bytes.IndexByte(target, '#') >= 0:
+		return ErrFragment
+	}
+	return ErrTarget
 }
 
 // ValidHost reports whether a Host names a host, with or without a port.

@@ -16,7 +16,9 @@ type Reset struct {
 	Code http2.ErrCode
 }
 
-func (r *Reset) Error() string { return "http2: the " + r.By.String() + " reset the stream: " + r.Code.String() }
+func (r *Reset) Error() string {
+	return "http2: the " + r.By.String() + " reset the stream: " + r.Code.String()
+}
 
 const denied = "Access denied"
 
@@ -159,4 +161,21 @@ func (s *Session) outcome(st *stream) *parsers.Call {
 		s.call.Status = st.code
 	}
 	return &s.call
+}
+
+// Unavailable ends the conversation where there is no server: what is open is
+// answered 502, or UNAVAILABLE, and the client may try again.
+func (s *Session) Unavailable() []byte {
+	s.ended = true
+	var out []byte
+	if v := &s.sides[parsers.Server]; !v.greeted {
+		v.greeted = true
+		out = append(appendHead(nil, 0, http2.FrameSettings, 0, 0), s.early...)
+	}
+	for _, st := range s.streams.open {
+		if !st.over {
+			out = s.appendAnswer(out, st.id, st.call, false, ownAnswer{502, grpcUnavailable, "Upstream connection failed"})
+		}
+	}
+	return appendGoAway(out, s.streams.last, http2.ErrCodeNo)
 }

@@ -41,7 +41,7 @@ func (s *Session) settings(from parsers.Side, f http2.FrameHeader, payload []byt
 			return s.fail(from, err)
 		}
 		if pass {
-			s.out = appendSetting(s.out, id, v)
+			s.out = putSetting(s.out, start+frameHead, id, v)
 			seen.add(id)
 		}
 	}
@@ -123,6 +123,18 @@ func (m *map16) add(id http2.SettingID) {
 	}
 }
 func (m map16) has(id http2.SettingID) bool { return m&(1<<id) != 0 }
+
+// putSetting appends a parameter to those that begin at start, or gives one that
+// is there already its last value: some receivers refuse repetitions.
+func putSetting(b []byte, start int, id http2.SettingID, v uint32) []byte {
+	for i := start; i < len(b); i += 6 {
+		if binary.BigEndian.Uint16(b[i:]) == uint16(id) {
+			binary.BigEndian.PutUint32(b[i+2:], v)
+			return b
+		}
+	}
+	return appendSetting(b, id, v)
+}
 
 func appendSetting(b []byte, id http2.SettingID, v uint32) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(id))

@@ -184,12 +184,12 @@ func (r *requestHead) normalise() *Refusal {
 	if len(s.request.Path) == 1 && s.request.Path[0] == '*' {
 		return nil
 	}
-	path, err := http.Path(s.path[:0], s.request.Path)
+	path, differs, err := http.Path(s.path[:0], s.request.Path)
 	if err != nil {
 		return &Refusal{Code: ErrHost.Code, Status: err.Status, Reason: err.Reason}
 	}
-	if path != nil {
-		s.path, s.request.Path, r.rewritten = path[:0], path, true
+	if s.path = path; differs {
+		s.request.Path, r.rewritten = path, true
 	}
 	return nil
 }

@@ -10,12 +10,12 @@ import (
 
 // side is what is known of what one side sends.
 type side struct {
-	preface  bool   // the client's has passed
-	greeted  bool   // its SETTINGS have
-	partial  bool   // input is left that makes no whole
-	waits    bool   // for the other side, not for more input
-	fin      bool   // CloseWrite was given to its peer
-	pings    int    // that its peer has not answered
+	preface bool // the client's has passed
+	greeted bool // its SETTINGS have
+	partial bool // input is left that makes no whole
+	waits   bool // for the other side, not for more input
+	fin     bool // CloseWrite was given to its peer
+	pings   int  // that its peer has not answered
 
 	// What its peer allows it. A new value binds when this side has acknowledged it;
 	// a larger one may be used from when it was sent on.

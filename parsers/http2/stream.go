@@ -5,13 +5,13 @@ import "github.com/headgate/headgate/parsers"
 // stream is a request that is not over, or of which one side may still send.
 type stream struct {
 	id       uint32
-	request  uint64   // of the hooks
-	ended    [2]bool  // by side: it has sent its last frame
-	over     bool     // nothing of it counts any more: what the client still sends is dropped
-	mute     bool     // and what the server sends too
-	call     bool     // gRPC
-	connect  bool     // a tunnel
-	code     int      // grpc-status, if coded
+	request  uint64  // of the hooks
+	ended    [2]bool // by side: it has sent its last frame
+	over     bool    // nothing of it counts any more: what the client still sends is dropped
+	mute     bool    // and what the server sends too
+	call     bool    // gRPC
+	connect  bool    // a tunnel
+	code     int     // grpc-status, if coded
 	coded    bool
 	answered bool     // the head of the final response has passed
 	status   int      // of it
