@@ -3,6 +3,7 @@ package http2
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"golang.org/x/net/http2"
 
@@ -119,9 +120,13 @@ func (s *Session) appendAnswer(out []byte, stream uint32, call, head bool, a own
 
 // percent writes a grpc-message: printable ASCII but %.
 func percent(text string) string {
+	plain := func(c rune) bool { return c >= ' ' && c <= '~' && c != '%' }
+	if strings.IndexFunc(text, func(c rune) bool { return !plain(c) }) < 0 {
+		return text
+	}
 	var b []byte
 	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || c == '%' {
+		if c := text[i]; !plain(rune(c)) {
 			b = fmt.Appendf(b, "%%%02X", c)
 		} else {
 			b = append(b, c)

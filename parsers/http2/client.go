@@ -210,8 +210,13 @@ func part(data []byte, skip int) []byte { return data[min(skip, len(data)):] }
 
 // swallow drops a DATA frame; its sender gets its credit back.
 func (s *Session) swallow(from parsers.Side, f http2.FrameHeader) int64 {
-	s.credit[from] += int64(f.Length)
-	return s.drop(from, f, 1)
+	n := s.drop(from, f, 1)
+	if f.Length > 0 {
+		start := len(s.out)
+		s.out = appendWindowUpdate(s.out, 0, f.Length)
+		s.send(from, start)
+	}
+	return n
 }
 
 // abort ends a stream on which the client went wrong, towards both sides. It was

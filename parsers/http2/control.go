@@ -29,7 +29,6 @@ func (s *Session) settings(from parsers.Side, f http2.FrameHeader, payload []byt
 		return s.fail(from, ErrFlood)
 	}
 	first := !d.greeted
-	d.greeted = true
 	start := len(s.out)
 	s.out = appendHead(s.out, 0, http2.FrameSettings, 0, 0)
 	seen, now := map16(0), allowed{table: -1}
@@ -45,7 +44,7 @@ func (s *Session) settings(from parsers.Side, f http2.FrameHeader, payload []byt
 			seen.add(id)
 		}
 	}
-	if first {
+	if d.greeted = true; first {
 		s.complete(from, seen)
 	}
 	peer.allow(now)
@@ -304,16 +303,3 @@ func (s *Session) windowUpdate(from parsers.Side, f http2.FrameHeader, payload [
 
 // reserve is kept back of a client's window for answers made here.
 const reserve = 4 << 10
-
-// giveBack sends the credit for data that was dropped.
-func (s *Session) giveBack() {
-	for _, side := range [2]parsers.Side{parsers.Client, parsers.Server} {
-		for s.credit[side] > 0 {
-			n := min(s.credit[side], maxWindow)
-			s.credit[side] -= n
-			start := len(s.out)
-			s.out = appendWindowUpdate(s.out, 0, uint32(n))
-			s.send(side, start)
-		}
-	}
-}

@@ -33,7 +33,6 @@ type Session struct {
 	window  int64 // what the client lets be sent to it, on the connection
 	debt    int64 // of it, what was used here and the server does not know of; negative: kept back for that
 	initial int64 // the same for each new stream
-	credit  [2]int64
 	noisy   int
 	resets  int
 	kept    int
@@ -77,9 +76,6 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 		data = data[min(n, int64(len(data))):]
 	}
 	d.partial = len(data) > 0 && (len(data) < frameHead || readHead(data).Type != http2.FrameData)
-	if s.err == nil {
-		s.giveBack()
-	}
 	if eof && !s.ended && s.err == nil {
 		s.end(from, len(data) > 0)
 	}
