@@ -3,6 +3,8 @@ package http
 import (
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/parsers/parsertest"
 )
 
 // TestHostile wants not one byte to go upstream from what is ambiguous, neither
@@ -247,6 +249,28 @@ func TestHostileBodies(t *testing.T) {
 				t.Errorf("denied: server got %q, %s", o.server, o.state)
 			}
 		})
+	}
+}
+
+// TestCorpus plays the corpus of what is ambiguous, alone and behind an honest
+// request.
+func TestCorpus(t *testing.T) {
+	for name, input := range parsertest.AmbiguousHTTP() {
+		for _, before := range []string{"", get} {
+			o := playAll(t, Limits{}, c(before+input), v(ok), c(get))
+			if o.server != before || !o.relay.Closed {
+				t.Errorf("%s: server got %q, %s\n%s", name, o.server, o.state, o.log)
+			}
+			if n := len(o.judge.requests); n != strings.Count(before, "GET") {
+				t.Errorf("%s: %d requests were judged", name, n)
+			}
+		}
+	}
+	for name, input := range parsertest.HostileChunks() {
+		o := playAll(t, Limits{}, c(input), v(ok), c(get))
+		if n := len(parsertest.Lenient(o.server)); n != 1 || !o.relay.Closed || len(o.judge.requests) != 1 {
+			t.Errorf("%s: server read %d requests in %q, %s\n%s", name, n, o.server, o.state, o.log)
+		}
 	}
 }
 
