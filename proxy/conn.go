@@ -31,6 +31,7 @@ type conn struct {
 	requests atomic.Uint32 // judged so far
 	phase    atomic.Uint32 // parsers.Phase
 	tunnel   atomic.Bool   // what the client sends is no longer parsed
+	lasting  atomic.Bool   // its session is a parsers.Rechecker
 	half     atomic.Bool   // one side has ended
 	deadline atomic.Int64  // Unix ns after which the connection is dropped; 0 none
 	watch    watch         // the janitor's own

@@ -115,22 +115,28 @@ func (c *conn) Response(id uint64, a parsers.Answer) {
 		c.condemn = true // told; the relay ends the connection behind this answer
 	}
 	c.opens(id, a.Status)
-	c.answered(id, a.Status, observe.Forwarded, "")
+	c.answered(id, a, observe.Forwarded, "")
 }
 
 // answered records the answer to request id.
-func (c *conn) answered(id uint64, status int, word observe.Word, detail string) {
+func (c *conn) answered(id uint64, a parsers.Answer, word observe.Word, detail string) {
 	for i := range c.exchanges {
 		x := &c.exchanges[i]
 		if x.id != id {
 			continue
 		}
 		now := time.Now()
-		var tail [64]byte
+		var tail [160]byte
 		b := appendVerdict(tail[:0], now, word, observe.ReasonNone)
 		b = appendUint(b, fieldReply, 1)
-		b = appendUint(b, fieldStatus, uint64(max(status, 0)))
+		b = appendUint(b, fieldStatus, uint64(max(a.Status, 0)))
 		b = appendUint(b, fieldLatency, uint64(max(now.Sub(x.at), 1)))
+		if a.Call != nil {
+			b = appendCall(b, a.Call)
+		}
+		if a.Reset != nil {
+			detail = a.Reset.Error()
+		}
 		b = appendCleanText(b, fieldDetail, detail) // the last one counts
 		c.p.ring.add(x.common, x.decided, b)
 		c.drop(i)
@@ -198,11 +204,15 @@ func (c *conn) cutShort(s parsers.Side) {
 // noServer reports that the server could not be reached, with mu held, and
 // returns what the client is told: nothing if it speaks what we do not.
 func (c *conn) noServer(err error) []byte {
-	if len(c.exchanges) == 0 { // it asked for nothing
-		return nil
-	}
+	asked := len(c.exchanges) > 0
 	for len(c.exchanges) > 0 {
-		c.answered(c.exchanges[0].id, http.StatusBadGateway, observe.Errored, err.Error())
+		c.answered(c.exchanges[0].id, parsers.Answer{Status: http.StatusBadGateway}, observe.Errored, err.Error())
+	}
+	if s, ok := c.session.(interface{ Unavailable() []byte }); ok {
+		return s.Unavailable()
+	}
+	if !asked {
+		return nil
 	}
 	if !strings.HasPrefix(c.protocol, "HTTP/1") {
 		return nil

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
 )
 
 // rememberUpgrade keeps a request that may turn the connection into a tunnel, so
 // that the tunnel can be judged again when the policy changes.
 func (c *conn) rememberUpgrade(id uint64, r *policy.HTTPRequest) {
+	if c.lasting.Load() {
+		return // its session keeps requests itself
+	}
 	asks := string(r.Method) == http.MethodConnect
 	for i := range r.Headers {
 		asks = asks || len(r.Headers[i].Name) == len("upgrade") && bytes.EqualFold(r.Headers[i].Name, []byte("upgrade"))
@@ -36,6 +39,10 @@ func (c *conn) recheck() {
 	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
 		return
 	}
+	if r, ok := c.session.(parsers.Rechecker); ok && !c.passed {
+		c.recheckRequests(r)
+		return
+	}
 	var decision policy.Decision
 	var direction policy.Direction
 	switch {
@@ -57,13 +64,11 @@ func (c *conn) recheck() {
 	if decision.Verdict == policy.Allow {
 		return
 	}
-	c.p.denied.Add(1)
-	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
 	if c.upgrade != nil {
-		b, c.scratch = appendHTTP(b, c.scratch, c.upgrade, c.protocol, c.destination, c.p.config.Limits.URL)
+		c.forbid(c.upgrade, decision, direction)
+	} else {
+		c.forbid(nil, decision, direction)
 	}
-	b = appendDecision(b, &decision, direction)
-	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))
 	c.kill(true)
 }
 

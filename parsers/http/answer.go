@@ -11,6 +11,8 @@ import (
 func (s *Session) answer(p pending) {
 	status, reason := 403, "Access denied"
 	switch {
+	case p.refusal == ErrNotHTTP:
+		return
 	case p.refusal != nil:
 		status, reason = p.refusal.Status, p.refusal.Reason
 	case p.response != nil:

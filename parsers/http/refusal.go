@@ -1,7 +1,8 @@
 package http
 
 // Refusal is why input was refused: what Hooks.Malformed and errors from Feed
-// hold. Status is what the client is told if it can still be told something.
+// hold. Status is what the client is told if it can still be told something; 0:
+// it would not understand.
 type Refusal struct {
 	Status int
 	Reason string
@@ -16,6 +17,7 @@ var (
 	ErrMethod        = &Refusal{400, "method is not a token"}
 	ErrRequestLine   = &Refusal{400, "malformed request line"}
 	ErrVersion       = &Refusal{400, "version is neither HTTP/1.0 nor HTTP/1.1"}
+	ErrNotHTTP       = &Refusal{0, "first line is not HTTP's"}
 	ErrTarget        = &Refusal{400, "malformed request target"}
 	ErrFragment      = &Refusal{400, "fragment in request target"}
 	ErrAuthority     = &Refusal{400, "authority of the target is not the Host"}

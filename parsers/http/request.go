@@ -132,13 +132,13 @@ func (r *request) line(line []byte) *Refusal {
 		if bytes.IndexByte(version, ' ') >= 0 {
 			return ErrRequestLine
 		}
+		if bytes.IndexByte(version, '/') < 0 {
+			return ErrNotHTTP
+		}
 		return ErrVersion
 	}
-	if !all(target, inTarget) {
-		if bytes.IndexByte(target, '#') >= 0 {
-			return ErrFragment
-		}
-		return ErrTarget
+	if err := checkTarget(target); err != nil {
+		return err
 	}
 	if string(r.Method) == "CONNECT" {
 		if !validHost(target) || target[0] == '[' && target[n-1] == ']' || bytes.IndexByte(target, ':') < 0 {
@@ -184,30 +184,11 @@ func (r *request) form(target []byte) *Refusal {
 	default:
 		return ErrTarget
 	}
-	r.Path = target
-	path, query := target, []byte(nil)
-	if n := bytes.IndexByte(target, '?'); n >= 0 {
-		path, query = target[:n], target[n:]
+	path, differs, err := Path(r.path, target)
+	if r.path, r.Path = path, target; differs {
+		r.Path, r.rewritten = path, true
 	}
-	if len(path) > 0 && plainPath(path) {
-		return nil
-	}
-	if len(path) == 0 {
-		r.path = append(r.path, '/')
-	} else {
-		form, err := NormalPath(r.path, path)
-		if err != nil {
-			return err.(*Refusal)
-		}
-		r.path = form
-		if bytes.Equal(form, path) {
-			return nil
-		}
-	}
-	r.rewritten = true
-	r.path = append(r.path, query...)
-	r.Path = r.path
-	return nil
+	return err
 }
 
 // field takes what one field says of the request.

@@ -127,8 +127,8 @@ func TestPass(t *testing.T) {
 	line := "http: version is neither HTTP/1.0 nor HTTP/1.1"
 	converse(t, judge{pass: true}, map[string]conversation{
 		"another protocol": {
-			[]arrival{c("HELO x y\r\n"), v("250 hi\r\n"), c("QUIT\r\n"), c(fin), v(fin)},
-			"HELO x y\r\nQUIT\r\n", "250 hi\r\n", "1 client " + line, tunnelFIN,
+			[]arrival{c("HELO x y/1\r\n"), v("250 hi\r\n"), c("QUIT\r\n"), c(fin), v(fin)},
+			"HELO x y/1\r\nQUIT\r\n", "250 hi\r\n", "1 client " + line, tunnelFIN,
 		},
 		"the server speaks first": {
 			[]arrival{v("220 hi\r\n"), c("HELO\r\n")},
