@@ -89,6 +89,7 @@ func denial(request kmsg.Request, c codes) kmsg.Response {
 // mirrored are lists of answers that mirror one of another name.
 var mirrored = map[string][]string{
 	"Topics":            {"Topics", "TopicNames"},
+	"Groups":            {"Groups", "GroupIDs"},
 	"Coordinators":      {"CoordinatorKeys"},
 	"Results":           {"Creations", "Filters", "FeatureUpdates"},
 	"TransactionStates": {"TransactionalIDs"},
