@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -115,7 +114,7 @@ func (c *conn) Response(id uint64, a parsers.Answer) {
 	if a.Local && c.condemned && id == c.last {
 		c.condemn = true // told; the relay ends the connection behind this answer
 	}
-	c.opened = c.opened || c.upgrade != nil && id == c.upgradeID && (a.Status == http.StatusSwitchingProtocols || string(c.upgrade.Method) == http.MethodConnect && a.Status/100 == 2)
+	c.opens(id, a.Status)
 	c.answered(id, a.Status, observe.Forwarded, "")
 }
 
@@ -153,7 +152,7 @@ func (c *conn) Malformed(id uint64, from parsers.Side, err error) bool {
 	if audited {
 		word = observe.Audited
 	}
-	c.reportAs(word, id, err.Error()+"; passed on unread, as no policy that enforces applies")
+	c.reportAs(word, 0, err.Error()+"; passed on unread, as no policy that enforces applies")
 	return true
 }
 
@@ -199,6 +198,9 @@ func (c *conn) cutShort(s parsers.Side) {
 // noServer reports that the server could not be reached, with mu held, and
 // returns what the client is told: nothing if it speaks what we do not.
 func (c *conn) noServer(err error) []byte {
+	if len(c.exchanges) == 0 { // it asked for nothing
+		return nil
+	}
 	for len(c.exchanges) > 0 {
 		c.answered(c.exchanges[0].id, http.StatusBadGateway, observe.Errored, err.Error())
 	}
@@ -208,61 +210,4 @@ func (c *conn) noServer(err error) []byte {
 	const body = "Upstream connection failed\r\n"
 	return []byte("HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: " +
 		strconv.Itoa(len(body)) + "\r\nConnection: close\r\n\r\n" + body)
-}
-
-// rememberUpgrade keeps a request that may turn the connection into a tunnel, so
-// that the tunnel can be judged again when the policy changes.
-func (c *conn) rememberUpgrade(id uint64, r *policy.HTTPRequest) {
-	asks := string(r.Method) == http.MethodConnect
-	for i := range r.Headers {
-		asks = asks || len(r.Headers[i].Name) == len("upgrade") && bytes.EqualFold(r.Headers[i].Name, []byte("upgrade"))
-	}
-	if !asks {
-		return
-	}
-	c.upgradeID = id
-	kept := &policy.HTTPRequest{Method: bytes.Clone(r.Method), Path: bytes.Clone(r.Path), Host: bytes.Clone(r.Host)}
-	for _, h := range r.Headers {
-		kept.Headers = append(kept.Headers, policy.HTTPHeader{Name: bytes.Clone(h.Name), Value: bytes.Clone(h.Value)})
-	}
-	c.upgrade = kept
-}
-
-// recheck judges a tunnel again, by the request that opened it, and ends it if
-// that is denied now.
-func (c *conn) recheck() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
-		return
-	}
-	var decision policy.Decision
-	var direction policy.Direction
-	switch {
-	case c.passed:
-		if pass, _ := c.passes(); pass {
-			return
-		}
-		decision.Reason = "what is on the connection cannot be read"
-	case c.upgrade != nil:
-		decision, direction = c.judge(c.upgrade)
-	default:
-		if decision.Reason = c.lookAgain(); decision.Reason == "" {
-			c.judgedBy = c.p.snapshot.Load()
-			if c.known.Egress == 0 && c.known.Ingress == 0 {
-				decision.Verdict = policy.Allow
-			}
-		}
-	}
-	if decision.Verdict == policy.Allow {
-		return
-	}
-	c.p.denied.Add(1)
-	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
-	if c.upgrade != nil {
-		b, c.scratch = appendHTTP(b, c.scratch, c.upgrade, c.protocol, c.destination, c.p.config.Limits.URL)
-	}
-	b = appendDecision(b, &decision, direction)
-	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))
-	c.kill(true)
 }
