@@ -212,7 +212,6 @@ func TestHeaderEdits(t *testing.T) {
 	token := policy.HeaderEdit{HeaderRule: policy.HeaderRule{Name: "X-Token"}, Action: policy.HeaderReplace, Secret: &secret}
 	r := web(t, http.HandlerFunc(seen), nil)
 	records := r.records()
-	a := r.asker()
 	egress := httpSet(policy.HTTPRule{Edits: []policy.HeaderEdit{token, edit("X-Team", "blue", policy.HeaderAdd)}})
 	// The destination asks for what the source adds.
 	ingress := httpSet(policy.HTTPRule{
@@ -224,6 +223,8 @@ func TestHeaderEdits(t *testing.T) {
 	with := func(value string) func(*redirect.Snapshot) {
 		return func(s *redirect.Snapshot) { s.Secrets = map[policy.SecretRef]string{secret: value} }
 	}
+	r.sets(both, nil)
+	a := r.asker()
 	for _, tt := range []struct {
 		value, fields, want string
 	}{
