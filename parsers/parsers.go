@@ -19,7 +19,7 @@
 // Close behind a Forward waits for it.
 //
 // What no step consumed stays in the input and is fed again, with more bytes
-// behind it. An error from Feed ends the connection: the steps returned with it
+// behind it, or when the other side got on. An error from Feed ends the connection: the steps returned with it
 // are carried out and flushed first, then both sides are closed.
 package parsers
 
@@ -117,9 +117,10 @@ type Hooks interface {
 	// Response reports the answer to request id, once, when its head is known;
 	// also for answers that the session made itself (a denial).
 	Response(id uint64, r Answer)
-	// Malformed reports input that was refused. id is the request it belongs to
-	// or would have been.
-	Malformed(id uint64, from Side, err error)
+	// Malformed reports input that cannot be read; id is the request it belongs to
+	// or would have been. The session refuses it, unless the answer is pass: nothing
+	// is enforced here, so it and all behind it go on unread, in both directions.
+	Malformed(id uint64, from Side, err error) (pass bool)
 }
 
 // Answer is what is known of a response.

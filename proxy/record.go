@@ -148,7 +148,7 @@ func appendVerdict(b []byte, at time.Time, word observe.Word, reason observe.Dro
 }
 
 // appendDecision appends who decided and why.
-func appendDecision(b []byte, d policy.Decision, direction policy.Direction) []byte {
+func appendDecision(b []byte, d *policy.Decision, direction policy.Direction) []byte {
 	b = appendUint(b, fieldDirection, uint64(direction))
 	b = appendRef(b, fieldRule, d.Rule)
 	b = appendRef(b, fieldNearest, d.Nearest)
