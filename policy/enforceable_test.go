@@ -24,7 +24,6 @@ func TestUnenforceable(t *testing.T) {
 		"edit":      {l7(L7Rules{HTTP: []HTTPRule{{Edits: []HeaderEdit{{}}, Ref: at}}}), "headerMatches"},
 		"secret":    {l7(L7Rules{HTTP: []HTTPRule{{Secrets: []SecretHeader{{}}, Ref: at}}}), "headerMatches"},
 		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), "gRPC"},
-		"kafka":     {l7(L7Rules{Kafka: []KafkaRule{{Ref: at}}}), "Kafka"},
 		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), "DNS"},
 		"sni":       {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
 		"http":      {l7(L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Headers: []HeaderRule{{Name: "a"}}}}}), ""},

@@ -3,6 +3,7 @@ package proxy
 import (
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/parsers/http"
+	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
 )
 
@@ -11,6 +12,10 @@ func newSession(p policy.Protocol, hooks parsers.Hooks) parsers.Session {
 	switch p {
 	case policy.ProtocolHTTP, policy.ProtocolGRPC:
 		return http.New(hooks, http.Limits{})
+	case policy.ProtocolKafka:
+		if c, ok := hooks.(*conn); ok {
+			return kafka.New(c, c.topics())
+		}
 	}
 	return nil
 }

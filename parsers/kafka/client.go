@@ -114,7 +114,11 @@ func (s *Session) unknown(h *head, data []byte) bool {
 		return true
 	}
 	s.id++
-	s.hooks.Deny(s.id, request, fmt.Sprintf("version %d of API %d is not known", h.version, h.key))
+	if s.hooks.Deny(s.id, request, fmt.Sprintf("version %d of API %d is not known", h.version, h.key)) && s.simple() {
+		s.hooks.Unanswered(s.id)
+		s.opaque = true
+		return false
+	}
 	s.hooks.Response(s.id, parsers.Answer{Status: int(codeUnsupportedVersion), Local: true})
 	s.err = fmt.Errorf("kafka: version %d of API %d is not known", h.version, h.key)
 	return false
@@ -195,8 +199,9 @@ func (s *Session) judge(h *head, list []item) []judged {
 			continue
 		case it.unknown:
 			s.id++
-			it.code = codeUnknownTopicID
-			s.hooks.Deny(s.id, request, fmt.Sprintf("nobody knows a topic with id %x", it.id[:]))
+			if !s.hooks.Deny(s.id, request, fmt.Sprintf("nobody knows a topic with id %x", it.id[:])) {
+				it.code = codeUnknownTopicID
+			}
 		default:
 			s.id++
 			if s.hooks.Request(s.id, request).Verdict != policy.Allow {

@@ -22,6 +22,7 @@ type hooks struct {
 	responses []string
 	malformed []string
 	open      map[uint64]bool
+	passes    bool // nothing is enforced
 }
 
 func newHooks(t testing.TB, rules ...policy.KafkaRule) *hooks {
@@ -58,9 +59,10 @@ func (h *hooks) Request(id uint64, r policy.Request) policy.Decision {
 	return d
 }
 
-func (h *hooks) Deny(id uint64, r policy.Request, reason string) {
+func (h *hooks) Deny(id uint64, r policy.Request, reason string) bool {
 	h.requests = append(h.requests, "refused "+words(r))
 	h.open[id] = true
+	return h.passes
 }
 
 func (h *hooks) Allows(r policy.Request) bool { return h.judge.Decide(r).Verdict == policy.Allow }
@@ -79,8 +81,9 @@ func (h *hooks) Response(id uint64, a parsers.Answer) {
 
 func (h *hooks) Unanswered(id uint64) { delete(h.open, id) }
 
-func (h *hooks) Malformed(_ uint64, from parsers.Side, err error) {
+func (h *hooks) Malformed(_ uint64, from parsers.Side, err error) bool {
 	h.malformed = append(h.malformed, from.String()+": "+err.Error())
+	return h.passes
 }
 
 // wire is a session between a client and a server that the test plays.

@@ -18,8 +18,9 @@ type Hooks interface {
 	// Allows judges what is not reported: what an answer may show, what was asked
 	// for before and goes on.
 	Allows(policy.Request) bool
-	// Deny reports a request that was denied without asking.
-	Deny(id uint64, r policy.Request, reason string)
+	// Deny reports a request that is denied without asking, unless nothing is
+	// enforced here: then it passes.
+	Deny(id uint64, r policy.Request, reason string) (pass bool)
 	// Unanswered says that a request will have no answer.
 	Unanswered(id uint64)
 }
@@ -58,7 +59,8 @@ type Session struct {
 	fetches []*fetching
 	shares  map[string]*sharing
 	phase   parsers.Phase // while a request is arriving
-	finSent bool
+	finSent [2]bool        // CloseWrite was given
+	opaque  bool           // nothing is enforced here, and what comes cannot be read
 }
 
 var _ parsers.Holder = (*Session)(nil)
@@ -107,13 +109,16 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 	if s.ended || s.err != nil {
 		return nil, s.err
 	}
+	if s.opaque {
+		return s.carryOn(from, data, eof), nil
+	}
 	feed := s.fromClient
 	if from == parsers.Server {
 		feed = s.fromServer
 	} else {
 		s.phase = parsers.Idle
 	}
-	for len(data) > 0 && !s.ended && s.err == nil {
+	for len(data) > 0 && !s.ended && s.err == nil && !s.opaque {
 		n := feed(data)
 		if n == 0 {
 			break
@@ -121,6 +126,9 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 		data = data[min(n, int64(len(data))):]
 	}
 	s.proceed()
+	if s.opaque {
+		return s.carryOn(from, data, eof), nil
+	}
 	if eof && s.err == nil && !s.ended {
 		s.end(from, len(data) > 0)
 	}
@@ -162,8 +170,8 @@ func (s *Session) end(from parsers.Side, left bool) {
 		s.steps = append(s.steps, parsers.Step{Op: parsers.Close})
 	case left && !s.stalled():
 		s.fail(from, errors.New("the client ended the connection within a request"))
-	case !left && !s.finSent:
-		s.finSent = true
+	case !left && !s.finSent[parsers.Server]:
+		s.finSent[parsers.Server] = true
 		s.steps = append(s.steps, parsers.Step{Op: parsers.CloseWrite, To: parsers.Server})
 	}
 }
@@ -173,11 +181,45 @@ func (s *Session) stalled() bool {
 	return s.held || len(s.queue) >= maxPending || s.waiting >= maxLocal || s.lookup.under
 }
 
+// fail ends the connection, or, where nothing is enforced, the reading of it.
 func (s *Session) fail(from parsers.Side, err error) {
-	if s.err == nil {
-		s.err = fmt.Errorf("kafka: %w", err)
-		s.hooks.Malformed(s.id+1, from, s.err)
+	if s.err != nil || s.opaque {
+		return
 	}
+	err = fmt.Errorf("kafka: %w", err)
+	if s.hooks.Malformed(s.id+1, from, err) && s.simple() {
+		s.opaque = true
+		return
+	}
+	s.err = err
+}
+
+// simple reports whether all bytes that came so far went on as they were.
+func (s *Session) simple() bool {
+	for i := range s.queue {
+		if s.queue[i].local != nil || s.queue[i].lookup || s.queue[i].prefixed > 0 {
+			return false
+		}
+	}
+	return s.skim == nil
+}
+
+// carryOn moves what cannot be read.
+func (s *Session) carryOn(from parsers.Side, data []byte, eof bool) []parsers.Step {
+	s.phase, s.queue = parsers.Response, nil
+	if len(data) > 0 || !eof {
+		s.move(parsers.Forward, parsers.Unbounded)
+		return s.steps
+	}
+	if to := from.Peer(); !s.finSent[to] {
+		s.finSent[to] = true
+		s.steps = append(s.steps, parsers.Step{Op: parsers.CloseWrite, To: to})
+	}
+	if s.finSent[0] && s.finSent[1] {
+		s.ended = true
+		s.steps = append(s.steps, parsers.Step{Op: parsers.Close})
+	}
+	return s.steps
 }
 
 func (s *Session) move(op parsers.Op, n int64) {
@@ -185,7 +227,11 @@ func (s *Session) move(op parsers.Op, n int64) {
 		return
 	}
 	if i := len(s.steps) - 1; i >= 0 && s.steps[i].Op == op {
-		s.steps[i].N += n
+		if last := &s.steps[i]; n == parsers.Unbounded {
+			last.N = n
+		} else {
+			last.N += n
+		}
 		return
 	}
 	s.steps = append(s.steps, parsers.Step{Op: op, N: n})
