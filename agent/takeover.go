@@ -12,7 +12,6 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
-	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -85,8 +84,10 @@ func (a *Agent) startBackend(ctx context.Context) error {
 // onPort opens and closes redirected ports as the proxy comes and goes.
 func (a *Agent) onPort(port redirect.ProxyPort) {
 	a.port.Store(uint32(port))
-	if err := a.gate.SetRoute(bpf.AnyRoute(policy.ProtocolHTTP), uint16(port)); err != nil {
-		a.log.Error("cannot tell the datapath the proxy's port", "port", port, "error", err)
+	for _, protocol := range a.backend.Protocols() {
+		if err := a.gate.SetRoute(bpf.AnyRoute(protocol), uint16(port)); err != nil {
+			a.log.Error("cannot tell the datapath the proxy's port", "protocol", protocol, "port", port, "error", err)
+		}
 	}
 	a.log.Info("proxy port", "port", port)
 	select { // what could not be enforced while it was away

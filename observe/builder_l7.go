@@ -16,6 +16,10 @@ func layer7(r *Record, answer bool) *flowpb.Layer7 {
 	if answer {
 		l7.Type = flowpb.L7FlowType_RESPONSE
 	}
+	if r.Kafka != nil {
+		l7.LatencyNs, l7.Record = uint64(max(r.Kafka.Latency, 0)), r.Kafka.record()
+		return l7
+	}
 	h := r.HTTP
 	if h == nil {
 		return l7
@@ -62,6 +66,9 @@ func secret(header string) bool {
 // l7Summary in Hubble's words: "HTTP/1.1 PUT http://deathstar/v1/exhaust-port",
 // and for the answer "HTTP/1.1 200 3ms (POST http://…)".
 func l7Summary(r *Record, answer bool) string {
+	if r.Kafka != nil {
+		return r.Kafka.summary(answer)
+	}
 	h := r.HTTP
 	if h == nil || h.Method+h.URL == "" { // too broken to be taken apart
 		return Printable(wire(r.Detail, maxDetail))

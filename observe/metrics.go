@@ -12,13 +12,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Metrics counts flows for Prometheus. No label takes a value from the wire: the
-// number of series is bounded whatever clients send.
+// Metrics counts flows for Prometheus. No label takes a value from the wire, but for
+// the names of a few topics that are allowed: the number of series is bounded
+// whatever clients send.
 type Metrics struct {
 	flows    *prometheus.CounterVec
 	drops    *prometheus.CounterVec
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	kafka    *kafkaMetrics
 }
 
 // NewMetrics registers the collectors, those of the ring among them.
@@ -42,7 +44,8 @@ func NewMetrics(to prometheus.Registerer, ring *Ring) (*Metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // 0.5 ms to 8 s
 		}, []string{"direction"}),
 	}
-	all := append([]prometheus.Collector{m.flows, m.drops, m.requests, m.duration}, ringCollectors(ring)...)
+	m.kafka = newKafkaMetrics()
+	all := append([]prometheus.Collector{m.flows, m.drops, m.requests, m.duration, m.kafka.requests, m.kafka.duration}, ringCollectors(ring)...)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of flows: %w", err)
@@ -80,6 +83,9 @@ func (m *Metrics) Observe(f *flowpb.Flow) {
 	m.flows.WithLabelValues(typeLabel(f), v).Inc()
 	if verdict := f.GetVerdict(); verdict == flowpb.Verdict_DROPPED || verdict == flowpb.Verdict_ERROR {
 		m.drops.WithLabelValues(reasonLabel(f), way).Inc()
+	}
+	if k := f.GetL7().GetKafka(); k != nil { //nolint:staticcheck // deprecated, and still what Hubble shows
+		m.kafka.observe(f, k, v, way)
 	}
 	h := f.GetL7().GetHttp()
 	if h == nil {

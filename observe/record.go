@@ -51,7 +51,8 @@ type Record struct {
 	Nearest policy.Ref // or came nearest
 	Detail  string     // in words, for people
 
-	HTTP *HTTP // KindL7
+	HTTP  *HTTP  // KindL7
+	Kafka *Kafka // or this
 }
 
 // HTTP is what a proxy knows of one request. With Status 0 it is the request

@@ -24,7 +24,11 @@
 // both sides are closed.
 package parsers
 
-import "github.com/headgate/headgate/policy"
+import (
+	"time"
+
+	"github.com/headgate/headgate/policy"
+)
 
 // Side is one end of a proxied connection.
 type Side uint8
@@ -60,7 +64,9 @@ const (
 	CloseWrite Op = 4
 	// Close ends the connection on both sides once both outputs are flushed.
 	Close Op = 5
-	// Hold stops feeding the fed side until Session.Release is called with Token.
+	// Hold stops feeding the fed side for the time Wait. Then the relay calls
+	// Release of the session, which must be a Holder, with Token, and feeds that
+	// side again, even with nothing.
 	Hold Op = 6
 )
 
@@ -74,6 +80,7 @@ type Step struct {
 	N     int64  // Forward, Discard: bytes
 	Data  []byte // Send
 	Token uint64 // Hold
+	Wait  time.Duration
 }
 
 // Phase says what a session waits for, so that the relay can choose a time-out.
@@ -95,6 +102,12 @@ type Session interface {
 	Feed(from Side, data []byte, eof bool) ([]Step, error)
 	// Phase is for time-outs; it takes part in no decision.
 	Phase() Phase
+}
+
+// Holder is a session that asks for Holds.
+type Holder interface {
+	Session
+	Release(token uint64)
 }
 
 // Hooks is what a session asks and tells. It is called from inside Feed and must

@@ -60,9 +60,6 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	for _, rule := range p.L7.GRPC {
 		u.add(rule.Ref.Path, "a rule for gRPC", "write http with method POST and path /package.Service/Method")
 	}
-	for _, rule := range p.L7.Kafka {
-		u.add(rule.Ref.Path, "a rule for Kafka", "leave rules out to allow the port")
-	}
 	for _, rule := range p.L7.DNS {
 		u.add(rule.Ref.Path, "a rule for DNS", "leave rules out to allow the port")
 	}

@@ -19,7 +19,6 @@ func TestUnenforceable(t *testing.T) {
 		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
 		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
 		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), "gRPC"},
-		"kafka":     {l7(L7Rules{Kafka: []KafkaRule{{Ref: at}}}), "Kafka"},
 		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), "DNS"},
 		"sni":       {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
 		"mode":      {Policy{Mode: ModeAudit, DenyResponse: &DenyResponse{Status: 404}}, ""},

@@ -45,11 +45,16 @@ var kafkaAPIs = map[int16]string{
 	50: "describeuserscramcredentials", 51: "alteruserscramcredentials", 55: "describequorum", 57: "updatefeatures",
 	60: "describecluster", 61: "describeproducers", 64: "unregisterbroker", 65: "describetransactions",
 	66: "listtransactions", 68: "consumergroupheartbeat", 69: "consumergroupdescribe", 71: "gettelemetrysubscriptions",
-	72: "pushtelemetry", 74: "listconfigresources", 75: "describetopicpartitions",
+	72: "pushtelemetry", 74: "listconfigresources", 75: "describetopicpartitions", 76: "sharegroupheartbeat",
+	77: "sharegroupdescribe", 78: "sharefetch", 79: "shareacknowledge", 80: "addraftvoter", 81: "removeraftvoter",
+	83: "initializesharegroupstate", 84: "readsharegroupstate", 85: "writesharegroupstate", 86: "deletesharegroupstate",
+	87: "readsharegroupstatesummary", 88: "streamsgroupheartbeat", 89: "streamsgroupdescribe",
+	90: "describesharegroupoffsets", 91: "altersharegroupoffsets", 92: "deletesharegroupoffsets",
 }
 
 // kafkaAliases are other names of APIs.
-var kafkaAliases = map[string]int16{"listoffsets": 2, "createtopic": 19, "deletetopic": 20, "electpreferredleaders": 43}
+var kafkaAliases = map[string]int16{"listoffsets": 2, "createtopic": 19, "deletetopic": 20, "electpreferredleaders": 43,
+	"listclientmetricsresources": 74}
 
 // KafkaAPI returns the number of an API by its name, in any case.
 func KafkaAPI(name string) (int16, bool) {

@@ -70,6 +70,7 @@ type KafkaRequest struct {
 	Topic           string
 	Group           string
 	TransactionalID string
+	CorrelationID   int32 // for records; no rule asks for it
 }
 
 // Protocol implements Request.

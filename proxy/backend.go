@@ -115,7 +115,7 @@ func goEnvironment() []string {
 
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol {
-	return []policy.Protocol{policy.ProtocolHTTP}
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolKafka}
 }
 
 // Serve implements redirect.Backend: one port serves every route.

@@ -73,6 +73,11 @@ func recordFromProto(r *proxyv1.Record) observe.Record {
 		Proto: policy.ProtoTCP, Reply: r.Reply,
 		Rule: refFromProto(r.Rule), Nearest: refFromProto(r.Nearest), Detail: r.Detail,
 	}
+	if r.Kafka != nil {
+		record.Kafka = kafkaRecordFromProto(r)
+		record.Kafka.Latency = time.Duration(r.LatencyNs)
+		return record
+	}
 	if r.Method == "" && r.Status == 0 {
 		if record.Reason != observe.ReasonNone {
 			record.Kind = observe.KindDrop // a connection that was refused

@@ -13,11 +13,11 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 	}
 	p := &proxyv1.L7Set{
 		Protocol: uint32(set.Protocol), Observed: set.Observed,
-		Http: each(set.HTTP, httpToProto), Grpc: each(set.GRPC, grpcToProto),
+		Http: each(set.HTTP, httpToProto), Grpc: each(set.GRPC, grpcToProto), Kafka: each(set.Kafka, kafkaToProto),
 	}
 	if d := set.Deny; d != nil {
 		p.Deny = &proxyv1.L7Rules{
-			Protocol: uint32(d.Protocol), Http: each(d.HTTP, httpToProto), Grpc: each(d.GRPC, grpcToProto),
+			Protocol: uint32(d.Protocol), Http: each(d.HTTP, httpToProto), Grpc: each(d.GRPC, grpcToProto), Kafka: each(d.Kafka, kafkaToProto),
 		}
 	}
 	if r := set.DenyResponse; r != nil {
@@ -31,14 +31,14 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 
 func setFromProto(p *proxyv1.L7Set) (*policy.L7Set, error) {
 	set := &policy.L7Set{
-		Observed: p.Observed, HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto),
+		Observed: p.Observed, HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
 	}
 	var err error
 	if set.Protocol, err = protocolFromProto(p.Protocol); err != nil {
 		return nil, err
 	}
 	if d := p.Deny; d != nil {
-		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto)}
+		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto)}
 		if set.Deny.Protocol, err = protocolFromProto(d.Protocol); err != nil {
 			return nil, err
 		}

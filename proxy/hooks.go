@@ -35,19 +35,27 @@ func (c *conn) Request(id uint64, r policy.Request) policy.Decision {
 			reason = observe.ReasonPolicyDeny
 		}
 	}
+	if h, ok := r.(*policy.HTTPRequest); ok && decision.Verdict == policy.Allow {
+		c.rememberUpgrade(id, h)
+	}
+	c.asked(id, r, word, reason, shown, direction)
+	return decision
+}
+
+// asked records a request and remembers it for its answer.
+func (c *conn) asked(id uint64, r policy.Request, word observe.Word, reason observe.DropReason, decision *policy.Decision, direction policy.Direction) {
 	x := c.exchange(id)
 	x.at = time.Now()
 	x.common = appendEnds(x.common[:0], c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
-	if h, ok := r.(*policy.HTTPRequest); ok {
-		x.common, c.scratch = appendHTTP(x.common, c.scratch, h, c.protocol, c.destination, c.p.config.Limits.URL)
-		if decision.Verdict == policy.Allow {
-			c.rememberUpgrade(id, h)
-		}
+	switch r := r.(type) {
+	case *policy.HTTPRequest:
+		x.common, c.scratch = appendHTTP(x.common, c.scratch, r, c.protocol, c.destination, c.p.config.Limits.URL)
+	case *policy.KafkaRequest:
+		x.common, c.scratch = appendKafka(x.common, c.scratch, r)
 	}
-	x.decided = appendDecision(x.decided[:0], shown, direction)
+	x.decided = appendDecision(x.decided[:0], decision, direction)
 	var verdict [32]byte
 	c.p.ring.add(x.common, x.decided, appendVerdict(verdict[:0], x.at, word, reason))
-	return decision
 }
 
 // judge looks the connection up again if the datapath's policy changed since,
@@ -129,7 +137,11 @@ func (c *conn) answered(id uint64, a parsers.Answer, word observe.Word, detail s
 		var tail [160]byte
 		b := appendVerdict(tail[:0], now, word, observe.ReasonNone)
 		b = appendUint(b, fieldReply, 1)
-		b = appendUint(b, fieldStatus, uint64(max(a.Status, 0)))
+		status := a.Status
+		if c.speaks == policy.ProtocolKafka {
+			status = int(uint16(status)) // errors of which the server does not know what they are are negative
+		}
+		b = appendUint(b, fieldStatus, uint64(max(status, 0)))
 		b = appendUint(b, fieldLatency, uint64(max(now.Sub(x.at), 1)))
 		if a.Call != nil {
 			b = appendCall(b, a.Call)
@@ -205,8 +217,12 @@ func (c *conn) cutShort(s parsers.Side) {
 // returns what the client is told: nothing if it speaks what we do not.
 func (c *conn) noServer(err error) []byte {
 	asked := len(c.exchanges) > 0
+	status := http.StatusBadGateway
+	if c.speaks == policy.ProtocolKafka {
+		status = kafkaNetworkException
+	}
 	for len(c.exchanges) > 0 {
-		c.answered(c.exchanges[0].id, parsers.Answer{Status: http.StatusBadGateway}, observe.Errored, err.Error())
+		c.answered(c.exchanges[0].id, parsers.Answer{Status: status}, observe.Errored, err.Error())
 	}
 	if s, ok := c.session.(interface{ Unavailable() []byte }); ok {
 		return s.Unavailable()

@@ -107,7 +107,7 @@ var errInput = errors.New("input limit")
 // read waits for more of side s.
 func (c *conn) read(s parsers.Side) (int, error) {
 	e := &c.ends[s]
-	if err := e.room(c.p.config.Limits.Input); err != nil {
+	if err := e.room(c.inputLimit(s)); err != nil {
 		return 0, errors.Join(errInput, err)
 	}
 	if err := e.raw.Read(e.ready); err != nil {

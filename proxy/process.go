@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
 )
 
@@ -29,6 +30,7 @@ type process struct {
 	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
 	ring     *ring
 	buffers  *buffers
+	brokers  kafka.Directory
 
 	accepted, requests, denied, malformed, refused atomic.Uint64
 

@@ -20,7 +20,8 @@ type op struct {
 // says, until there is nothing to feed. False: the connection is over.
 func (c *conn) advance(s parsers.Side) bool {
 	e := &c.ends[s]
-	for past := false; ; {
+	past := e.due
+	for e.due = false; ; {
 		if e.r == e.w && !past && (!e.eof || e.eofFed && !e.again) {
 			return true
 		}
@@ -64,8 +65,13 @@ func (c *conn) feed(s parsers.Side) (toPeer, flush, ok bool) {
 	}
 	toPeer, flush = c.plan(s, steps)
 	c.phase.Store(uint32(c.session.Phase()))
-	if peer := &c.ends[s.Peer()]; len(steps) > 0 && peer.wants {
-		c.poke(peer)
+	peer := &c.ends[s.Peer()]
+	e.seen = peer.steps
+	if len(steps) > 0 {
+		e.steps++
+		if peer.wants {
+			c.poke(peer)
+		}
 	}
 	return toPeer, flush, true
 }
@@ -104,7 +110,7 @@ func (c *conn) plan(s parsers.Side, steps []parsers.Step) (toPeer, flush bool) {
 			e.ops = append(e.ops, op{kind: parsers.CloseWrite})
 			toPeer = true
 		case parsers.Hold:
-			e.held = true
+			c.hold(s, st)
 		case parsers.Close:
 			c.closing = true
 		}
@@ -146,11 +152,18 @@ func (c *conn) await(s parsers.Side) bool {
 	case c.closing:
 		c.mu.Unlock()
 		return c.drain(s)
+	case e.released:
+		e.released, e.due = false, true
+		c.mu.Unlock()
+		return true
 	case e.eof:
 		c.park(s)
 		return true
 	}
-	e.wants = e.r < e.w
+	if e.wants = e.r < e.w; e.wants && e.seen != c.ends[s.Peer()].steps {
+		c.mu.Unlock() // the peer got on since the session was last asked
+		return true
+	}
 	c.mu.Unlock()
 
 	_, err := c.read(s)

@@ -6,6 +6,7 @@ import (
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/parsers/http"
 	"github.com/headgate/headgate/parsers/http2"
+	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
 )
 
@@ -14,6 +15,10 @@ func newSession(p policy.Protocol, hooks parsers.Hooks) parsers.Session {
 	switch p {
 	case policy.ProtocolHTTP, policy.ProtocolGRPC:
 		return &undecided{hooks: hooks}
+	case policy.ProtocolKafka:
+		if c, ok := hooks.(*conn); ok {
+			return kafka.New(c, c.topics())
+		}
 	}
 	return nil
 }

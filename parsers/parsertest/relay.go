@@ -48,6 +48,7 @@ type input struct {
 	forward int64  // of the next bytes, so many are to be moved
 	discard int64  // or dropped
 	eof     bool
+	held    []uint64 // tokens of Holds that Elapse releases
 }
 
 // item is a part of an output: data, and then want bytes that have not arrived.
@@ -83,9 +84,32 @@ func (r *Relay) CloseWrite(from parsers.Side) {
 func (r *Relay) run(from parsers.Side) {
 	in := &r.in[from]
 	r.pump(from)
-	if r.Closed || r.end || in.forward > 0 || in.discard > 0 || len(in.data) == 0 && !in.eof {
+	if r.Closed || r.end || in.forward > 0 || in.discard > 0 || len(in.held) > 0 || len(in.data) == 0 && !in.eof {
 		return
 	}
+	r.feed(from)
+	// What the other side was waiting for may have come.
+	if peer := &r.in[from.Peer()]; len(peer.data) > 0 && peer.forward == 0 && peer.discard == 0 && len(peer.held) == 0 && !r.Closed && !r.end {
+		r.feed(from.Peer())
+	}
+}
+
+// Elapse lets the time of every Hold pass.
+func (r *Relay) Elapse() {
+	for side := range r.in {
+		in := &r.in[side]
+		for _, token := range in.held {
+			r.Session.(parsers.Holder).Release(token)
+		}
+		if in.held != nil && !r.Closed && !r.end {
+			in.held = nil
+			r.feed(parsers.Side(side))
+		}
+	}
+}
+
+func (r *Relay) feed(from parsers.Side) {
+	in := &r.in[from]
 	// A copy that is overwritten afterwards shows what the session keeps.
 	data := append([]byte(nil), in.data...)
 	steps, err := r.Session.Feed(from, data, in.eof)
@@ -135,6 +159,8 @@ func (r *Relay) step(from parsers.Side, s parsers.Step) error {
 		r.queue[s.To] = append(r.queue[s.To], item{fin: true})
 	case parsers.Close:
 		r.end = true
+	case parsers.Hold:
+		in.held = append(in.held, s.Token)
 	default:
 		return fmt.Errorf("step %+v is not known here", s)
 	}

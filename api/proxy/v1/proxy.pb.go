@@ -439,6 +439,7 @@ type L7Set struct {
 	Protocol      uint32                 `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
 	Http          []*HTTPRule            `protobuf:"bytes,4,rep,name=http,proto3" json:"http,omitempty"`
 	Grpc          []*GRPCRule            `protobuf:"bytes,5,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	Kafka         []*KafkaRule           `protobuf:"bytes,6,rep,name=kafka,proto3" json:"kafka,omitempty"`
 	Deny          *L7Rules               `protobuf:"bytes,8,opt,name=deny,proto3" json:"deny,omitempty"`
 	DenyResponse  *DenyResponse          `protobuf:"bytes,9,opt,name=deny_response,json=denyResponse,proto3" json:"deny_response,omitempty"`
 	Audit         *L7Set                 `protobuf:"bytes,10,opt,name=audit,proto3" json:"audit,omitempty"`        // what would apply if policies that audit enforced
@@ -512,6 +513,13 @@ func (x *L7Set) GetGrpc() []*GRPCRule {
 	return nil
 }
 
+func (x *L7Set) GetKafka() []*KafkaRule {
+	if x != nil {
+		return x.Kafka
+	}
+	return nil
+}
+
 func (x *L7Set) GetDeny() *L7Rules {
 	if x != nil {
 		return x.Deny
@@ -545,6 +553,7 @@ type L7Rules struct {
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
 	Http          []*HTTPRule            `protobuf:"bytes,2,rep,name=http,proto3" json:"http,omitempty"`
 	Grpc          []*GRPCRule            `protobuf:"bytes,3,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	Kafka         []*KafkaRule           `protobuf:"bytes,4,rep,name=kafka,proto3" json:"kafka,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +605,13 @@ func (x *L7Rules) GetHttp() []*HTTPRule {
 func (x *L7Rules) GetGrpc() []*GRPCRule {
 	if x != nil {
 		return x.Grpc
+	}
+	return nil
+}
+
+func (x *L7Rules) GetKafka() []*KafkaRule {
+	if x != nil {
+		return x.Kafka
 	}
 	return nil
 }
@@ -872,6 +888,114 @@ func (x *SecretHeader) GetValue() string {
 	return ""
 }
 
+type KafkaRule struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Role            string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	ApiKeys         []int32                `protobuf:"varint,2,rep,packed,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
+	HasVersion      bool                   `protobuf:"varint,3,opt,name=has_version,json=hasVersion,proto3" json:"has_version,omitempty"`
+	ApiVersion      int32                  `protobuf:"varint,4,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	ClientId        string                 `protobuf:"bytes,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	Topic           string                 `protobuf:"bytes,6,opt,name=topic,proto3" json:"topic,omitempty"`
+	Group           string                 `protobuf:"bytes,7,opt,name=group,proto3" json:"group,omitempty"`
+	TransactionalId string                 `protobuf:"bytes,8,opt,name=transactional_id,json=transactionalId,proto3" json:"transactional_id,omitempty"`
+	Ref             *Ref                   `protobuf:"bytes,9,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *KafkaRule) Reset() {
+	*x = KafkaRule{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KafkaRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KafkaRule) ProtoMessage() {}
+
+func (x *KafkaRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KafkaRule.ProtoReflect.Descriptor instead.
+func (*KafkaRule) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *KafkaRule) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *KafkaRule) GetApiKeys() []int32 {
+	if x != nil {
+		return x.ApiKeys
+	}
+	return nil
+}
+
+func (x *KafkaRule) GetHasVersion() bool {
+	if x != nil {
+		return x.HasVersion
+	}
+	return false
+}
+
+func (x *KafkaRule) GetApiVersion() int32 {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return 0
+}
+
+func (x *KafkaRule) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *KafkaRule) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *KafkaRule) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *KafkaRule) GetTransactionalId() string {
+	if x != nil {
+		return x.TransactionalId
+	}
+	return ""
+}
+
+func (x *KafkaRule) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
 type GRPCRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -883,7 +1007,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1019,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1032,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -942,7 +1066,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1078,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1091,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Header) GetName() string {
@@ -994,7 +1118,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1130,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1143,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1044,7 +1168,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1180,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1193,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 type RecordBatch struct {
@@ -1082,7 +1206,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1218,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1231,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1147,13 +1271,14 @@ type Record struct {
 	LatencyNs           int64                  `protobuf:"varint,18,opt,name=latency_ns,json=latencyNs,proto3" json:"latency_ns,omitempty"`
 	Headers             []*Header              `protobuf:"bytes,19,rep,name=headers,proto3" json:"headers,omitempty"`
 	Reason              uint32                 `protobuf:"varint,20,opt,name=reason,proto3" json:"reason,omitempty"` // observe.DropReason, when dropped or refused
+	Kafka               *KafkaRecord           `protobuf:"bytes,40,opt,name=kafka,proto3" json:"kafka,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1290,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1303,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1321,6 +1446,108 @@ func (x *Record) GetReason() uint32 {
 	return 0
 }
 
+func (x *Record) GetKafka() *KafkaRecord {
+	if x != nil {
+		return x.Kafka
+	}
+	return nil
+}
+
+// KafkaRecord is what a Kafka request is about, as far as one Record is: a request
+// for several topics has several. The Status of the Record is the error code of the
+// answer, as 16 bits.
+type KafkaRecord struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ApiKey          int32                  `protobuf:"varint,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	ApiVersion      int32                  `protobuf:"varint,2,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	CorrelationId   int32                  `protobuf:"varint,3,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	ClientId        string                 `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	Topic           string                 `protobuf:"bytes,5,opt,name=topic,proto3" json:"topic,omitempty"`
+	Group           string                 `protobuf:"bytes,6,opt,name=group,proto3" json:"group,omitempty"`
+	TransactionalId string                 `protobuf:"bytes,7,opt,name=transactional_id,json=transactionalId,proto3" json:"transactional_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *KafkaRecord) Reset() {
+	*x = KafkaRecord{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KafkaRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KafkaRecord) ProtoMessage() {}
+
+func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
+func (*KafkaRecord) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *KafkaRecord) GetApiKey() int32 {
+	if x != nil {
+		return x.ApiKey
+	}
+	return 0
+}
+
+func (x *KafkaRecord) GetApiVersion() int32 {
+	if x != nil {
+		return x.ApiVersion
+	}
+	return 0
+}
+
+func (x *KafkaRecord) GetCorrelationId() int32 {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return 0
+}
+
+func (x *KafkaRecord) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *KafkaRecord) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *KafkaRecord) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *KafkaRecord) GetTransactionalId() string {
+	if x != nil {
+		return x.TransactionalId
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1329,7 +1556,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1568,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1581,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 type StatusResponse struct {
@@ -1375,7 +1602,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1614,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1627,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1482,7 +1709,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1721,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1734,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -1525,7 +1752,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1764,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1777,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1584,22 +1811,24 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xef\x02\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xa3\x03\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x04 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
-	"\x04grpc\x18\x05 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x12.\n" +
+	"\x04grpc\x18\x05 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x122\n" +
+	"\x05kafka\x18\x06 \x03(\v2\x1c.headgate.proxy.v1.KafkaRuleR\x05kafka\x12.\n" +
 	"\x04deny\x18\b \x01(\v2\x1a.headgate.proxy.v1.L7RulesR\x04deny\x12D\n" +
 	"\rdeny_response\x18\t \x01(\v2\x1f.headgate.proxy.v1.DenyResponseR\fdenyResponse\x12.\n" +
 	"\x05audit\x18\n" +
 	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
-	"\bobserved\x18\v \x01(\bR\bobserved\"\x87\x01\n" +
+	"\bobserved\x18\v \x01(\bR\bobserved\"\xbb\x01\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
-	"\x04grpc\x18\x03 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\":\n" +
+	"\x04grpc\x18\x03 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x122\n" +
+	"\x05kafka\x18\x04 \x03(\v2\x1c.headgate.proxy.v1.KafkaRuleR\x05kafka\":\n" +
 	"\fDenyResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\tR\x04body\"\x99\x02\n" +
@@ -1620,7 +1849,19 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\fSecretHeader\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
 	"\x06secret\x18\x02 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value\"f\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\x9a\x02\n" +
+	"\tKafkaRule\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x19\n" +
+	"\bapi_keys\x18\x02 \x03(\x05R\aapiKeys\x12\x1f\n" +
+	"\vhas_version\x18\x03 \x01(\bR\n" +
+	"hasVersion\x12\x1f\n" +
+	"\vapi_version\x18\x04 \x01(\x05R\n" +
+	"apiVersion\x12\x1b\n" +
+	"\tclient_id\x18\x05 \x01(\tR\bclientId\x12\x14\n" +
+	"\x05topic\x18\x06 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05group\x18\a \x01(\tR\x05group\x12)\n" +
+	"\x10transactional_id\x18\b \x01(\tR\x0ftransactionalId\x12(\n" +
+	"\x03ref\x18\t \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
 	"\bGRPCRule\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12(\n" +
@@ -1634,7 +1875,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x0eRecordsRequest\"V\n" +
 	"\vRecordBatch\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.headgate.proxy.v1.RecordR\arecords\x12\x12\n" +
-	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\x8b\x05\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xc1\x05\n" +
 	"\x06Record\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12 \n" +
@@ -1658,7 +1899,17 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"latency_ns\x18\x12 \x01(\x03R\tlatencyNs\x123\n" +
 	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12\x16\n" +
-	"\x06reason\x18\x14 \x01(\rR\x06reason\"\x0f\n" +
+	"\x06reason\x18\x14 \x01(\rR\x06reason\x124\n" +
+	"\x05kafka\x18( \x01(\v2\x1e.headgate.proxy.v1.KafkaRecordR\x05kafka\"\xe2\x01\n" +
+	"\vKafkaRecord\x12\x17\n" +
+	"\aapi_key\x18\x01 \x01(\x05R\x06apiKey\x12\x1f\n" +
+	"\vapi_version\x18\x02 \x01(\x05R\n" +
+	"apiVersion\x12%\n" +
+	"\x0ecorrelation_id\x18\x03 \x01(\x05R\rcorrelationId\x12\x1b\n" +
+	"\tclient_id\x18\x04 \x01(\tR\bclientId\x12\x14\n" +
+	"\x05topic\x18\x05 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05group\x18\x06 \x01(\tR\x05group\x12)\n" +
+	"\x10transactional_id\x18\a \x01(\tR\x0ftransactionalId\"\x0f\n" +
 	"\rStatusRequest\"\xcf\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
@@ -1695,7 +1946,7 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
@@ -1710,16 +1961,18 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HTTPRule)(nil),        // 10: headgate.proxy.v1.HTTPRule
 	(*HeaderEdit)(nil),      // 11: headgate.proxy.v1.HeaderEdit
 	(*SecretHeader)(nil),    // 12: headgate.proxy.v1.SecretHeader
-	(*GRPCRule)(nil),        // 13: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 14: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 15: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 16: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 17: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 18: headgate.proxy.v1.Record
-	(*StatusRequest)(nil),   // 19: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 20: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 21: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 22: headgate.proxy.v1.DrainResponse
+	(*KafkaRule)(nil),       // 13: headgate.proxy.v1.KafkaRule
+	(*GRPCRule)(nil),        // 14: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 15: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 16: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 17: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 18: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 19: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 20: headgate.proxy.v1.KafkaRecord
+	(*StatusRequest)(nil),   // 21: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 22: headgate.proxy.v1.StatusResponse
+	(*DrainRequest)(nil),    // 23: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 24: headgate.proxy.v1.DrainResponse
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	7,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
@@ -1727,39 +1980,43 @@ var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	3,  // 2: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
 	6,  // 3: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
 	10, // 4: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	13, // 5: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	8,  // 6: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
-	9,  // 7: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
-	7,  // 8: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	10, // 9: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	13, // 10: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	14, // 11: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	15, // 12: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	11, // 13: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	12, // 14: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	3,  // 15: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	3,  // 16: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	15, // 17: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	18, // 18: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	15, // 19: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	15, // 20: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	14, // 21: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	6,  // 22: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	0,  // 23: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 24: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	16, // 25: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	19, // 26: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	21, // 27: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 28: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	5,  // 29: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	17, // 30: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	20, // 31: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	22, // 32: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	28, // [28:33] is the sub-list for method output_type
-	23, // [23:28] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	14, // 5: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	13, // 6: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	8,  // 7: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	9,  // 8: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	7,  // 9: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
+	10, // 10: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	14, // 11: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	13, // 12: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	15, // 13: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	16, // 14: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	11, // 15: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	12, // 16: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	3,  // 17: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	3,  // 18: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	16, // 19: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	16, // 20: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	19, // 21: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	16, // 22: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	16, // 23: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	15, // 24: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	20, // 25: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	6,  // 26: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	0,  // 27: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 28: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	17, // 29: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	21, // 30: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	23, // 31: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 32: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	5,  // 33: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	18, // 34: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	22, // 35: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	24, // 36: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -1773,7 +2030,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

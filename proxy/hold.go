@@ -1,0 +1,35 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/headgate/headgate/parsers"
+)
+
+// hold keeps side s from being fed for a while, with mu held.
+func (c *conn) hold(s parsers.Side, step *parsers.Step) {
+	session, ok := c.session.(parsers.Holder)
+	if !ok {
+		return // a session that cannot be told when would wait for ever
+	}
+	token := step.Token
+	c.ends[s].held = true
+	time.AfterFunc(step.Wait, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.dead {
+			return
+		}
+		session.Release(token)
+		c.ends[s].held, c.ends[s].released = false, true
+		c.cond.Broadcast()
+	})
+}
+
+// inputLimit is how many bytes of side s may wait for the session.
+func (c *conn) inputLimit(s parsers.Side) int {
+	if l, ok := c.session.(interface{ MaxInput(parsers.Side) int }); ok {
+		return max(l.MaxInput(s), c.p.config.Limits.Input)
+	}
+	return c.p.config.Limits.Input
+}
