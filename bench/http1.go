@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,6 +60,9 @@ func (w *world) httpSides() ([]side, error) {
 	sides = append(sides,
 		side{name: "Envoy", client: r.client, to: netip.AddrPortFrom(r.address, 80)},
 		side{name: "nginx", client: r.client, to: netip.AddrPortFrom(r.gateway, nginxPort)})
+	sides = slices.DeleteFunc(sides, func(s side) bool {
+		return w.sides != "" && !slices.Contains(strings.Split(w.sides, ","), s.name)
+	})
 	for i := range sides {
 		if err := w.waitFor(&sides[i]); err != nil {
 			return nil, err
@@ -100,11 +105,14 @@ func (w *world) http1() ([]table, error) {
 		return nil, err
 	}
 	var tables []table
-	for _, do := range []work{
+	for i, do := range []work{
 		{"small requests, 64 connections", "requests", loadOptions{Path: smallPath, Connections: 64, Seconds: w.seconds}},
 		{"small requests, one connection", "requests", loadOptions{Path: smallPath, Connections: 1, Seconds: w.seconds}},
 		{"bodies of 1 MB, 16 connections", "requests", loadOptions{Path: largePath, Connections: 16, Seconds: w.seconds}},
 	} {
+		if w.work >= 0 && i != w.work {
+			continue
+		}
 		t, err := w.takeTurns(sides, do)
 		if err != nil {
 			return nil, err

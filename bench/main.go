@@ -27,6 +27,8 @@ var nginxConfig string
 type options struct {
 	rounds                int
 	seconds               float64
+	sides                 string
+	work                  int
 	headgate, envoy, self string
 }
 
@@ -54,6 +56,8 @@ func run(args []string) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := f.String("only", "", "which benchmarks, separated by commas: l4, http1, http2, packet")
 	works := f.String("variants", "pinned,free", "where processes run: pinned, free")
+	f.StringVar(&o.sides, "sides", "", "sides to take, separated by commas, all if empty")
+	f.IntVar(&o.work, "work", -1, "only the work of this number")
 	out := f.String("out", "", "directory for results; none are written if it is empty")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each side")
 	f.Float64Var(&o.seconds, "seconds", 2, "length of a turn")
@@ -68,9 +72,8 @@ func run(args []string) error {
 	if o.self, err = os.Executable(); err != nil {
 		return err
 	}
-	// The load must not wait for whatever else the machine does; neither may what is measured.
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, -10); err != nil {
-		return fmt.Errorf("take precedence on the processors: %w (run as root)", err)
+	if err := precede(os.Getpid()); err != nil {
+		return fmt.Errorf("%w (run as root)", err)
 	}
 	_ = only
 	_ = out

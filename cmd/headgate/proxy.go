@@ -9,7 +9,6 @@ import (
 
 	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/bpf"
-	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/proxy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -77,7 +76,7 @@ func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
 	return func(cfg agent.BackendConfig) (agent.Backend, error) {
 		return proxy.NewBackend(proxy.BackendConfig{
 			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: cfg.Layout, Logger: cfg.Logger,
-			OnPort: cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
+			OnPort: cfg.OnPort, Sink: cfg.Records,
 			MapFiles: cfg.Maps, UID: uid, GID: uid,
 		})
 	}
