@@ -40,9 +40,7 @@ func newSeeing(cfg Config, events *bpf.Events) *seeing {
 func (s *seeing) proxyRecords(records []observe.Record, lost uint64) {
 	// The gate's events gather in batches; a request stands after its connection.
 	s.events.Flush(5 * time.Millisecond)
-	for i := range records {
-		s.sink.Record(&records[i])
-	}
+	s.sink.Records(records)
 	if lost > 0 {
 		s.lostProxy.Add(lost)
 		s.sink.LostInQueue(lost)

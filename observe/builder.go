@@ -36,18 +36,59 @@ type Builder struct {
 	explained explanations
 }
 
-// Build makes the flow of a record. The answer to a request is, as in Hubble, a
-// flow from the server to the client, so its ends are the record's, swapped.
+// Build makes the flow of a record.
 func (b *Builder) Build(r *Record) *flowpb.Flow {
+	e := b.prepare(r, ends{})
+	return e.build()
+}
+
+// late is a record with what must be looked up at its time. Its flow is made when
+// somebody asks for it: most are written over without having been looked at.
+type late struct {
+	builder             *Builder
+	record              *Record
+	at                  time.Time
+	source, destination *flowpb.Endpoint
+}
+
+// ends remembers endpoints within a batch of records.
+type ends map[end]*flowpb.Endpoint
+
+type end struct {
+	addr     netip.Addr
+	identity policy.Identity
+}
+
+func (b *Builder) prepare(r *Record, known ends) late {
+	l := late{builder: b, record: r, at: r.Time}
+	if l.at.IsZero() {
+		l.at = time.Now()
+	}
+	l.source = b.known(known, end{r.Source.Addr(), r.SourceIdentity})
+	l.destination = b.known(known, end{r.Destination.Addr(), r.DestinationIdentity})
+	if r.answer() {
+		l.source, l.destination = l.destination, l.source
+	}
+	return l
+}
+
+func (b *Builder) known(all ends, e end) *flowpb.Endpoint {
+	found := all[e]
+	if found == nil {
+		found = b.endpoint(e.addr.Unmap(), e.identity)
+		all[e] = found
+	}
+	return found
+}
+
+// build makes the flow. The answer to a request is, as in Hubble, a flow from the
+// server to the client, so its ends are the record's, swapped.
+func (l *late) build() *flowpb.Flow {
+	b, r, at := l.builder, l.record, l.at
 	src, dst := r.Source, r.Destination
-	srcID, dstID := r.SourceIdentity, r.DestinationIdentity
 	answer := r.answer()
 	if answer {
-		src, dst, srcID, dstID = dst, src, dstID, srcID
-	}
-	at := r.Time
-	if at.IsZero() {
-		at = time.Now()
+		src, dst = dst, src
 	}
 	explanation := explanationOf(r)
 	f := &flowpb.Flow{
@@ -58,8 +99,8 @@ func (b *Builder) Build(r *Record) *flowpb.Flow {
 		Ethernet:         ethernet(r),
 		IP:               ip(src.Addr(), dst.Addr()),
 		L4:               layer4(r, src.Port(), dst.Port()),
-		Source:           b.endpoint(src.Addr().Unmap(), srcID),
-		Destination:      b.endpoint(dst.Addr().Unmap(), dstID),
+		Source:           l.source,
+		Destination:      l.destination,
 		Type:             flowpb.FlowType_L3_L4,
 		NodeName:         b.Node,
 		EventType:        eventType(r),

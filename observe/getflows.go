@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	flowpb "github.com/cilium/cilium/api/v1/flow"
 	observerpb "github.com/cilium/cilium/api/v1/observer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -96,10 +95,11 @@ func (s *Server) response(q *query, e *Event) *observerpb.GetFlowsResponse {
 			ResponseTypes: &observerpb.GetFlowsResponse_LostEvents{LostEvents: e.Lost},
 		}
 	}
+	f := e.Flow()
 	return &observerpb.GetFlowsResponse{
-		NodeName:      e.Flow.GetNodeName(),
-		Time:          e.Flow.GetTime(),
-		ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: q.mask.apply(e.Flow)},
+		NodeName:      f.GetNodeName(),
+		Time:          f.GetTime(),
+		ResponseTypes: &observerpb.GetFlowsResponse_Flow{Flow: q.mask.apply(f)},
 	}
 }
 
@@ -137,13 +137,12 @@ func timeOf(ts *timestamppb.Timestamp) (time.Time, error) {
 // matches is for flows; news of losses is never asked for, so it does not count
 // and is told to followers only.
 func (q *query) matches(e *Event) bool {
-	return e.Flow != nil && q.inTime(e.Flow) && q.wanted(e.Flow)
+	return e.Lost == nil && q.inTime(e.at) && q.wanted(e.Flow())
 }
 
-func (q *query) inTime(f *flowpb.Flow) bool {
+func (q *query) inTime(at time.Time) bool {
 	if q.since.IsZero() && q.until.IsZero() {
 		return true
 	}
-	at := f.GetTime().AsTime()
 	return !at.Before(q.since) && (q.until.IsZero() || !at.After(q.until))
 }

@@ -2,10 +2,9 @@ package observe
 
 import (
 	"strconv"
+	"strings"
 	"sync"
-	"time"
 
-	flowpb "github.com/cilium/cilium/api/v1/flow"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -36,15 +35,15 @@ func newKafkaMetrics() *kafkaMetrics {
 	}
 }
 
-func (m *kafkaMetrics) observe(f *flowpb.Flow, k *flowpb.Kafka, verdict, way string) { //nolint:staticcheck // as Hubble
-	answer := f.GetL7().GetType() == flowpb.L7FlowType_RESPONSE
-	denied := f.GetVerdict() == flowpb.Verdict_DROPPED || f.GetVerdict() == flowpb.Verdict_ERROR
-	switch api := k.GetApiKey(); {
-	case answer:
-		m.requests.WithLabelValues(apiLabel(api), m.topic(k.GetTopic(), k.GetErrorCode() == 0), errorLabel(k.GetErrorCode()), verdict, way).Inc()
-		m.duration.WithLabelValues(apiLabel(api), way).Observe(time.Duration(f.GetL7().GetLatencyNs()).Seconds())
-	case denied: // what went on is counted when its answer comes
-		m.requests.WithLabelValues(apiLabel(api), m.topic(k.GetTopic(), false), "none", verdict, way).Inc()
+func (m *kafkaMetrics) observe(r *Record) {
+	k := r.Kafka
+	verdict, way := strings.ToLower(verdict(r.Word).String()), strings.ToLower(direction(r.Direction).String())
+	switch api := apiLabel(k.api()); {
+	case r.answer():
+		m.requests.WithLabelValues(api, m.topic(wire(k.Topic, maxShort), k.ErrorCode == 0), errorLabel(int32(k.ErrorCode)), verdict, way).Inc()
+		m.duration.WithLabelValues(api, way).Observe(max(k.Latency, 0).Seconds())
+	case r.Word == Dropped || r.Word == Errored: // what went on is counted when its answer comes
+		m.requests.WithLabelValues(api, m.topic(wire(k.Topic, maxShort), false), "none", verdict, way).Inc()
 	}
 }
 

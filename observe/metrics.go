@@ -5,11 +5,14 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/headgate/headgate/policy"
 )
 
 // Metrics counts flows for Prometheus. No label takes a value from the wire, but for
@@ -21,6 +24,7 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	kafka    *kafkaMetrics
+	known    sync.Map // series → *counters
 }
 
 // NewMetrics registers the collectors, those of the ring among them.
@@ -76,51 +80,84 @@ func ringCollectors(ring *Ring) []prometheus.Collector {
 	return all
 }
 
-// Observe counts a flow.
-func (m *Metrics) Observe(f *flowpb.Flow) {
-	v := strings.ToLower(f.GetVerdict().String())
-	way := strings.ToLower(f.GetTrafficDirection().String())
-	m.flows.WithLabelValues(typeLabel(f), v).Inc()
-	if verdict := f.GetVerdict(); verdict == flowpb.Verdict_DROPPED || verdict == flowpb.Verdict_ERROR {
-		m.drops.WithLabelValues(reasonLabel(f), way).Inc()
+// series is what makes two records count as the same.
+type series struct {
+	kind           Kind
+	word           Word
+	direction      policy.Direction
+	reason         DropReason
+	http, answer   bool
+	method, status string
+}
+
+// counters of a series; nil: it is not counted there.
+type counters struct {
+	flow, drop, request prometheus.Counter
+	duration            prometheus.Observer
+}
+
+// Observe counts a record.
+func (m *Metrics) Observe(r *Record) {
+	s := series{kind: r.Kind, word: r.Word, direction: r.Direction, reason: r.Reason}
+	if h := r.HTTP; h != nil && r.Kind == KindL7 {
+		s.http, s.answer = true, r.answer()
+		s.method, s.status = methodLabel(h.Method), statusLabel(uint32(max(h.Status, 0)))
 	}
-	if k := f.GetL7().GetKafka(); k != nil { //nolint:staticcheck // deprecated, and still what Hubble shows
-		m.kafka.observe(f, k, v, way)
+	if r.Kafka != nil {
+		m.kafka.observe(r)
 	}
-	h := f.GetL7().GetHttp()
-	if h == nil {
-		return
+	found, ok := m.known.Load(s)
+	if !ok {
+		found, _ = m.known.LoadOrStore(s, m.countersOf(s))
 	}
-	answer := f.GetL7().GetType() == flowpb.L7FlowType_RESPONSE
-	refused := !answer && (f.GetVerdict() == flowpb.Verdict_DROPPED || f.GetVerdict() == flowpb.Verdict_ERROR)
-	if answer || refused { // a request that went on is counted when its answer comes
-		m.requests.WithLabelValues(methodLabel(h.GetMethod()), statusLabel(h.GetCode()), v, way).Inc()
+	c := found.(*counters)
+	c.flow.Inc()
+	if c.drop != nil {
+		c.drop.Inc()
 	}
-	if answer {
-		m.duration.WithLabelValues(way).Observe(time.Duration(f.GetL7().GetLatencyNs()).Seconds())
+	if c.request != nil {
+		c.request.Inc()
+	}
+	if c.duration != nil {
+		c.duration.Observe(max(r.HTTP.Latency, 0).Seconds())
 	}
 }
 
-func typeLabel(f *flowpb.Flow) string {
-	switch f.GetEventType().GetType() {
-	case EventDrop:
+func (m *Metrics) countersOf(s series) *counters {
+	v := strings.ToLower(verdict(s.word).String())
+	way := strings.ToLower(direction(s.direction).String())
+	c := &counters{flow: m.flows.WithLabelValues(typeLabel(s.kind), v)}
+	refused := s.word == Dropped || s.word == Errored
+	if refused {
+		c.drop = m.drops.WithLabelValues(reasonLabel(s), way)
+	}
+	if s.http && (s.answer || refused) { // a request that went on is counted when its answer comes
+		c.request = m.requests.WithLabelValues(s.method, s.status, v, way)
+	}
+	if s.answer {
+		c.duration = m.duration.WithLabelValues(way)
+	}
+	return c
+}
+
+func typeLabel(k Kind) string {
+	switch k {
+	case KindDrop:
 		return "drop"
-	case EventVerdict:
-		return "policy-verdict"
-	case EventL7:
+	case KindL7:
 		return "l7"
 	}
-	return "other"
+	return "policy-verdict"
 }
 
-func reasonLabel(f *flowpb.Flow) string {
-	reason := DropReason(f.GetDropReasonDesc())
+func reasonLabel(s series) string {
+	reason := DropReason(s.reason.Desc())
 	switch {
 	case reason != ReasonNone:
 		return reason.String()
-	case f.GetL7() == nil:
+	case s.kind != KindL7:
 		return "Unknown"
-	case f.GetVerdict() == flowpb.Verdict_ERROR:
+	case s.word == Errored:
 		return "Invalid request"
 	}
 	return ReasonPolicyDenied.String()

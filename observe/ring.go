@@ -15,11 +15,22 @@ const DefaultRingSize = 65536
 // Event is what a Ring holds: a flow, or the news that some were lost before they
 // got here.
 type Event struct {
-	Flow *flowpb.Flow
 	Lost *flowpb.LostEvent
 
-	seq uint64
-	at  time.Time
+	seq  uint64
+	at   time.Time
+	flow atomic.Pointer[flowpb.Flow]
+	late *late // makes the flow when somebody first asks for it
+}
+
+// Flow is nil for the news of a loss.
+func (e *Event) Flow() *flowpb.Flow {
+	f := e.flow.Load()
+	if f != nil || e.late == nil {
+		return f
+	}
+	e.flow.CompareAndSwap(nil, e.late.build()) // who comes second sees the first one's
+	return e.flow.Load()
 }
 
 // Ring keeps the last events. Writers append in turn; readers look without locks:
@@ -53,10 +64,26 @@ func NewRing(size int) *Ring {
 
 // Write appends a flow, which must not change any more.
 func (r *Ring) Write(f *flowpb.Flow) {
-	r.flows.Add(1)
 	at := f.GetTime().AsTime()
-	r.namespaces.saw(f, at)
-	r.append(&Event{Flow: f, at: at}, true)
+	r.namespaces.saw(f.GetSource(), f.GetDestination(), at)
+	events := make([]Event, 1)
+	events[0].at = at
+	events[0].flow.Store(f)
+	r.appendFlows(events)
+}
+
+// appendFlows appends events that are flows. They stay in memory as long as the last
+// of them.
+func (r *Ring) appendFlows(events []Event) {
+	r.flows.Add(uint64(len(events)))
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rate.add(now, uint64(len(events)))
+	for i := range events {
+		r.append(&events[i])
+	}
+	r.wakeUp()
 }
 
 // WriteLost appends the news that n events were lost at the source.
@@ -66,19 +93,20 @@ func (r *Ring) WriteLost(source flowpb.LostEventSource, n uint64) {
 	}
 	r.countLost(source, n)
 	lost := &flowpb.LostEvent{Source: source, NumEventsLost: n}
-	r.append(&Event{Lost: lost, at: time.Now()}, false)
-}
-
-func (r *Ring) append(e *Event, isFlow bool) {
-	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if isFlow {
-		r.rate.add(now)
-	}
+	r.append(&Event{Lost: lost, at: time.Now()})
+	r.wakeUp()
+}
+
+// append is called with mu held, and wakeUp after it.
+func (r *Ring) append(e *Event) {
 	e.seq = r.head.Load()
 	r.slot(e.seq).Store(e)
 	r.head.Store(e.seq + 1)
+}
+
+func (r *Ring) wakeUp() {
 	if r.wake != nil {
 		close(r.wake)
 		r.wake = nil

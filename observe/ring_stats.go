@@ -20,13 +20,13 @@ type rate struct {
 	}
 }
 
-func (r *rate) add(now time.Time) {
+func (r *rate) add(now time.Time, n uint64) {
 	second := int64(now.Sub(r.start) / time.Second)
 	slot := &r.slots[second%int64(len(r.slots))]
 	if slot.second != second {
 		slot.second, slot.n = second, 0
 	}
-	slot.n++
+	slot.n += n
 }
 
 // over leaves out the second that is not over yet, unless there is no other.
@@ -54,9 +54,9 @@ type namespaceKey struct{ cluster, name string }
 
 const namespaceMemory = time.Hour
 
-func (n *namespaces) saw(f *flowpb.Flow, at time.Time) {
-	n.touch(f.GetSource(), at.Unix())
-	n.touch(f.GetDestination(), at.Unix())
+func (n *namespaces) saw(source, destination *flowpb.Endpoint, at time.Time) {
+	n.touch(source, at.Unix())
+	n.touch(destination, at.Unix())
 }
 
 func (n *namespaces) touch(ep *flowpb.Endpoint, second int64) {

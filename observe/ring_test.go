@@ -24,7 +24,7 @@ func number(f *flowpb.Flow) int { return int(f.GetL4().GetTCP().GetSourcePort())
 func numbers(events []*Event) []int {
 	out := []int{}
 	for _, e := range events {
-		out = append(out, number(e.Flow))
+		out = append(out, number(e.Flow()))
 	}
 	return out
 }
@@ -51,10 +51,10 @@ func equal(t *testing.T, what string, got, want []int) {
 	}
 }
 
-func isFlow(e *Event) bool { return e.Flow != nil }
+func isFlow(e *Event) bool { return e.Lost == nil }
 
 func TestRingHistory(t *testing.T) {
-	even := func(e *Event) bool { return isFlow(e) && number(e.Flow)%2 == 0 }
+	even := func(e *Event) bool { return isFlow(e) && number(e.Flow())%2 == 0 }
 	r := filledRing(8, 20)
 	last := func(n uint64, match func(*Event) bool) []int {
 		found, _ := r.Last(n, match)
@@ -88,7 +88,7 @@ func TestReaderIsToldOfLosses(t *testing.T) {
 		t.Fatalf("got %v, %v; want news of 13 lost (12 written over, one for good measure)", e, err)
 	}
 	for want := 15; want < 22; want++ {
-		if e, err := reader.Next(ctx); err != nil || number(e.Flow) != want {
+		if e, err := reader.Next(ctx); err != nil || number(e.Flow()) != want {
 			t.Fatalf("got %v, %v, want flow %d", e, err, want)
 		}
 	}
@@ -114,7 +114,7 @@ func TestReaderWaits(t *testing.T) {
 				failed <- err
 				return
 			}
-			got <- number(e.Flow)
+			got <- number(e.Flow())
 		}
 	}()
 	for i := range 3 {
@@ -174,14 +174,14 @@ func TestRate(t *testing.T) {
 	r := rate{start: start}
 	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
 	for range 10 {
-		r.add(at(0.1))
+		r.add(at(0.1), 1)
 	}
 	if got := r.over(time.Minute, at(0.5)); got != 20 {
 		t.Errorf("first second: %v", got)
 	}
 	for s := range 100 {
 		for range s {
-			r.add(at(float64(s) + 0.5))
+			r.add(at(float64(s)+0.5), 1)
 		}
 	}
 	for _, c := range []struct {

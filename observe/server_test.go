@@ -142,7 +142,7 @@ func TestFieldMask(t *testing.T) {
 		t.Errorf("got %v, want %v", res, want)
 	}
 	found, _ := ring.Last(1, isFlow)
-	if found[0].Flow.GetSource().GetIdentity() != 1234 {
+	if found[0].Flow().GetSource().GetIdentity() != 1234 {
 		t.Error("the flow in the ring was changed")
 	}
 }

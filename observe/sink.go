@@ -9,13 +9,25 @@ type Sink struct {
 	Metrics *Metrics // nil: none
 }
 
-// Record takes one event. It does not keep the record.
-func (s *Sink) Record(r *Record) {
-	f := s.Builder.Build(r)
-	if s.Metrics != nil {
-		s.Metrics.Observe(f)
+// Record takes one event.
+func (s *Sink) Record(r *Record) { s.Records([]Record{*r}) }
+
+// Records takes a batch of events and keeps it. Who is behind an address is looked up
+// now, all else when somebody wants to see it.
+func (s *Sink) Records(batch []Record) {
+	events, prepared, known := make([]Event, len(batch)), make([]late, len(batch)), make(ends, 4)
+	for i := range batch {
+		l := &prepared[i]
+		*l = s.Builder.prepare(&batch[i], known)
+		if s.Metrics != nil {
+			s.Metrics.Observe(&batch[i])
+		}
+		s.Ring.namespaces.saw(l.source, l.destination, l.at)
+		events[i].late, events[i].at = l, l.at
 	}
-	s.Ring.Write(f)
+	if len(events) > 0 {
+		s.Ring.appendFlows(events)
+	}
 }
 
 // LostInKernel takes note of events that the datapath had no room to report.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,10 @@ func TestRecordEncoding(t *testing.T) {
 		t.Error("unknown fields", unknown)
 	}
 	e := recordFromProto(batch.Records[0])
+	byHand, lost, err := rawBatch(data).records()
+	if err != nil || lost != 0 || len(byHand) != 1 || !reflect.DeepEqual(byHand[0], e) {
+		t.Errorf("read by hand: %+v, %v, want %+v", byHand, err, e)
+	}
 	if e.Source != source || e.Destination != destination || e.SourceIdentity != 1 || e.DestinationIdentity != 2 ||
 		e.Rule.Policy != "p" || e.Rule.Path != "q" || e.Nearest.Path != "n" || e.Detail != "it is %00 %E2%80%A8" ||
 		e.Direction != policy.Egress || e.Word != observe.Dropped || !e.Time.Equal(time.Unix(1, 2)) || e.Reason != observe.ReasonPolicyDeny {

@@ -34,8 +34,8 @@ type BackendConfig struct {
 	// is none. It is called from Run's goroutine, after the last snapshot is in
 	// force at that port.
 	OnPort func(redirect.ProxyPort)
-	// Sink takes records.
-	Sink func([]observe.Record)
+	// Sink takes records, and learns how many were lost before them. It may keep them.
+	Sink func(records []observe.Record, lost uint64)
 
 	// MapFiles are handed to the process from DescriptorTCPMap on.
 	MapFiles []*os.File
@@ -86,7 +86,7 @@ func NewBackend(config BackendConfig) (*Backend, error) {
 		config.OnPort = func(redirect.ProxyPort) {}
 	}
 	if config.Sink == nil {
-		config.Sink = func([]observe.Record) {}
+		config.Sink = func([]observe.Record, uint64) {}
 	}
 	if len(config.Arguments) == 0 {
 		config.Arguments = []string{"headgate", "proxy", "--run-dir", config.RunDir}

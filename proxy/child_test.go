@@ -76,7 +76,7 @@ func supervise(t *testing.T, runDir, version, server string, change func(*Backen
 			"HEADGATE_TEST_PROXY=" + version, "HEADGATE_TEST_SERVER=" + server, "HEADGATE_TEST_ROOT=1",
 		},
 		OnPort: func(p redirect.ProxyPort) { s.ports <- p },
-		Sink: func(r []observe.Record) {
+		Sink: func(r []observe.Record, _ uint64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.records = append(s.records, r...)

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 
 	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
-	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -205,24 +206,24 @@ func (b *Backend) ask(ctx context.Context, l *link) bool {
 
 // pull takes records until the proxy is gone.
 func (b *Backend) pull(ctx context.Context, l *link) error {
-	stream, err := l.client.Records(ctx, &proxyv1.RecordsRequest{})
+	stream, err := l.client.Records(ctx, &proxyv1.RecordsRequest{}, grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}))
 	if err != nil {
 		return err
 	}
 	for {
-		batch, err := stream.Recv()
+		var batch rawBatch
+		if err := stream.RecvMsg(&batch); err != nil {
+			return err
+		}
+		records, lost, err := batch.records()
 		if err != nil {
 			return err
 		}
-		if batch.Lost > 0 {
-			b.log.Warn("proxy lost records", "pid", l.hello.Pid, "lost", batch.Lost)
+		if lost > 0 {
+			b.log.Warn("proxy lost records", "pid", l.hello.Pid, "lost", lost)
 		}
-		records := make([]observe.Record, 0, len(batch.Records))
-		for _, r := range batch.Records {
-			records = append(records, recordFromProto(r))
-		}
-		if len(records) > 0 {
-			b.config.Sink(records)
+		if len(records) > 0 || lost > 0 {
+			b.config.Sink(records, lost)
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/bpf"
-	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/proxy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -82,7 +81,7 @@ func newGoBackend(uid uint32, limits *proxyLimits) func(agent.BackendConfig) (ag
 		return proxy.NewBackend(proxy.BackendConfig{
 			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: layoutWith(cfg.Layout, limits), Logger: cfg.Logger,
 			Arguments: append([]string{"headgate", "proxy", "--run-dir", cfg.RunDir}, limits.arguments()...),
-			OnPort:    cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
+			OnPort:    cfg.OnPort, Sink: cfg.Records,
 			MapFiles: cfg.Maps, UID: uid, GID: uid,
 		})
 	}

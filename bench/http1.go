@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+const httpRules = `      rules: {http: [{method: GET, path: "/public/.*"}]}
+`
+
+// httpSides are all that stand between the same client and the same server: the gate
+// without and with policy, headgate's proxy, and its peers.
+func (w *world) httpSides() ([]side, error) {
+	g, err := w.newGated()
+	if err != nil {
+		return nil, err
+	}
+	client, _, err := g.endpoint("client")
+	if err != nil {
+		return nil, err
+	}
+	var sides []side
+	for _, s := range []struct{ name, app, policy string }{
+		{"no policy", "open", ""},
+		{"L3/L4 rule", "l4", allow("l4", "{port: '80', protocol: TCP}", "")},
+		{"headgate", "l7", allow("l7", "{port: '80', protocol: TCP}", httpRules)},
+	} {
+		n, addr, err := g.endpoint(s.app)
+		if err == nil {
+			err = w.serve(n, "80")
+		}
+		if err == nil && s.policy != "" {
+			err = g.apply(s.policy)
+		}
+		if err != nil {
+			return nil, err
+		}
+		sides = append(sides, side{name: s.name, client: client, to: netip.AddrPortFrom(addr, 80)})
+	}
+	sides[2].recorded = g.recorded
+	if err := g.isolateProxy(); err != nil {
+		return nil, err
+	}
+	r, err := w.newRouted()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.serve(r.server, "80", "81"); err != nil {
+		return nil, err
+	}
+	if err := w.startEnvoy(r); err != nil {
+		return nil, err
+	}
+	if err := w.startNginx(r); err != nil {
+		return nil, err
+	}
+	sides = append(sides,
+		side{name: "Envoy", client: r.client, to: netip.AddrPortFrom(r.address, 80)},
+		side{name: "nginx", client: r.client, to: netip.AddrPortFrom(r.gateway, nginxPort)})
+	sides = slices.DeleteFunc(sides, func(s side) bool {
+		return w.sides != "" && !slices.Contains(strings.Split(w.sides, ","), s.name)
+	})
+	for i := range sides {
+		if err := w.waitFor(&sides[i]); err != nil {
+			return nil, err
+		}
+	}
+	return sides, nil
+}
+
+// waitFor waits until a side answers.
+func (w *world) waitFor(s *side) error {
+	var err error
+	for range 100 {
+		var t turn
+		if t, err = w.takeTurn(s, work{loadOptions: loadOptions{Path: smallPath, Connections: 1, Seconds: 0.02}}); err == nil && t.Requests > 0 {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return fmt.Errorf("%s does not answer: %w\n%s", s.name, err, w.logs())
+}
+
+// settled waits until all requests were recorded or lost, or nothing more comes.
+func settled(recorded func() (uint64, uint64, error), want, lostBefore uint64) (requests, lost uint64, err error) {
+	last, quiet := uint64(0), 0
+	for quiet < 5 {
+		if requests, lost, err = recorded(); err != nil || requests >= want {
+			return requests, lost - lostBefore, err
+		}
+		if quiet++; requests+lost != last {
+			last, quiet = requests+lost, 0
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return requests, lost - lostBefore, nil
+}
+
+func (w *world) http1() ([]table, error) {
+	sides, err := w.httpSides()
+	if err != nil {
+		return nil, err
+	}
+	var tables []table
+	for i, do := range []work{
+		{"small requests, 64 connections", "requests", loadOptions{Path: smallPath, Connections: 64, Seconds: w.seconds}},
+		{"small requests, one connection", "requests", loadOptions{Path: smallPath, Connections: 1, Seconds: w.seconds}},
+		{"bodies of 1 MB, 16 connections", "requests", loadOptions{Path: largePath, Connections: 16, Seconds: w.seconds}},
+	} {
+		if w.work >= 0 && i != w.work {
+			continue
+		}
+		t, err := w.takeTurns(sides, do)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+)
+
+// side is one way from a client to a server.
+type side struct {
+	name   string
+	client *netns
+	to     netip.AddrPort
+	// recorded says how many answered requests were recorded so far, and how many
+	// were lost. Nil: it does not record, or nobody counts.
+	recorded func() (requests, lost uint64, err error)
+}
+
+// turn is what one side did in one round.
+type turn struct {
+	sample
+	// CPU is µs of processor time a request, by group of processes. Softirqs count
+	// for the process on whose back they ran.
+	CPU            map[string]float64
+	Recorded, Lost uint64
+}
+
+// row is a side's turns, one a round.
+type row struct {
+	Side  string
+	Turns []turn
+}
+
+// table is what all sides did with the same work. The first side is what others are
+// held against.
+type table struct {
+	Title string
+	Unit  string // of what is counted: "requests", "connections", "MB"
+	Rows  []row
+}
+
+// work is what is asked of every side in turn.
+type work struct {
+	title, unit string
+	loadOptions
+}
+
+// takeTurns has every side do the work once a round, beginning with another each
+// time, so that what else the machine does falls on all of them alike.
+func (w *world) takeTurns(sides []side, do work) (table, error) {
+	t := table{Title: do.title, Unit: do.unit}
+	for _, s := range sides {
+		t.Rows = append(t.Rows, row{Side: s.name})
+	}
+	for round := range w.rounds {
+		for i := range sides {
+			k := (i + round) % len(sides)
+			one, err := w.takeTurn(&sides[k], do)
+			if err != nil {
+				return t, fmt.Errorf("%s: %s: %w", do.title, sides[k].name, err)
+			}
+			t.Rows[k].Turns = append(t.Rows[k].Turns, one)
+			fmt.Fprintf(os.Stderr, "%s, round %d, %-22s %10.0f/s  p50 %6.0f  p99 %6.0f µs\n", do.title, round+1, sides[k].name,
+				one.perSecond(do.unit), one.P50, one.P99)
+		}
+	}
+	return t, nil
+}
+
+func (w *world) takeTurn(s *side, do work) (t turn, err error) {
+	do.To = s.to
+	before, err := w.used()
+	if err != nil {
+		return t, err
+	}
+	var requests, lost uint64
+	if s.recorded != nil {
+		if requests, lost, err = s.recorded(); err != nil {
+			return t, err
+		}
+	}
+	out, err := w.run(s.client, "client", "", w.self, do.arguments()...)
+	if err != nil {
+		return t, err
+	}
+	if err := json.Unmarshal(out, &t.sample); err != nil {
+		return t, fmt.Errorf("read what the load printed: %w: %s", err, out)
+	}
+	if t.Requests == 0 || t.Errors > t.Requests/1000 {
+		return t, fmt.Errorf("%d requests were answered and %d failed", t.Requests, t.Errors)
+	}
+	after, err := w.used()
+	if err != nil {
+		return t, err
+	}
+	t.CPU = map[string]float64{}
+	for group, used := range after {
+		if d := used - before[group]; d > 0 && group != "setup" {
+			t.CPU[group] = d / float64(t.Requests)
+		}
+	}
+	if s.recorded != nil {
+		t.Recorded, t.Lost, err = settled(s.recorded, requests+t.Requests, lost)
+		t.Recorded -= requests
+	}
+	return t, err
+}
+
+func (o loadOptions) arguments() []string {
+	return []string{"load", "--to", o.To.String(), "--path", o.Path, "--connections", strconv.Itoa(o.Connections),
+		"--seconds", strconv.FormatFloat(o.Seconds, 'g', -1, 64), "--reconnect=" + strconv.FormatBool(o.Reconnect)}
+}
+
+func (t *turn) perSecond(unit string) float64 {
+	if unit == "MB" {
+		return float64(t.Bytes) / 1e6 / t.Seconds
+	}
+	return float64(t.Requests) / t.Seconds
+}
+
+// spread is the middle of some figures, and the least and the greatest.
+type spread struct{ Median, Least, Most float64 }
+
+func spreadOf(figures []float64) spread {
+	if len(figures) == 0 {
+		return spread{}
+	}
+	f := slices.Sorted(slices.Values(figures))
+	middle := (f[(len(f)-1)/2] + f[len(f)/2]) / 2
+	return spread{middle, f[0], f[len(f)-1]}
+}
+
+// each applies a function to every turn.
+func (r *row) each(f func(*turn) float64) spread {
+	var all []float64
+	for i := range r.Turns {
+		all = append(all, f(&r.Turns[i]))
+	}
+	return spreadOf(all)
+}
+
+// ratio holds a row against another, round by round.
+func (r *row) ratio(to *row, f func(*turn) float64) spread {
+	var all []float64
+	for i := range r.Turns {
+		if i < len(to.Turns) && f(&to.Turns[i]) > 0 {
+			all = append(all, f(&r.Turns[i])/f(&to.Turns[i]))
+		}
+	}
+	return spreadOf(all)
+}
