@@ -415,9 +415,9 @@ func (w *envoyWorld) lastSeen() envoySeen {
 func (w *envoyWorld) startEnvoy(binary string) {
 	t := w.t
 	dir := t.TempDir()
-	socket, config := filepath.Join(dir, "ads"), filepath.Join(dir, "envoy.json")
+	socket := filepath.Join(dir, xds.SocketName)
 	var err error
-	if w.backend, err = xds.New(xds.Config{Socket: socket}); err != nil {
+	if w.backend, err = xds.New(xds.Config{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -430,9 +430,6 @@ func (w *envoyWorld) startEnvoy(binary string) {
 		}
 	})
 	bootstrap, err := xds.Bootstrap(xds.BootstrapOptions{NodeID: "test", Socket: socket, Admin: filepath.Join(dir, "admin")})
-	if err == nil {
-		err = os.WriteFile(config, bootstrap, 0o600)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +437,7 @@ func (w *envoyWorld) startEnvoy(binary string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, append(xds.Args(config, 1), "--log-level", "warning")...)
+	cmd := exec.Command(binary, append(xds.Args(string(bootstrap), 1), "--log-level", "warning")...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if w.envoy, err = w.nodeNS.start(cmd); err != nil {
 		t.Fatal(err)

@@ -181,7 +181,10 @@ func (e *Engine) enforce(ctx context.Context) error {
 	}
 	if bad := (*redirect.SetsError)(nil); errors.As(err, &bad) {
 		e.cfg.Logger.Error("some L7 rules deny everything", "error", err)
-		return nil
+		err = nil
+	}
+	if err == nil {
+		err = e.serveRoutes(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("hand L7 rules to the proxy: %w", err)

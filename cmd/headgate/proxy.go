@@ -7,9 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/bpf"
-	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/proxy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -71,14 +69,3 @@ func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connectio
 type collector struct{ *bpf.Conntrack }
 
 func (c collector) Collect(context.Context, time.Time) (int, error) { return c.Conntrack.Collect() }
-
-// newGoBackend makes the agent's side of the proxy.
-func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
-	return func(cfg agent.BackendConfig) (agent.Backend, error) {
-		return proxy.NewBackend(proxy.BackendConfig{
-			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: cfg.Layout, Logger: cfg.Logger,
-			OnPort: cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
-			MapFiles: cfg.Maps, UID: uid, GID: uid,
-		})
-	}
-}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"github.com/headgate/headgate/agent"
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/proxy"
+	"github.com/headgate/headgate/xds"
+)
+
+// backends are the proxies of an agent. Headgate's own is always there: it carries what
+// Envoy does not understand, and collects connections while no agent is there.
+func (f *agentFlags) backends() ([]agent.BackendFactory, error) {
+	own := agent.BackendFactory{New: newGoBackend(f.proxyUID)}
+	switch f.backend {
+	case "go":
+		return []agent.BackendFactory{own}, nil
+	case "envoy":
+		return []agent.BackendFactory{{New: f.newEnvoyBackend, PerRoute: true}, own}, nil
+	}
+	return nil, usagef("--backend %q: write go or envoy", f.backend)
+}
+
+func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
+	return func(cfg agent.BackendConfig) (agent.Backend, error) {
+		return proxy.NewBackend(proxy.BackendConfig{
+			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: cfg.Layout, Logger: cfg.Logger,
+			OnPort: cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
+			MapFiles: cfg.Maps, UID: uid, GID: uid,
+		})
+	}
+}
+
+func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, error) {
+	c := xds.Config{
+		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Workers: f.envoyWorkers, NodeID: f.nodeName, Version: buildVersion().String(),
+		UID: f.proxyUID, Logger: cfg.Logger, OnStream: cfg.OnReady, Identify: cfg.Identify,
+		Records: func(records []observe.Record) { cfg.Records(records, 0) },
+	}
+	if c.UID == 0 {
+		c.UID = proxy.DefaultUser
+	}
+	if f.envoyExternal {
+		c.Path = ""
+	}
+	return xds.New(c)
+}
