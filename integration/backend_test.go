@@ -13,12 +13,15 @@ type backend struct {
 	portKept bool
 }
 
+// ownBackend is headgate's own proxy.
+var ownBackend = backend{name: "go", portKept: true}
+
 // eachBackend runs a test on nodes with headgate's own proxy and with a stock Envoy:
 // verdicts, flows and failures are to be the same.
 func eachBackend(t *testing.T, f func(t *testing.T, b backend)) {
 	t.Helper()
 	for _, b := range []backend{
-		{name: "go", portKept: true},
+		ownBackend,
 		{name: "envoy", flags: []string{"--backend", "envoy", "--envoy-path", envoyBinary(t), "--envoy-workers", "1"}},
 	} {
 		t.Run(b.name, func(t *testing.T) { f(t, b) })

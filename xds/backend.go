@@ -38,7 +38,9 @@ type Config struct {
 
 	// Path of Envoy's program. Empty: somebody else starts it, with what Bootstrap
 	// and Args say.
-	Path    string
+	Path string
+	// Holder are the arguments by which this program calls Hold with those behind them.
+	Holder  []string
 	Workers int    // threads that carry connections
 	NodeID  string // how Envoy calls itself
 	Version string // of the agent: an Envoy of another one is started anew

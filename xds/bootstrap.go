@@ -78,7 +78,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 func Args(bootstrap string, workers int) []string {
 	return []string{
 		"--config-yaml", bootstrap, "--concurrency", strconv.Itoa(workers), "--use-dynamic-base-id",
-		"--drain-time-s", strconv.Itoa(int(DrainTime / time.Second)), "--drain-strategy", "immediate",
+		"--drain-time-s", strconv.Itoa(int(DrainTime / time.Second)), "--drain-strategy", "immediate", "--log-level", "warning",
 	}
 }
 

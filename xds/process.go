@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -36,6 +36,8 @@ func Dir(runDir string) string { return filepath.Join(runDir, dirName) }
 const (
 	// fileLimit is how many descriptors Envoy may have: two a connection.
 	fileLimit = 1 << 18
+	// startWithin is how long it may take to be there.
+	startWithin = 5 * time.Second
 	// endGrace is how long Envoy may take to end after SIGTERM.
 	endGrace = 5 * time.Second
 	// steadyAfter: an Envoy that lived as long is not one that fails to start.
@@ -49,6 +51,7 @@ type process struct {
 	PID     int    `json:"pid"`
 	Started uint64 `json:"started"` // clock ticks since boot: a number that is used again tells
 	Version string `json:"version"` // of who started it: another version starts it anew
+	Holder  int    `json:"holder"`  // its parent, which ends with it
 	pidfd   int
 }
 
@@ -81,7 +84,7 @@ func (b *Backend) startProcess() (*process, error) {
 	}
 	defer dir.Close()
 	cmd := &exec.Cmd{
-		Path: "/proc/self/fd/3", Args: append([]string{"envoy"}, Args(bootstrap, b.config.Workers)...),
+		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), Args(bootstrap, b.config.Workers)...),
 		Dir: "/", Env: []string{}, Stdout: log, Stderr: log, ExtraFiles: []*os.File{program, dir},
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:      true,
@@ -96,13 +99,19 @@ func (b *Backend) startProcess() (*process, error) {
 	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
 		b.log.Debug("raise Envoy's file limit", "error", err)
 	}
-	go func() { _ = cmd.Wait() }() // reaps it; its end is seen by its descriptor
-	p := &process{PID: cmd.Process.Pid, Version: b.config.Version}
-	if err := p.open(); err != nil {
-		_ = cmd.Process.Kill()
-		return nil, err
+	go func() { _ = cmd.Wait() }() // it ends with Envoy, whose end is seen by its descriptor
+	p := &process{Version: b.config.Version, Holder: cmd.Process.Pid}
+	if p.PID, err = heldBy(cmd.Process.Pid); err == nil {
+		err = p.open()
 	}
-	return p, writeJSON(b.file(processName), p)
+	if err == nil {
+		err = writeJSON(b.file(processName), p)
+	}
+	if err != nil {
+		_ = cmd.Process.Kill() // and Envoy with it
+		return nil, fmt.Errorf("%w; it said: %s", err, lastLine(b.file(logName)))
+	}
+	return p, nil
 }
 
 // open takes hold of the process, so that no other can be taken for it.
@@ -133,8 +142,24 @@ func (p *process) ended(within time.Duration) bool {
 	return n > 0 && err == nil
 }
 
-// end ends the process.
+// end ends the process, and its parent with it.
 func (p *process) end() error {
+	holder := 0
+	if fields := statFields(p.PID); len(fields) > 1 && fields[1] == strconv.Itoa(p.Holder) {
+		holder = p.Holder
+	}
+	if err := p.endItself(); err != nil || holder == 0 {
+		return err
+	}
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if fields := statFields(holder); len(fields) == 0 || fields[0] == "Z" {
+			break
+		}
+	}
+	return nil
+}
+
+func (p *process) endItself() error {
 	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGTERM, nil, 0); errors.Is(err, unix.ESRCH) {
 		return nil
 	}
@@ -165,12 +190,7 @@ func running(dir string) *process {
 
 // startTime is when a process started, field 22 of /proc/PID/stat (proc(5)).
 func startTime(pid int) (uint64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("look at process %d: %w", pid, err)
-	}
-	// The name, in brackets, may hold anything.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	fields := statFields(pid)
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("look at process %d: it has no start time", pid)
 	}
@@ -194,7 +214,7 @@ func Terminate(_ context.Context, runDir string) error {
 }
 
 // inheritedDir is Config.Dir as an Envoy that we start finds it.
-const inheritedDir = "/proc/self/fd/4"
+const inheritedDir = "/proc/self/fd/4" // descriptorDirectory
 
 // bootstrap makes what Envoy starts with, and the directory of its admin interface.
 func (b *Backend) bootstrap() (string, error) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"github.com/spf13/cobra"
+
 	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/proxy"
@@ -32,7 +34,7 @@ func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
 
 func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, error) {
 	c := xds.Config{
-		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Workers: f.envoyWorkers, NodeID: f.nodeName, Version: buildVersion().String(),
+		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Holder: []string{"headgate", holdName, "--"}, Workers: f.envoyWorkers, NodeID: f.nodeName, Version: buildVersion().String(),
 		UID: f.proxyUID, Logger: cfg.Logger, OnStream: cfg.OnReady, Identify: cfg.Identify,
 		Records: func(records []observe.Record) { cfg.Records(records, 0) },
 	}
@@ -43,4 +45,14 @@ func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, er
 		c.Path = ""
 	}
 	return xds.New(c)
+}
+
+// holdName is the command that an Envoy is started by.
+const holdName = "hold-envoy"
+
+func newHoldCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: holdName + " -- ARGUMENT...", Short: "Start Envoy and wait for its end, on behalf of the agent", Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error { return xds.Hold(args) },
+	}
 }
