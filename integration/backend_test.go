@@ -11,6 +11,9 @@ type backend struct {
 	flags []string // of the agent
 	// portKept: the server sees the client's own port, and not only its address.
 	portKept bool
+	// bound: a connection keeps to the rules of the port it came to, and is reset when it
+	// has none any more.
+	bound bool
 }
 
 // ownBackend is headgate's own proxy.
@@ -22,7 +25,7 @@ func eachBackend(t *testing.T, f func(t *testing.T, b backend)) {
 	t.Helper()
 	for _, b := range []backend{
 		ownBackend,
-		{name: "envoy", flags: []string{"--backend", "envoy", "--envoy-path", envoyBinary(t), "--envoy-workers", "1"}},
+		{name: "envoy", bound: true, flags: []string{"--backend", "envoy", "--envoy-path", envoyBinary(t), "--envoy-workers", "1"}},
 	} {
 		t.Run(b.name, func(t *testing.T) { f(t, b) })
 	}
