@@ -53,8 +53,8 @@ type Config struct {
 	MetricsListen    string // empty: off
 	FlowBuffer       int    // how many flows are kept for those who ask; about 2 KiB each
 	Logger           *slog.Logger
-	// NewBackend makes the proxy backend.
-	NewBackend func(BackendConfig) (Backend, error)
+	// Backends make the proxies. Each has the protocols that none before it has.
+	Backends []BackendFactory
 }
 
 // Backend is a redirect.Backend that runs beside the agent.
@@ -73,6 +73,10 @@ type BackendConfig struct {
 	Logger *slog.Logger
 	// OnPort is told on which port the proxy serves every route; 0: none now.
 	OnPort func(redirect.ProxyPort)
+	// OnReady is told when the proxy can be asked, again or for the first time.
+	OnReady func()
+	// Identify says whose the ends of a connection are.
+	Identify func(source, destination netip.AddrPort) (policy.Identity, policy.Identity)
 	// Records takes what the proxy judged, and how many records were lost.
 	Records func(records []observe.Record, lost uint64)
 }
@@ -85,7 +89,7 @@ type Agent struct {
 	gate      *bpf.Gate
 	engine    *reconcile.Engine
 	connector *endpoint.Connector
-	backend   Backend
+	backend   *backends
 	seeing    *seeing
 	control   *controllers
 	store     *store
@@ -149,7 +153,7 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.engine = reconcile.New(reconcile.Config{
-		Gate: a.gate, Backend: a.backend, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
+		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] }, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
 		Secrets: secret.Dir(a.cfg.SecretsDir).Read,
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -49,20 +50,25 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 }
 
 func (a *Agent) startBackend(ctx context.Context) error {
-	var files []*os.File
-	for _, m := range a.gate.ConntrackMaps() {
-		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return fmt.Errorf("copy map descriptor: %w", err)
-		}
-		files = append(files, os.NewFile(uintptr(fd), m.String()))
+	files, err := a.copyMaps()
+	if err != nil {
+		return err
 	}
-	var err error
-	a.backend, err = a.cfg.NewBackend(BackendConfig{
-		RunDir: a.cfg.RunDir, Layout: bpf.Layout, Maps: files, Logger: a.log, OnPort: a.onPort, Records: a.seeing.proxyRecords,
+	a.backend, err = newBackends(a.cfg.Backends, func(index int) BackendConfig {
+		return BackendConfig{
+			RunDir: a.cfg.RunDir, Layout: bpf.Layout, Maps: files, Logger: a.log, Records: a.seeing.proxyRecords,
+			OnPort: func(port redirect.ProxyPort) { a.onPort(index, port) }, OnReady: a.tryAgain, Identify: a.identify,
+		}
 	})
 	if err != nil {
 		return err
+	}
+	for p, perRoute := range a.backend.perRoute {
+		if perRoute { // what an agent with another backend has left
+			if err := a.gate.SetRoute(bpf.AnyRoute(p), 0); err != nil {
+				return err
+			}
+		}
 	}
 	a.control.wg.Go(func() {
 		if err := a.backend.Run(ctx); err != nil && ctx.Err() == nil {
@@ -81,19 +87,45 @@ func (a *Agent) startBackend(ctx context.Context) error {
 	return nil
 }
 
-// onPort opens and closes redirected ports as the proxy comes and goes.
-func (a *Agent) onPort(port redirect.ProxyPort) {
+// copyMaps makes descriptors of the maps that a proxy needs.
+func (a *Agent) copyMaps() ([]*os.File, error) {
+	var files []*os.File
+	for _, m := range a.gate.ConntrackMaps() {
+		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, fmt.Errorf("copy map descriptor: %w", err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), m.String()))
+	}
+	return files, nil
+}
+
+// onPort opens and closes the redirected ports of a backend as its proxy comes and goes.
+func (a *Agent) onPort(index int, port redirect.ProxyPort) {
 	a.port.Store(uint32(port))
-	for _, protocol := range a.backend.Protocols() {
-		if err := a.gate.SetRoute(bpf.AnyRoute(protocol), uint16(port)); err != nil {
-			a.log.Error("cannot tell the datapath the proxy's port", "protocol", protocol, "port", port, "error", err)
+	for _, p := range a.backend.of(index) {
+		if err := a.gate.SetRoute(bpf.AnyRoute(p), uint16(port)); err != nil {
+			a.log.Error("cannot tell the datapath the proxy's port", "protocol", p, "port", port, "error", err)
 		}
 	}
 	a.log.Info("proxy port", "port", port)
-	select { // what could not be enforced while it was away
+	a.tryAgain()
+}
+
+// tryAgain wakes the controller that puts in force what could not be: a proxy is back.
+func (a *Agent) tryAgain() {
+	select {
 	case a.retry <- struct{}{}:
 	default:
 	}
+}
+
+// identify says whose the ends of a connection are, as the gate judged it.
+func (a *Agent) identify(source, destination netip.AddrPort) (from, to policy.Identity) {
+	if c, ok := a.gate.Conntrack().Lookup(source, destination); ok {
+		return c.SourceIdentity, c.DestinationIdentity
+	}
+	return a.engine.IdentityOf(source.Addr()), a.engine.IdentityOf(destination.Addr())
 }
 
 // restore puts in force what is remembered, then replaces the programs.

@@ -15,12 +15,14 @@ import (
 // request, with everything that the one before knew.
 func TestAgentReplaced(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		t.Run(signal.String(), func(t *testing.T) { agentReplaced(t, signal) })
+		t.Run(signal.String(), func(t *testing.T) {
+			eachBackend(t, func(t *testing.T, b backend) { agentReplaced(t, b, signal) })
+		})
 	}
 }
 
-func agentReplaced(t *testing.T, signal syscall.Signal) {
-	p := newProxied(t)
+func agentReplaced(t *testing.T, b backend, signal syscall.Signal) {
+	p := newProxied(t, b)
 	p.server.serveEcho(t, 90)
 	p.server.serveWeb(t, 91)
 	p.apply(t, allow("raw", "server", fromApp("client"), 90), allow("raw-http", "server", fromApp("client"), 91))

@@ -109,7 +109,7 @@ func TestStatusWhenNotWell(t *testing.T) {
 // puts another in its place.
 func TestStuckProxy(t *testing.T) {
 	t.Parallel()
-	p := newProxied(t)
+	p := newProxied(t, ownBackend)
 	stuck := p.proxyPID(t)
 	if err := unix.Kill(stuck, unix.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func TestEnvoyEnforcesHTTP(t *testing.T) {
 		t.Run("port taken "+family.name, func(t *testing.T) { w.clientTakesThePortOfALeg(t, family) })
 	}
 	t.Run("direct", w.directConnectionsAreClosed)
-	t.Run("refused", w.refusedPolicyChangesNothing)
+	t.Run("refused", w.refusedRuleIsLeftOut)
 	t.Run("forgotten", w.forgottenSetsCloseTheirConnections)
 	t.Run("killed", w.withoutEnvoyNothingPasses)
 }
@@ -167,15 +168,15 @@ func (w *envoyWorld) directConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-func (w *envoyWorld) refusedPolicyChangesNothing(t *testing.T) {
+func (w *envoyWorld) refusedRuleIsLeftOut(t *testing.T) {
 	w.t = t
 	w.enforce(3, landing("POST"))
 	c := w.dial(w.families()[0])
 	defer c.Close()
 	// Go's package regexp knows names of classes that Envoy's RE2 does not.
-	err := w.tryEnforce(4, []policy.HTTPRule{{Path: `/\p{Letter}+`}})
-	var refused *xds.RefusedError
-	if !errors.As(err, &refused) || !strings.Contains(refused.Message, "Letter") {
+	err := w.tryEnforce(4, append(landing("POST"), policy.HTTPRule{Path: `/\p{Letter}+`}))
+	var failed *redirect.SetsError
+	if !errors.As(err, &failed) || !strings.Contains(failed.Failed[envoySet], "Letter") {
 		t.Fatalf("Enforce gave %v, want Envoy's words about the expression", err)
 	}
 	if answer := c.request("POST", "/v1/request-landing"); answer.status != 200 {
@@ -191,14 +192,15 @@ func (w *envoyWorld) refusedPolicyChangesNothing(t *testing.T) {
 	if err := w.tryEnforce(4, landing("POST"), other); err != nil {
 		t.Fatal(err)
 	}
-	err = w.nodeNS.do(func() error {
+	w.mustDo(w.nodeNS, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), envoyTimeout)
 		defer cancel()
 		_, err := w.backend.Serve(ctx, redirect.Route{Ingress: other.Set.ID})
 		return err
 	})
-	if !errors.As(err, &refused) {
-		t.Errorf("Serve gave %v, want Envoy's words about the expression", err)
+	err = w.tryEnforce(4, landing("POST"), other)
+	if !errors.As(err, &failed) || !strings.Contains(failed.Failed[other.Number], "Letter") {
+		t.Errorf("Enforce gave %v, want Envoy's words about the rule that it refused when it was served", err)
 	}
 	// Envoy's default would refuse an expression of this size.
 	w.enforce(5, append(landing("POST"), policy.HTTPRule{Path: `/big/([0-9a-f]{2,40}-){3,9}`}))
@@ -278,6 +280,7 @@ type envoyWorld struct {
 	backend                    *xds.Backend
 	envoy                      *child
 	port                       redirect.ProxyPort
+	set                        policy.SetID // enforced last
 
 	accepted, requests atomic.Int64
 	mu                 sync.Mutex
@@ -415,9 +418,9 @@ func (w *envoyWorld) lastSeen() envoySeen {
 func (w *envoyWorld) startEnvoy(binary string) {
 	t := w.t
 	dir := t.TempDir()
-	socket, config := filepath.Join(dir, "ads"), filepath.Join(dir, "envoy.json")
+	socket := filepath.Join(dir, xds.SocketName)
 	var err error
-	if w.backend, err = xds.New(xds.Config{Socket: socket}); err != nil {
+	if w.backend, err = xds.New(xds.Config{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -430,9 +433,6 @@ func (w *envoyWorld) startEnvoy(binary string) {
 		}
 	})
 	bootstrap, err := xds.Bootstrap(xds.BootstrapOptions{NodeID: "test", Socket: socket, Admin: filepath.Join(dir, "admin")})
-	if err == nil {
-		err = os.WriteFile(config, bootstrap, 0o600)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +440,7 @@ func (w *envoyWorld) startEnvoy(binary string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, append(xds.Args(config, 1), "--log-level", "warning")...)
+	cmd := exec.Command(binary, xds.Args(string(bootstrap), 1)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if w.envoy, err = w.nodeNS.start(cmd); err != nil {
 		t.Fatal(err)
@@ -465,15 +465,14 @@ func (w *envoyWorld) killEnvoy() {
 	<-w.envoy.done
 }
 
-func envoyRoute() redirect.Route { return redirect.Route{Ingress: policy.SetID{7}} }
-
 // tryEnforce puts rules in force under the set's number, and other sets beside it.
 func (w *envoyWorld) tryEnforce(revision uint64, rules []policy.HTTPRule, others ...redirect.NumberedSet) error {
 	ctx, cancel := context.WithTimeout(context.Background(), envoyTimeout)
 	defer cancel()
-	id := envoyRoute().Ingress
+	sum := sha256.Sum256(fmt.Append(nil, rules))
+	w.set = policy.SetID(sum[:len(w.set)])
 	sets := map[policy.SetID]redirect.NumberedSet{
-		id: {Number: envoySet, Set: &policy.L7Set{ID: id, Protocol: policy.ProtocolHTTP, HTTP: rules}},
+		w.set: {Number: envoySet, Set: &policy.L7Set{ID: w.set, Protocol: policy.ProtocolHTTP, HTTP: rules}},
 	}
 	for _, o := range others {
 		sets[o.Set.ID] = o
@@ -493,7 +492,7 @@ func (w *envoyWorld) serve() redirect.ProxyPort {
 	w.mustDo(w.nodeNS, func() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), envoyTimeout)
 		defer cancel()
-		w.port, err = w.backend.Serve(ctx, envoyRoute())
+		w.port, err = w.backend.Serve(ctx, redirect.Route{Ingress: w.set})
 		return err
 	})
 	return w.port

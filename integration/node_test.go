@@ -172,8 +172,11 @@ func (n *node) remove(t *testing.T) {
 const logShown = 16 << 10
 
 func (n *node) showLogs(t *testing.T) {
-	for _, path := range []string{n.agentLog(), filepath.Join(n.run(), "proxy.log")} {
+	for _, path := range []string{n.agentLog(), filepath.Join(n.run(), "proxy.log"), filepath.Join(n.run(), "envoy", "envoy.log")} {
 		text, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			t.Log(err)
 			continue

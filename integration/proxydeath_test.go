@@ -17,9 +17,9 @@ type proxied struct {
 	web              *webServer
 }
 
-func newProxied(t *testing.T) *proxied {
+func newProxied(t *testing.T, b backend) *proxied {
 	t.Helper()
-	n := startNode(t)
+	n := startNode(t, b.flags...)
 	p := &proxied{node: n, server: n.workload(t, "server", "app=server"), stranger: n.workload(t, "stranger", "app=stranger")}
 	for _, name := range []string{"client-a", "client-b"} {
 		p.clients = append(p.clients, n.workload(t, name, "app=client"))
@@ -83,8 +83,10 @@ func kill(t *testing.T, pid int) {
 
 // TestProxyKilled kills the proxy under load, again and again. Its ports fail, and
 // let nothing pass that is denied; soon there is another.
-func TestProxyKilled(t *testing.T) {
-	p := newProxied(t)
+func TestProxyKilled(t *testing.T) { eachBackend(t, proxyKilled) }
+
+func proxyKilled(t *testing.T, b backend) {
+	p := newProxied(t, b)
 	l := newLoad()
 	l.interruptible = true
 	p.mix(l)
@@ -122,8 +124,10 @@ func (n *node) wellWithout(t *testing.T, pid int) error {
 
 // TestAgentStartsWithoutProxy kills the proxy while there is no agent to start
 // another. Redirected ports stay shut, until an agent comes.
-func TestAgentStartsWithoutProxy(t *testing.T) {
-	p := newProxied(t)
+func TestAgentStartsWithoutProxy(t *testing.T) { eachBackend(t, agentStartsWithoutProxy) }
+
+func agentStartsWithoutProxy(t *testing.T, b backend) {
+	p := newProxied(t, b)
 	l := newLoad()
 	l.interruptible = true
 	p.mix(l)

@@ -18,16 +18,19 @@ import (
 // story is the demo's: an imperial server, a friend and a stranger.
 type story struct {
 	*node
+	backend                  backend
 	server, friend, stranger *workload
 	web                      *webServer
 }
 
 // TestStory goes from no policy by L3/L4 to L7, and looks at verdicts, at flows,
 // and at what the server sees of its clients.
-func TestStory(t *testing.T) {
-	n := startNode(t)
+func TestStory(t *testing.T) { eachBackend(t, tellStory) }
+
+func tellStory(t *testing.T, b backend) {
+	n := startNode(t, b.flags...)
 	s := &story{
-		node:     n,
+		node: n, backend: b,
 		server:   n.workload(t, "deathstar", "org=empire", "class=deathstar"),
 		friend:   n.workload(t, "tiefighter", "org=empire", "class=tiefighter"),
 		stranger: n.workload(t, "xwing", "org=alliance", "class=xwing"),
@@ -127,11 +130,11 @@ func (s *story) withL7(t *testing.T, v ipVersion) {
 	c.mustAsk(t, "POST", "/v1/request-landing", 200) // a denied request does not end the connection
 	s.stranger.mustNotConnect(t, s.server.at(v, 80))
 	client := endOf(c.LocalAddr())
-	if got := landing.header.Get("X-From"); got != client.String() {
+	if got := landing.header.Get("X-From"); !s.backend.same(got, client) {
 		t.Errorf("the server sees %s, and the client is %s", got, client)
 	}
 	for _, r := range s.web.requests() {
-		if r.path != "/v1/request-landing" || r.from != client {
+		if r.path != "/v1/request-landing" || !s.backend.same(r.from.String(), client) {
 			t.Errorf("the server saw %v", r)
 		}
 	}

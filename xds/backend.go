@@ -5,17 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"google.golang.org/grpc"
 
+	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -23,29 +29,54 @@ import (
 // DefaultMaxRoutes is the default of Config.MaxRoutes.
 const DefaultMaxRoutes = 1024
 
-// Config of a Backend.
+// Config of a Backend. Dir is required; without Path nobody is started.
 type Config struct {
-	// Socket is the path of the unix socket that Envoy asks. Whoever can open it
-	// reads every rule and may keep Envoy's answers from us: it is for its owner.
-	Socket string
+	// Dir is where the socket that Envoy asks is, and the rest of its files.
+	Dir string
 	// MaxRoutes is how many listeners there may be; 0: DefaultMaxRoutes.
 	MaxRoutes int
+
+	// Path of Envoy's program. Empty: somebody else starts it, with what Bootstrap
+	// and Args say.
+	Path string
+	// Holder are the arguments by which this program calls Hold with those behind them.
+	Holder  []string
+	Workers int    // threads that carry connections
+	NodeID  string // how Envoy calls itself
+	Version string // of the agent: an Envoy of another one is started anew
+	UID     uint32 // user and group of Envoy
+	Logger  *slog.Logger
+
+	// OnStream is told when Envoy is there to be asked.
+	OnStream func()
+	// Records takes what Envoy logged.
+	Records func([]observe.Record)
+	// Identify says whose the ends of a connection are.
+	Identify func(source, destination netip.AddrPort) (policy.Identity, policy.Identity)
 }
 
-// Backend makes Envoy enforce. It implements redirect.Backend. Somebody else
-// starts Envoy, with Bootstrap and Args.
+// Backend makes Envoy enforce. It implements redirect.Backend.
 type Backend struct {
 	config   Config
+	log      *slog.Logger
 	store    *store
 	listener net.Listener
+	primed   chan struct{} // closed once Envoy may ask: what it has is known again
 
 	mu      sync.Mutex // one change at a time
 	numbers map[policy.SetID]redirect.SetNumber
 	sets    map[redirect.SetNumber]*rbacv3.RBAC
 	ports   map[pair]redirect.ProxyPort
+	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
+	failed  map[redirect.SetNumber]string
+	// refusals are rules that Envoy refused, by the name of their RBAC policy, with its
+	// words. They are not offered again.
+	refusals map[policy.SetID]map[string]string
 
 	statusMu sync.Mutex // Status does not wait for a change
 	inForce  uint64
+	pid      int
+	lost     string // why there is no process
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -56,37 +87,56 @@ var ErrTooManyRoutes = errors.New("too many different pairs of L7 rule sets for 
 // New makes a Backend and its socket. Run serves it.
 func New(c Config) (*Backend, error) {
 	c.MaxRoutes = cmp.Or(c.MaxRoutes, DefaultMaxRoutes)
+	c.Workers = cmp.Or(c.Workers, 2)
+	c.NodeID = cmp.Or(c.NodeID, "headgate")
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OnStream == nil {
+		c.OnStream = func() {}
+	}
 	cluster, err := clusterOf()
 	if err != nil {
 		return nil, err
 	}
-	s := newStore()
-	if err := s.put(resource.ClusterType, map[string]types.Resource{clusterName: cluster}); err != nil {
+	b := &Backend{
+		config: c, log: c.Logger, store: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
+		sets: map[redirect.SetNumber]*rbacv3.RBAC{}, ports: map[pair]redirect.ProxyPort{},
+		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
+	}
+	b.store.onStream = c.OnStream
+	if err := b.store.put(resource.ClusterType, map[string]types.Resource{clusterName: cluster}); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(c.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the socket of before: %w", err)
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make Envoy's directory: %w", err)
 	}
-	l, err := net.Listen("unix", c.Socket)
-	if err != nil {
-		return nil, fmt.Errorf("listen for Envoy: %w", err)
+	if b.saved = b.loadPorts(); len(b.saved) == 0 {
+		close(b.primed)
 	}
-	if err := os.Chmod(c.Socket, 0o600); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("close the socket to others: %w", err)
-	}
-	return &Backend{
-		config: c, store: s, listener: l, numbers: map[policy.SetID]redirect.SetNumber{},
-		sets: map[redirect.SetNumber]*rbacv3.RBAC{}, ports: map[pair]redirect.ProxyPort{},
-	}, nil
+	b.listener, err = listenPrivately(b.file(SocketName), c.UID)
+	return b, err
 }
 
-// Run answers Envoy until the context ends.
+func (b *Backend) file(name string) string { return filepath.Join(b.config.Dir, name) }
+
+// Run starts or adopts Envoy and answers it until the context ends; Envoy goes on.
 func (b *Backend) Run(ctx context.Context) error {
 	g := grpc.NewServer()
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, &server{delta: delta.NewServer(ctx, b.store.watcher(), b.store.ledger)})
+	accesslogv3.RegisterAccessLogServiceServer(g, &accessLog{b: b})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
+	var supervisor sync.WaitGroup
+	defer supervisor.Wait()
+	if b.config.Path != "" {
+		supervisor.Go(func() { b.supervise(ctx) })
+	}
+	select {
+	case <-b.primed: // it would take away what it is not told of
+	case <-ctx.Done():
+		return nil
+	}
 	if err := g.Serve(b.listener); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve Envoy: %w", err)
 	}
@@ -106,13 +156,15 @@ func (s *server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolHTTP} }
 
-// Status implements redirect.Backend. Envoy's process and its connections are
-// known to whoever started it.
+// Status implements redirect.Backend.
 func (b *Backend) Status() redirect.Status {
 	s := b.store.status()
 	b.statusMu.Lock()
 	defer b.statusMu.Unlock()
-	s.Revision = b.inForce
+	s.Revision, s.PID = b.inForce, b.pid
+	if s.State != "ready" && b.lost != "" {
+		s.State, s.Detail = "down", b.lost
+	}
 	return s
 }
 
@@ -157,8 +209,35 @@ func (b *Backend) pairOf(r redirect.Route) (pair, error) {
 	return out, nil
 }
 
-// add makes a listener, on another port if one was taken meanwhile.
+// add makes a listener, on another port if one was taken meanwhile. Rules that Envoy
+// refuses are left out.
 func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
+	port, err := b.offer(ctx, p)
+	if refusedBy(err) && !taken(err) {
+		want := b.sets
+		b.sets = maps.Clone(want)
+		numbers := []redirect.SetNumber{}
+		for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
+			if n != 0 {
+				b.sets[n] = denyAll()
+				numbers = append(numbers, n)
+			}
+		}
+		if port, err = b.offer(ctx, p); err == nil {
+			b.ports[p] = port
+			err = b.admit(ctx, numbers, want)
+		}
+	}
+	if err != nil {
+		delete(b.ports, p)
+		return 0, err
+	}
+	b.ports[p] = port
+	return port, b.savePorts()
+}
+
+// offer gives Envoy the listener of a pair and its routes.
+func (b *Backend) offer(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	routes, err := b.routes(p)
 	if err != nil {
 		return 0, err
@@ -169,7 +248,6 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	for range portAttempts {
 		var port redirect.ProxyPort
 		if port, err = b.listen(ctx, p); err == nil {
-			b.ports[p] = port
 			return port, nil
 		}
 		if !taken(err) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -143,7 +144,9 @@ func TestEnforceWaitsForAcknowledgement(t *testing.T) {
 	}
 }
 
-func TestRefusedRulesAreTakenBack(t *testing.T) {
+// TestRefusedRuleIsLeftOut has Envoy refuse one rule of one set. All else is in force, an
+// Envoy that comes anew gets it too, and what was refused is not offered again.
+func TestRefusedRuleIsLeftOut(t *testing.T) {
 	var refusals atomic.Int32
 	b, f, _ := served(t, func(r *discoveryv3.DeltaDiscoveryResponse) string {
 		if strings.Contains(r.String(), "BAD") {
@@ -152,26 +155,66 @@ func TestRefusedRulesAreTakenBack(t *testing.T) {
 		}
 		return ""
 	})
-	err := b.Enforce(patient(t), snapshot(2, httpSet(1, "BAD")))
-	var refused *RefusedError
-	if !errors.As(err, &refused) || refused.Message != "no such method" || refused.Resource != (pair{ingress: number}).name() {
-		t.Fatalf("Enforce gave %v", err)
+	other := number + 1
+	if err := b.Enforce(patient(t), snapshot(2, httpSet(1, "GET"), httpSet(2, "PUT"))); err != nil {
+		t.Fatal(err)
 	}
-	if s := b.Status(); s.Revision != 1 || !strings.Contains(s.Detail, "no such method") {
+	if _, err := b.Serve(patient(t), redirect.Route{Ingress: setID(2)}); err != nil {
+		t.Fatal(err)
+	}
+	now := snapshot(3, httpSet(3, "GET", "BAD", "HEAD", "PUT"), httpSet(4, "POST"))
+	for range 2 {
+		err := b.Enforce(patient(t), now)
+		var sets *redirect.SetsError
+		if !errors.As(err, &sets) || len(sets.Failed) != 1 || !strings.Contains(sets.Failed[number], "no such method") {
+			t.Fatalf("Enforce gave %v", err)
+		}
+		now.Revision++
+	}
+	tried := refusals.Load()
+	if tried == 0 || tried > 5 {
+		t.Errorf("what was refused was sent %d times", tried)
+	}
+	check := func() {
+		t.Helper()
+		got := allowed(t, f, pair{ingress: number}, ingressFilter)
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"GET", "HEAD", "PUT"}) {
+			t.Errorf("ingress allows %v, want all but what was refused", got)
+		}
+		if got := allowed(t, f, pair{ingress: other}, ingressFilter); len(got) != 1 || got[0] != "POST" {
+			t.Errorf("the other set allows %v, want POST", got)
+		}
+	}
+	check()
+	if s := b.Status(); s.Revision != 4 {
 		t.Errorf("status %+v", s)
 	}
-	// An Envoy that comes anew is given the last good rules.
 	f.stop()
 	waitFor(t, func() bool { return b.Status().State == "down" })
 	f = connectFake(t, b, nil, nil)
-	if err := b.Enforce(patient(t), snapshot(3, httpSet(1, "GET"))); err != nil {
+	if err := b.Enforce(patient(t), now); err == nil {
+		t.Error("the rule that is left out is forgotten")
+	}
+	check()
+	if n := refusals.Load(); n != tried {
+		t.Errorf("what was refused was sent again, %d times", n-tried)
+	}
+	// A route that is served later with a rule that Envoy refuses.
+	f.answer = func(r *discoveryv3.DeltaDiscoveryResponse) string {
+		if strings.Contains(r.String(), "WORSE") {
+			return "no"
+		}
+		return ""
+	}
+	if err := b.Enforce(patient(t), snapshot(9, httpSet(6, "GET"), httpSet(4, "POST"), httpSet(5, "WORSE", "TRACE"))); err != nil {
 		t.Fatal(err)
 	}
-	if got := allowed(t, f, pair{ingress: number}, ingressFilter); len(got) != 1 || got[0] != "GET" {
-		t.Errorf("after the refusal ingress allows %v, want GET", got)
+	if _, err := b.Serve(patient(t), redirect.Route{Ingress: setID(5)}); err != nil {
+		t.Fatal(err)
 	}
-	if n := refusals.Load(); n != 1 {
-		t.Errorf("what was refused was sent %d times, want once", n)
+	if got := allowed(t, f, pair{ingress: number + 2}, ingressFilter); len(got) != 1 || got[0] != "TRACE" {
+		t.Errorf("the route served last allows %v, want TRACE", got)
 	}
 }
 

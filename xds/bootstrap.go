@@ -74,11 +74,11 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Args are the arguments that Envoy must be started with.
-func Args(bootstrapPath string, workers int) []string {
+// Args are the arguments that Envoy must be started with, with its bootstrap.
+func Args(bootstrap string, workers int) []string {
 	return []string{
-		"--config-path", bootstrapPath, "--concurrency", strconv.Itoa(workers), "--use-dynamic-base-id",
-		"--drain-time-s", strconv.Itoa(int(DrainTime / time.Second)), "--drain-strategy", "immediate",
+		"--config-yaml", bootstrap, "--concurrency", strconv.Itoa(workers), "--use-dynamic-base-id",
+		"--drain-time-s", strconv.Itoa(int(DrainTime / time.Second)), "--drain-strategy", "immediate", "--log-level", "warning",
 	}
 }
 

@@ -1,49 +1,47 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
 
 // Enforce implements redirect.Backend. Listeners of a set that is in the snapshot
-// no more are taken away: their ports belong to no route any longer. After a
-// RefusedError the snapshot before is in force; after any other error but
-// redirect.SetsError this one is what Envoy gets when it can.
+// no more are taken away: their ports belong to no route any longer. A rule that Envoy
+// refuses is left out, which allows less, and is named by a redirect.SetsError.
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	if s.Audit {
 		return errors.New("enforce by Envoy: it cannot be told to deny nothing yet: leave out --audit, or start the agent with --backend go")
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t, err := translate(s)
+	t, err := b.translate(s)
 	if err != nil {
 		return err
 	}
 	before := b.sets
-	b.sets = t.rules
-	err = b.push(ctx)
-	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
-		b.sets = before
-		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
-	}
-	b.numbers = t.numbers
-	if err = errors.Join(err, b.dropForgotten(ctx)); err != nil {
+	b.sets, b.numbers, b.failed = t.rules, t.numbers, t.failed
+	if err := errors.Join(b.restorePorts(), b.push(ctx, before), b.dropForgotten(ctx)); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
 	b.statusMu.Lock()
 	b.inForce = s.Revision
 	b.statusMu.Unlock()
-	if len(t.failed) > 0 {
-		return &redirect.SetsError{Failed: t.failed}
+	if len(b.failed) > 0 {
+		return &redirect.SetsError{Failed: maps.Clone(b.failed)}
 	}
 	return nil
 }
@@ -52,11 +50,11 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 type translation struct {
 	numbers map[policy.SetID]redirect.SetNumber
 	rules   map[redirect.SetNumber]*rbacv3.RBAC
-	failed  map[redirect.SetNumber]string // why these deny everything
+	failed  map[redirect.SetNumber]string // what of these is not in force
 }
 
 // translate makes the rules of every set. What cannot be translated denies.
-func translate(s redirect.Snapshot) (*translation, error) {
+func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 	t := &translation{
 		numbers: make(map[policy.SetID]redirect.SetNumber, len(s.Sets)),
 		rules:   make(map[redirect.SetNumber]*rbacv3.RBAC, len(s.Sets)),
@@ -73,13 +71,42 @@ func translate(s redirect.Snapshot) (*translation, error) {
 		if err != nil {
 			rules, t.failed[n.Number] = denyAll(), err.Error()
 		}
+		for name, why := range b.refusals[id] {
+			delete(rules.GetPolicies(), name)
+			t.failed[n.Number] = why
+		}
 		t.numbers[id], t.rules[n.Number] = n.Number, rules
+	}
+	for id := range b.refusals {
+		if _, ok := t.numbers[id]; !ok {
+			delete(b.refusals, id)
+		}
 	}
 	return t, nil
 }
 
-// push brings every route configuration up to date.
-func (b *Backend) push(ctx context.Context) error {
+// push brings every route configuration up to date. What Envoy refuses is looked for
+// set by set; before is what was in force.
+func (b *Backend) push(ctx context.Context, before map[redirect.SetNumber]*rbacv3.RBAC) error {
+	err := b.pushRoutes(ctx)
+	if !refusedBy(err) {
+		return err
+	}
+	want := b.sets
+	b.sets = maps.Clone(want)
+	var changed []redirect.SetNumber
+	for n, rules := range want {
+		if proto.Equal(rules, before[n]) {
+			continue
+		}
+		changed = append(changed, n)
+		b.sets[n] = cmp.Or(before[n], denyAll())
+	}
+	slices.Sort(changed)
+	return b.admit(ctx, changed, want)
+}
+
+func (b *Backend) pushRoutes(ctx context.Context) error {
 	update := make(map[string]types.Resource, len(b.ports))
 	for p := range b.ports {
 		r, err := b.routes(p)
@@ -123,7 +150,7 @@ func (b *Backend) dropForgotten(ctx context.Context) error {
 		return err
 	}
 	err := b.store.settle(ctx, resource.ListenerType, names...)
-	return errors.Join(err, b.store.put(resource.RouteType, nil, names...))
+	return errors.Join(err, b.store.put(resource.RouteType, nil, names...), b.savePorts())
 }
 
 func (b *Backend) knows(n redirect.SetNumber) bool { return n == 0 || b.sets[n] != nil }

@@ -3,7 +3,6 @@ package xds
 import (
 	"context"
 	"net"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ const patience = 10 * time.Second
 
 func newTestBackend(t *testing.T, c Config) *Backend {
 	t.Helper()
-	c.Socket = filepath.Join(t.TempDir(), "ads")
+	c.Dir = t.TempDir()
 	b, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +59,7 @@ type fakeEnvoy struct {
 // connectFake connects; have is what it has from a stream before.
 func connectFake(t *testing.T, b *Backend, have map[resourceKey]*discoveryv3.Resource, answer func(*discoveryv3.DeltaDiscoveryResponse) string) *fakeEnvoy {
 	t.Helper()
-	conn, err := grpc.NewClient("unix:"+b.config.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+b.file(SocketName), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}

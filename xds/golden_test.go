@@ -107,7 +107,7 @@ func TestUntranslatable(t *testing.T) {
 // without rules would let everything through.
 func TestEmptySetDenies(t *testing.T) {
 	r, err := rbacOf(&policy.L7Set{Protocol: policy.ProtocolHTTP})
-	if err != nil || rulesOf(r) == nil || rulesOf(r).GetRules() == nil || len(r.GetPolicies()) != 0 {
+	if err != nil || rulesOf(r, "") == nil || rulesOf(r, "").GetRules() == nil || len(r.GetPolicies()) != 0 {
 		t.Errorf("an empty set became %v, %v", r, err)
 	}
 }
@@ -150,7 +150,7 @@ func TestBootstrapWantsItsParts(t *testing.T) {
 	if err != nil || bytes.Contains(b, []byte(`"admin"`)) {
 		t.Errorf("without being asked for, an admin interface: %s, %v", b, err)
 	}
-	args := strings.Join(Args("/etc/envoy.json", 2), " ")
+	args := strings.Join(Args("{}", 2), " ")
 	if !regexp.MustCompile(`--concurrency 2 .*--drain-time-s [1-9]`).MatchString(args) {
 		t.Errorf("arguments %s", args)
 	}

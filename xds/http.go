@@ -50,6 +50,7 @@ func (b *builder) connectionManager(p pair) *hcmv3.HttpConnectionManager {
 		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
 		Proxy_100Continue:            true,
 		LocalReplyConfig:             denials(),
+		AccessLog:                    b.accessLogOf(p),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: p.name(),
 			ConfigSource: &corev3.ConfigSource{
@@ -58,8 +59,8 @@ func (b *builder) connectionManager(p pair) *hcmv3.HttpConnectionManager {
 			},
 		}},
 		HttpFilters: []*hcmv3.HttpFilter{
-			b.httpFilter(egressFilter, &httprbacv3.RBAC{Rules: denyAll()}),
-			b.httpFilter(ingressFilter, &httprbacv3.RBAC{Rules: denyAll()}),
+			b.httpFilter(egressFilter, rulesOf(denyAll(), egressStatistic)),
+			b.httpFilter(ingressFilter, rulesOf(denyAll(), ingressStatistic)),
 			b.httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
 		},
 	}
@@ -118,17 +119,19 @@ func routesOf(p pair, egress, ingress *rbacv3.RBAC) (*routev3.RouteConfiguration
 			}},
 			// Without rules of its own a direction is let through by the filter.
 			TypedPerFilterConfig: map[string]*anypb.Any{
-				egressFilter:  b.pack(&httprbacv3.RBACPerRoute{Rbac: rulesOf(egress)}),
-				ingressFilter: b.pack(&httprbacv3.RBACPerRoute{Rbac: rulesOf(ingress)}),
+				egressFilter:  b.pack(&httprbacv3.RBACPerRoute{Rbac: rulesOf(egress, egressStatistic)}),
+				ingressFilter: b.pack(&httprbacv3.RBACPerRoute{Rbac: rulesOf(ingress, ingressStatistic)}),
 			},
 		}},
 	}
 	return c, b.check(c)
 }
 
-func rulesOf(r *rbacv3.RBAC) *httprbacv3.RBAC {
+// rulesOf are what one filter enforces; the prefix tells the two filters apart in what
+// they report.
+func rulesOf(r *rbacv3.RBAC, prefix string) *httprbacv3.RBAC {
 	if r == nil {
 		return nil
 	}
-	return &httprbacv3.RBAC{Rules: r}
+	return &httprbacv3.RBAC{Rules: r, RulesStatPrefix: prefix}
 }

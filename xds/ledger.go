@@ -37,6 +37,8 @@ type ledger struct {
 	refused map[resourceKey]refusal
 	last    string        // what Envoy refused last, for people
 	changed chan struct{} // closed when something did
+
+	onStream func() // a stream was opened; called by a goroutine of its own
 }
 
 type refusal struct{ version, message string }
@@ -63,6 +65,9 @@ func (l *ledger) OnDeltaStreamOpen(_ context.Context, stream int64, _ string) er
 	l.stream, l.seen, l.last = stream, true, ""
 	l.forget()
 	l.wake()
+	if l.onStream != nil {
+		go l.onStream()
+	}
 	return nil
 }
 

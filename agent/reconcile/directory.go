@@ -55,3 +55,20 @@ func (e *Engine) Identity(id policy.Identity) []string { return e.directory.Load
 func (e *Engine) Selecting(id policy.Identity, d policy.Direction) []string {
 	return e.directory.Load().selecting[id][d&1]
 }
+
+// IdentityOf says whose an address is: an endpoint's, or that of the longest prefix.
+func (e *Engine) IdentityOf(a netip.Addr) policy.Identity {
+	if ep, ok := e.Endpoint(a); ok {
+		return ep.Identity
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		if p, err := a.Prefix(bits); err == nil {
+			if id, ok := e.prefixes[p]; ok {
+				return id
+			}
+		}
+	}
+	return policy.IdentityUnknown
+}

@@ -28,14 +28,17 @@ type Gate interface {
 	DeletePolicy(subject uint32, old bpf.PolicyTable) error
 	Policies() (map[uint32]bpf.PolicyTable, error)
 	SetRoute(bpf.Route, uint16) error
+	Routes() (map[bpf.Route]uint16, error)
 	Revision() (uint32, error)
 	SetRevision(uint32) error
 }
 
 // Config of an Engine.
 type Config struct {
-	Gate        Gate
-	Backend     redirect.Backend
+	Gate    Gate
+	Backend redirect.Backend
+	// PerRoute: connections of that protocol go to a port of their route.
+	PerRoute    func(policy.Protocol) bool
 	Enforcement policy.Enforcement
 	Cluster     string
 	Audit       bool // nothing is denied; what would be is reported
@@ -83,6 +86,7 @@ type Engine struct {
 	sets     policy.L7Table // in force
 	lastSets policy.L7Table // in force before: connections may still name them
 	prefixes map[netip.Prefix]policy.Identity
+	routes   map[bpf.Route]uint16        // to ports of their own, as in the gate
 	written  map[netip.Addr]bpf.Endpoint // as in the gate
 	secrets  map[policy.SecretRef]string // as the backend was given them
 	dirty    bool                        // the last sync did not end well
@@ -99,14 +103,15 @@ type Policy struct {
 
 // subject is a policy table and who has it.
 type subject struct {
-	number uint32
-	of     policy.Subject
-	table  bpf.PolicyTable // as in the gate
-	want   bpf.PolicyTable
-	names  [2][]string // policies that select it, by direction
-	ports  []Redirect
-	users  int
-	failed bool // the last write did not end well: the gate keeps it closed
+	number   uint32
+	identity policy.Identity
+	of       policy.Subject
+	table    bpf.PolicyTable // as in the gate
+	want     bpf.PolicyTable
+	names    [2][]string // policies that select it, by direction
+	ports    []Redirect
+	users    int
+	failed   bool // the last write did not end well: the gate keeps it closed
 }
 
 // Redirect is a port that goes to the proxy.
@@ -121,7 +126,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, endpoints: map[string]*endpoint.Endpoint{}, namespaces: map[string]map[string]string{},
 		policies: map[string]*Policy{}, ids: policy.NewIdentities(), subjects: map[string]*subject{},
-		prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
+		routes: map[bpf.Route]uint16{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
 	}
 	e.numbers.init()
 	e.publish()
@@ -168,6 +173,9 @@ func (e *Engine) readGate() (stale map[uint32]bpf.PolicyTable, err error) {
 		return nil, err
 	}
 	if e.prefixes, err = e.cfg.Gate.Identities(); err != nil {
+		return nil, err
+	}
+	if err := e.readRoutes(); err != nil {
 		return nil, err
 	}
 	eps, err := e.cfg.Gate.Endpoints()

@@ -116,6 +116,7 @@ func (g *fakeGate) DeletePolicy(subject uint32, _ bpf.PolicyTable) error {
 }
 
 func (g *fakeGate) Policies() (map[uint32]bpf.PolicyTable, error) { return maps.Clone(g.tables), nil }
+func (g *fakeGate) Routes() (map[bpf.Route]uint16, error)         { return nil, nil }
 func (g *fakeGate) SetRoute(bpf.Route, uint16) error              { return nil }
 func (g *fakeGate) Revision() (uint32, error)                     { return g.revision, nil }
 func (g *fakeGate) SetRevision(r uint32) error {

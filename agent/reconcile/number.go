@@ -152,6 +152,7 @@ func (e *Engine) subjectOf(ep *endpoint.Endpoint) *subject {
 		s = &subject{number: e.freeSubject()}
 		e.subjects[key] = s
 	}
+	s.identity = ep.Identity
 	ports := policy.NamedPorts{}
 	for name, p := range ep.Ports {
 		ports[name] = []policy.NamedPort{p}

@@ -78,20 +78,27 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 		s.users++
 		users[key] = s
 	}
-	sets := policy.L7Table{}
+	sets, tables := policy.L7Table{}, map[*subject]policy.Table{}
 	for _, s := range e.subjects {
 		if s.users == 0 {
 			continue
 		}
 		table, l7 := policy.Resolve(s.of, rules, e.ids)
 		maps.Copy(sets, l7)
-		if err := e.numberTable(s, table, l7); err != nil {
-			return nil, err
-		}
+		tables[s] = table
 		s.names = selecting(rules, s.of.Labels)
 	}
+	inherited := e.inheritNumbers(tables, sets)
+	for s, table := range tables {
+		if err := e.numberTable(s, table, sets); err != nil {
+			return nil, err
+		}
+	}
 	if !maps.EqualFunc(sets, e.sets, func(a, b *policy.L7Set) bool { return a.ID == b.ID }) {
-		e.lastSets, e.sets = e.sets, sets
+		e.lastSets, e.sets = maps.Clone(e.sets), sets
+		for _, id := range inherited { // its number is another's now
+			delete(e.lastSets, id)
+		}
 	}
 	return users, nil
 }
@@ -183,7 +190,10 @@ func (e *Engine) enforce(ctx context.Context) error {
 	}
 	if bad := (*redirect.SetsError)(nil); errors.As(err, &bad) {
 		e.cfg.Logger.Error("some L7 rules deny everything", "error", err)
-		return nil
+		err = nil
+	}
+	if err == nil {
+		err = e.serveRoutes(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("hand L7 rules to the proxy: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/xds"
 )
 
 // agentFlags are the settings of an agent.
@@ -28,6 +29,10 @@ type agentFlags struct {
 	logFormat     string
 	proxyUID      uint32
 	proxy         proxyLimits
+	backend       string
+	envoyPath     string
+	envoyExternal bool
+	envoyWorkers  int
 	flowBuffer    int
 }
 
@@ -60,6 +65,10 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringArrayVar(&f.observer, "observer-listen", nil, "address of the Hubble Observer API, unix://PATH or HOST:PORT, repeatable; off (default: unix://RUN_DIR/hubble.sock and localhost:4245)")
 	fs.StringVar(&f.metrics, "metrics-listen", "", "address of the Prometheus metrics, HOST:PORT (default: off)")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	fs.StringVar(&f.backend, "backend", "go", "who judges HTTP: go (headgate's own proxy) or envoy (a stock Envoy)")
+	fs.StringVar(&f.envoyPath, "envoy-path", "envoy", "Envoy's program, for --backend envoy")
+	fs.BoolVar(&f.envoyExternal, "envoy-external", false, "wait for an Envoy that somebody else starts, with 'headgate xds bootstrap'")
+	fs.IntVar(&f.envoyWorkers, "envoy-workers", 2, "threads of Envoy that carry connections")
 	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
 	fs.Uint32Var(&f.proxyUID, "proxy-uid", 0, "user and group that the proxy runs as (default: one that nobody else has)")
 	f.proxy.addTo(fs)
@@ -76,6 +85,11 @@ func runAgent(c *cobra.Command, f *agentFlags) error {
 	cfg, err := f.agentConfig()
 	if err != nil {
 		return err
+	}
+	if f.backend != "envoy" { // one that an agent with other settings has left
+		if err := xds.Terminate(c.Context(), f.dirs.run); err != nil {
+			return err
+		}
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -97,10 +111,14 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	if err := f.proxy.check(); err != nil {
 		return agent.Config{}, err
 	}
+	proxies, err := f.backends()
+	if err != nil {
+		return agent.Config{}, err
+	}
 	cfg := agent.Config{
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir, SecretsDir: f.secretsDir,
 		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
-		NewBackend: newGoBackend(f.proxyUID, &f.proxy),
+		Backends: proxies,
 	}
 	for _, s := range f.endpointCIDRs {
 		p, err := netip.ParsePrefix(s)

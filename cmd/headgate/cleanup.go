@@ -1,13 +1,21 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/proxy"
+	"github.com/headgate/headgate/xds"
 )
+
+// endProxies ends every proxy of a run directory, whoever judges HTTP there.
+func endProxies(ctx context.Context, runDir string) error {
+	return errors.Join(proxy.Terminate(ctx, runDir), xds.Terminate(ctx, runDir))
+}
 
 func newCleanupCommand() *cobra.Command {
 	var d dirs
@@ -22,7 +30,7 @@ remembered. Workloads lose their network. The agent itself must have been stoppe
 		Args: wantArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.settle(c.Flags())
-			if err := agent.Cleanup(c.Context(), d.run, d.state, proxy.Terminate); err != nil {
+			if err := agent.Cleanup(c.Context(), d.run, d.state, endProxies); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "headgate is gone from this machine")

@@ -14,7 +14,7 @@ import (
 // newNodeCommands lists the commands that work on this machine rather than on a
 // running agent.
 func newNodeCommands() []*cobra.Command {
-	return []*cobra.Command{newAgentCommand(), newProxyCommand(), newCheckCommand(), newCleanupCommand()}
+	return []*cobra.Command{newAgentCommand(), newProxyCommand(), newHoldCommand(), newCheckCommand(), newCleanupCommand()}
 }
 
 const (

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/headgate/headgate/agent"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/proxy"
 	"github.com/headgate/headgate/redirect"
@@ -74,18 +73,6 @@ func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connectio
 type collector struct{ *bpf.Conntrack }
 
 func (c collector) Collect(context.Context, time.Time) (int, error) { return c.Conntrack.Collect() }
-
-// newGoBackend makes the agent's side of the proxy.
-func newGoBackend(uid uint32, limits *proxyLimits) func(agent.BackendConfig) (agent.Backend, error) {
-	return func(cfg agent.BackendConfig) (agent.Backend, error) {
-		return proxy.NewBackend(proxy.BackendConfig{
-			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: layoutWith(cfg.Layout, limits), Logger: cfg.Logger,
-			Arguments: append([]string{"headgate", "proxy", "--run-dir", cfg.RunDir}, limits.arguments()...),
-			OnPort:    cfg.OnPort, Sink: cfg.Records,
-			MapFiles: cfg.Maps, UID: uid, GID: uid,
-		})
-	}
-}
 
 // layoutWith names what a proxy must have been started with to be adopted.
 func layoutWith(maps string, limits *proxyLimits) string { return maps + "; " + limits.String() }

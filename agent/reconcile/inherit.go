@@ -1,0 +1,49 @@
+package reconcile
+
+import (
+	"fmt"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// inheritNumbers gives a set the number of the one whose place it takes, so that
+// connections which are bound to their route stay: their next request is judged by the
+// new rules. That is right only if it takes the place everywhere. Else connections of
+// those who get other rules, or none, would be judged by rules that are not theirs,
+// for as long as the change takes. It says which sets have lost their numbers.
+func (e *Engine) inheritNumbers(tables map[*subject]policy.Table, sets policy.L7Table) []policy.SetID {
+	heirs := map[redirect.SetNumber]policy.SetID{}
+	for _, s := range e.subjects {
+		table := tables[s]
+		for key, old := range s.table {
+			n := redirect.SetNumber(old.Set)
+			if old.Verdict != policy.Redirect || !e.perRoute(n) {
+				continue
+			}
+			entry, ok := table.Entries[key]
+			heir, known := heirs[n]
+			if !ok || entry.Verdict != policy.Redirect || known && heir != entry.Set {
+				heirs[n] = policy.SetID{} // nobody
+				continue
+			}
+			heirs[n] = entry.Set
+		}
+	}
+	var lost []policy.SetID
+	for n, heir := range heirs {
+		before := e.numbers.setIDs[n]
+		set := sets[heir]
+		if set == nil || heir == before || sets[before] != nil || set.Protocol != n.Protocol() {
+			continue
+		}
+		key := fmt.Sprintf("%x", heir)
+		if _, numbered := e.numbers.Sets[key]; numbered {
+			continue
+		}
+		delete(e.numbers.Sets, fmt.Sprintf("%x", before))
+		e.numbers.Sets[key], e.numbers.setIDs[n] = n, heir
+		lost = append(lost, before)
+	}
+	return lost
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/agent"
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/proxy"
+	"github.com/headgate/headgate/xds"
+)
+
+// backends are the proxies of an agent. Headgate's own is always there: it carries what
+// Envoy does not understand, and collects connections while no agent is there.
+func (f *agentFlags) backends() ([]agent.BackendFactory, error) {
+	own := agent.BackendFactory{New: newGoBackend(f.proxyUID, &f.proxy)}
+	switch f.backend {
+	case "go":
+		return []agent.BackendFactory{own}, nil
+	case "envoy":
+		return []agent.BackendFactory{{New: f.newEnvoyBackend, PerRoute: true}, own}, nil
+	}
+	return nil, usagef("--backend %q: write go or envoy", f.backend)
+}
+
+// newGoBackend makes the agent's side of headgate's own proxy.
+func newGoBackend(uid uint32, limits *proxyLimits) func(agent.BackendConfig) (agent.Backend, error) {
+	return func(cfg agent.BackendConfig) (agent.Backend, error) {
+		return proxy.NewBackend(proxy.BackendConfig{
+			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: layoutWith(cfg.Layout, limits), Logger: cfg.Logger,
+			Arguments: append([]string{"headgate", "proxy", "--run-dir", cfg.RunDir}, limits.arguments()...),
+			OnPort:    cfg.OnPort, Sink: cfg.Records,
+			MapFiles: cfg.Maps, UID: uid, GID: uid,
+		})
+	}
+}
+
+func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, error) {
+	c := xds.Config{
+		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Holder: []string{"headgate", holdName, "--"}, Workers: f.envoyWorkers, NodeID: f.nodeName, Version: buildVersion().String(),
+		UID: f.proxyUID, Logger: cfg.Logger, OnStream: cfg.OnReady, Identify: cfg.Identify,
+		Records: func(records []observe.Record) { cfg.Records(records, 0) },
+	}
+	if c.UID == 0 {
+		c.UID = proxy.DefaultUser
+	}
+	if f.envoyExternal {
+		c.Path = ""
+	}
+	return xds.New(c)
+}
+
+// holdName is the command that an Envoy is started by.
+const holdName = "hold-envoy"
+
+func newHoldCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: holdName + " -- ARGUMENT...", Short: "Start Envoy and wait for its end, on behalf of the agent", Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error { return xds.Hold(args) },
+	}
+}

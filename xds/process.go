@@ -1,0 +1,252 @@
+package xds
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirName is Envoy's directory in the run directory. It is root's: what Envoy could
+// write there, it could make us end any process by. The admin interface alone is in a
+// directory of Envoy's own, because Envoy makes that socket.
+const (
+	dirName     = "envoy"
+	adminName   = "admin/admin.sock"
+	processName = "process.json"
+	portsName   = "ports.json"
+	logName     = "envoy.log"
+)
+
+// SocketName is the socket that Envoy asks, in Config.Dir.
+const SocketName = "xds.sock"
+
+// Dir is Envoy's directory in a run directory.
+func Dir(runDir string) string { return filepath.Join(runDir, dirName) }
+
+const (
+	// fileLimit is how many descriptors Envoy may have: two a connection.
+	fileLimit = 1 << 18
+	// startWithin is how long it may take to be there.
+	startWithin = 5 * time.Second
+	// endGrace is how long Envoy may take to end after SIGTERM.
+	endGrace = 5 * time.Second
+	// steadyAfter: an Envoy that lived as long is not one that fails to start.
+	steadyAfter = time.Second
+	backOffMost = 10 * time.Second
+)
+
+// process is an Envoy that runs, started by this agent or by one before. It lives in
+// a session of its own and goes on without us.
+type process struct {
+	PID     int    `json:"pid"`
+	Started uint64 `json:"started"` // clock ticks since boot: a number that is used again tells
+	Version string `json:"version"` // of who started it: another version starts it anew
+	Holder  int    `json:"holder"`  // its parent, which ends with it
+	pidfd   int
+}
+
+// startProcess starts Envoy as a user without rights, with the capabilities that
+// transparent sockets, marks and low ports need.
+func (b *Backend) startProcess() (*process, error) {
+	bootstrap, err := b.bootstrap()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(b.file(logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start Envoy: %w", err)
+	}
+	defer log.Close()
+	path, err := exec.LookPath(b.config.Path)
+	if err != nil {
+		return nil, fmt.Errorf("start Envoy: %w: install it, or name it with --envoy-path", err)
+	}
+	// By descriptor, as its directory: the user that Envoy runs as need not be able to
+	// reach either by its path.
+	program, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("start Envoy: %w", err)
+	}
+	defer program.Close()
+	dir, err := os.Open(b.config.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("start Envoy: %w", err)
+	}
+	defer dir.Close()
+	cmd := &exec.Cmd{
+		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), Args(bootstrap, b.config.Workers)...),
+		Dir: "/", Env: []string{}, Stdout: log, Stderr: log, ExtraFiles: []*os.File{program, dir},
+		SysProcAttr: &syscall.SysProcAttr{
+			Setsid:      true,
+			Credential:  &syscall.Credential{Uid: b.config.UID, Gid: b.config.UID, Groups: []uint32{}},
+			AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE},
+		},
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start Envoy: %w", err)
+	}
+	limit := unix.Rlimit{Cur: fileLimit, Max: fileLimit}
+	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		b.log.Debug("raise Envoy's file limit", "error", err)
+	}
+	go func() { _ = cmd.Wait() }() // it ends with Envoy, whose end is seen by its descriptor
+	p := &process{Version: b.config.Version, Holder: cmd.Process.Pid}
+	if p.PID, err = heldBy(cmd.Process.Pid); err == nil {
+		err = p.open()
+	}
+	if err == nil {
+		err = writeJSON(b.file(processName), p)
+	}
+	if err != nil {
+		_ = cmd.Process.Kill() // and Envoy with it
+		return nil, fmt.Errorf("%w; it said: %s", err, lastLine(b.file(logName)))
+	}
+	return p, nil
+}
+
+// open takes hold of the process, so that no other can be taken for it.
+func (p *process) open() error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return fmt.Errorf("watch Envoy %d: %w", p.PID, err)
+	}
+	started, err := startTime(p.PID)
+	if err == nil && p.Started != 0 && started != p.Started {
+		err = fmt.Errorf("watch Envoy %d: that number is another process's now", p.PID)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	p.pidfd, p.Started = fd, started
+	return nil
+}
+
+// close lets go of the process, which goes on.
+func (p *process) close() { unix.Close(p.pidfd) }
+
+// ended reports whether the process ended, after waiting a little for it.
+func (p *process) ended(within time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, int(within/time.Millisecond))
+	return n > 0 && err == nil
+}
+
+// end ends the process, and its parent with it.
+func (p *process) end() error {
+	holder := 0
+	if fields := statFields(p.PID); len(fields) > 1 && fields[1] == strconv.Itoa(p.Holder) {
+		holder = p.Holder
+	}
+	if err := p.endItself(); err != nil || holder == 0 {
+		return err
+	}
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if fields := statFields(holder); len(fields) == 0 || fields[0] == "Z" {
+			break
+		}
+	}
+	return nil
+}
+
+func (p *process) endItself() error {
+	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGTERM, nil, 0); errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if p.ended(endGrace) {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("end Envoy %d: %w", p.PID, err)
+	}
+	if !p.ended(time.Second) {
+		return fmt.Errorf("end Envoy %d: it is still there after SIGKILL", p.PID)
+	}
+	return nil
+}
+
+// running finds the Envoy that an earlier agent started. Nil: there is none.
+func running(dir string) *process {
+	text, err := os.ReadFile(filepath.Join(dir, processName))
+	if err != nil {
+		return nil
+	}
+	p := &process{}
+	if json.Unmarshal(text, p) != nil || p.PID <= 1 || p.Started == 0 || p.open() != nil {
+		return nil
+	}
+	return p
+}
+
+// startTime is when a process started, field 22 of /proc/PID/stat (proc(5)).
+func startTime(pid int) (uint64, error) {
+	fields := statFields(pid)
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("look at process %d: it has no start time", pid)
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// Terminate ends the Envoy of a run directory and removes its files. None there is
+// no error.
+func Terminate(_ context.Context, runDir string) error {
+	dir := Dir(runDir)
+	if p := running(dir); p != nil {
+		defer p.close()
+		if err := p.end(); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove Envoy's files: %w", err)
+	}
+	return nil
+}
+
+// inheritedDir is Config.Dir as an Envoy that we start finds it.
+const inheritedDir = "/proc/self/fd/4" // descriptorDirectory
+
+// bootstrap makes what Envoy starts with, and the directory of its admin interface.
+func (b *Backend) bootstrap() (string, error) {
+	admin := filepath.Dir(b.file(adminName))
+	if err := errors.Join(os.MkdirAll(admin, 0o700), os.Chown(admin, int(b.config.UID), int(b.config.UID)), removeStale(b.file(adminName))); err != nil {
+		return "", fmt.Errorf("make the directory of Envoy's admin interface: %w", err)
+	}
+	text, err := Bootstrap(BootstrapOptions{
+		NodeID: b.config.NodeID, Socket: filepath.Join(inheritedDir, SocketName), Admin: filepath.Join(inheritedDir, adminName),
+	})
+	return string(text), err
+}
+
+// writeJSON replaces a file whole.
+func writeJSON(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
+	}
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// removeStale removes a socket that nobody listens on any more.
+func removeStale(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

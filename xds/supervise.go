@@ -1,0 +1,94 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// supervise keeps an Envoy running until the context ends, which leaves it alone.
+// One of an earlier agent of the same version is taken over; its configuration comes
+// back with its stream, so that nothing is changed in it.
+func (b *Backend) supervise(ctx context.Context) {
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		since := time.Now()
+		err := b.attend(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(since) >= steadyAfter {
+			pause = 0
+		}
+		b.log.Error("Envoy lost", "error", err, "again_in", pause)
+		b.noteProcess(0, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(max(2*pause, 100*time.Millisecond), backOffMost)
+	}
+}
+
+// attend adopts or starts an Envoy and says why it was lost.
+func (b *Backend) attend(ctx context.Context) error {
+	p := running(b.config.Dir)
+	if p != nil && p.Version != b.config.Version {
+		b.log.Info("Envoy is started anew for another version of the agent", "pid", p.PID, "version", p.Version)
+		err := p.end()
+		p.close()
+		if err != nil {
+			return err
+		}
+		p = nil
+	}
+	if p != nil {
+		b.log.Info("Envoy adopted", "pid", p.PID)
+	} else {
+		var err error
+		if p, err = b.startProcess(); err != nil {
+			return err
+		}
+		b.log.Info("Envoy started", "pid", p.PID)
+	}
+	defer p.close()
+	b.noteProcess(p.PID, nil)
+	for ctx.Err() == nil {
+		if p.ended(watchEvery) {
+			return fmt.Errorf("process %d ended, see %s: %s", p.PID, b.file(logName), lastLine(b.file(logName)))
+		}
+	}
+	return ctx.Err()
+}
+
+// lastLine is what Envoy said last; when it does not start, that is why.
+func lastLine(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const most = 4096
+	if end, err := f.Seek(0, io.SeekEnd); err == nil {
+		_, _ = f.Seek(max(0, end-most), io.SeekStart)
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, most))
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return lines[len(lines)-1]
+}
+
+// watchEvery bounds how long the end of the context is not seen.
+const watchEvery = 200 * time.Millisecond
+
+func (b *Backend) noteProcess(pid int, err error) {
+	b.statusMu.Lock()
+	defer b.statusMu.Unlock()
+	b.pid, b.lost = pid, ""
+	if err != nil {
+		b.lost = err.Error()
+	}
+}
