@@ -55,6 +55,7 @@ const holdName = "hold-envoy"
 func newHoldCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: holdName + " -- ARGUMENT...", Short: "Start Envoy and wait for its end, on behalf of the agent", Hidden: true,
-		RunE: func(_ *cobra.Command, args []string) error { return xds.Hold(args) },
+		Example: "  headgate " + holdName + " -- --config-yaml '{}'",
+		RunE:    func(_ *cobra.Command, args []string) error { return xds.Hold(args) },
 	}
 }
