@@ -78,7 +78,10 @@ func (c *conn) opens(id uint64, status int) {
 		return
 	}
 	connected := string(c.upgrade.Method) == http.MethodConnect && status/100 == 2
-	c.opened = c.opened || connected || status == http.StatusSwitchingProtocols
+	if connected || status == http.StatusSwitchingProtocols {
+		c.opened = true
+		c.tunnel.Store(true)
+	}
 }
 
 // reportTunnel records how much a tunnel carried, with mu held, when it is over.
