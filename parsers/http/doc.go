@@ -32,7 +32,7 @@
 //     exactly "chunked"; Transfer-Encoding in HTTP/1.0; either name written with
 //     an underscore; either name, or Host, as an option of Connection
 //
-// A request line whose last word has no slash is not HTTP's at all: no answer is
+// A first line of three words without a slash is not HTTP's at all: no answer is
 // given, since it would be read as something else. Too long a request line is 414,
 // too long a head 431, an Expect that is not 100-continue 417, more unanswered
 // requests than Limits.Pipelined 503. CONNECT
