@@ -57,9 +57,6 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if p.L7 == nil {
 		return
 	}
-	for _, rule := range p.L7.GRPC {
-		u.add(rule.Ref.Path, "a rule for gRPC", "write http with method POST and path /package.Service/Method")
-	}
 	for _, rule := range p.L7.DNS {
 		u.add(rule.Ref.Path, "a rule for DNS", "leave rules out to allow the port")
 	}

@@ -18,7 +18,7 @@ func TestUnenforceable(t *testing.T) {
 		"nodes":     {Policy{Rules: []Rule{{Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "egress[0]"}}}}, "selector of nodes"},
 		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
 		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
-		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), "gRPC"},
+		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), ""},
 		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), "DNS"},
 		"sni":       {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
 		"mode":      {Policy{Mode: ModeAudit, DenyResponse: &DenyResponse{Status: 404}}, ""},

@@ -38,8 +38,9 @@
 //   - CONNECT without a port, to another authority than the Host, or with content
 //
 // A first line of three words without a slash is not HTTP's at all: no answer is
-// given, since it would be read as something else. Too long a request line is 414, too long a head 431, an Expect that is not
-// 100-continue 417, more unanswered requests than Limits.Pipelined 503.
+// given, since it would be read as something else. Too long a request line is 414,
+// too long a head 431, an Expect that is not 100-continue 417, more unanswered
+// requests than Limits.Pipelined 503.
 //
 // Chunk sizes must be plain hexadecimal, extensions well-formed and without
 // white space, and trailers may not name fields of framing or routing. A body

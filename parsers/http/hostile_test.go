@@ -55,7 +55,7 @@ func TestHostile(t *testing.T) {
 		"version 01.1":        {line("GET / HTTP/01.1"), ErrVersion},
 		"version lower":       {line("GET / http/1.1"), ErrVersion},
 		"version other":       {line("GET / ICE/1.0"), ErrVersion},
-		"no version":          {line("GET / ICE"), ErrNotHTTP},
+		"no version":          {line("GET / ICE"), ErrVersion},
 		"another protocol":    {"INVALID CONNECTION PREFACE\r\n\r\n", ErrNotHTTP},
 		"TLS":                 {"\x16\x03\x01\x02\x00", ErrMethod},
 		"PROXY":               {"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n", ErrRequestLine},

@@ -132,7 +132,7 @@ func (r *request) line(line []byte) *Refusal {
 		if bytes.IndexByte(version, ' ') >= 0 {
 			return ErrRequestLine
 		}
-		if bytes.IndexByte(version, '/') < 0 {
+		if bytes.IndexByte(target, '/') < 0 && bytes.IndexByte(version, '/') < 0 {
 			return ErrNotHTTP
 		}
 		return ErrVersion

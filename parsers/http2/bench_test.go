@@ -20,7 +20,6 @@ func (*fixed) Malformed(uint64, parsers.Side, error) bool { return false }
 // tables hold by then.
 type cycle struct {
 	session          *Session
-	client, server   *talk
 	requests, answer []byte
 	first            uint32
 	n                int

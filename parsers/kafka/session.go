@@ -59,8 +59,8 @@ type Session struct {
 	fetches []*fetching
 	shares  map[string]*sharing
 	phase   parsers.Phase // while a request is arriving
-	finSent [2]bool        // CloseWrite was given
-	opaque  bool           // nothing is enforced here, and what comes cannot be read
+	finSent [2]bool       // CloseWrite was given
+	opaque  bool          // nothing is enforced here, and what comes cannot be read
 }
 
 var _ parsers.Holder = (*Session)(nil)
