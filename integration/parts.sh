@@ -15,6 +15,7 @@ want protoc protobuf-compiler
 want curl curl
 want nginx nginx-light
 want ping iputils-ping
+want traceroute traceroute
 want ip iproute2
 want gcc gcc
 want python3 python3
