@@ -153,6 +153,7 @@ const (
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
+	gateMapHgExpired1      = "hg_expired_1"
 	gateMapHgFragment1     = "hg_fragment_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
@@ -226,6 +227,7 @@ type gateMapSpecs struct {
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
+	HgExpired1  *ebpf.MapSpec `ebpf:"hg_expired_1"`
 	HgFragment1 *ebpf.MapSpec `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
@@ -271,6 +273,7 @@ type gateMaps struct {
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
+	HgExpired1  *ebpf.Map `ebpf:"hg_expired_1"`
 	HgFragment1 *ebpf.Map `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
@@ -287,6 +290,7 @@ func (m *gateMaps) Close() error {
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
+		m.HgExpired1,
 		m.HgFragment1,
 		m.HgIpcache1,
 		m.HgLost1,

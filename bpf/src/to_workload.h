@@ -16,7 +16,7 @@ inline int to_proxy_by_host(struct __sk_buff *skb)
 /* The proxy's packets, to either end. Its connection to the server may have
  * another source port than the client's, and is then one of its own: with no sets,
  * so that nobody takes it for a connection of the client's. */
-inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+static __noinline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	__u32 sets[2] = {};
 	int reason = 0;
@@ -32,13 +32,14 @@ inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	return TC_ACT_OK;
 }
 
 /* The host answers a connection that the proxy made to it as a workload. It went
  * over the loopback device, past every hook, so its first answer tells of it. */
-inline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+static __noinline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	struct packet opening;
 	__u32 sets[2] = {};
@@ -83,7 +84,8 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n);
 	count(skb, REASON_NONE, DIR_INGRESS);
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	return n.way == WAY_PROXY ? to_proxy_by_host(skb) : TC_ACT_OK;
 }
 

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "neighbour.h"
+#include "parse.h"
+
+/* A workload's packet that has used up its hops is answered by the gateway, as every
+ * router does (RFC 792; RFC 4443, 3.3): traceroute sees the gate. Only what policy
+ * let through is answered, and not more than a workload's share. */
+
+#define EXPIRED_INTERVAL (10000000ULL)  /* ns: 100 answers a second */
+#define EXPIRED_BURST 20                /* a traceroute sends 16 probes at once */
+#define EXPIRED_QUOTE4 548      /* 576 in all (RFC 1812, 4.3.2.3) */
+#define EXPIRED_QUOTE6 1232     /* 1280 in all (RFC 4443, 2.4) */
+#define ICMP6_TIME_EXCEEDED 3
+#define HOPS 64
+
+/* Device of a workload → when its next answer is due, ns. The gate writes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} hg_expired_1 SEC(".maps");
+
+inline bool may_answer(__u32 ifindex)
+{
+	__u64 now = bpf_ktime_get_ns(), due = now;
+	__u64 *last = bpf_map_lookup_elem(&hg_expired_1, &ifindex);
+
+	if (last && *last > now)
+		due = *last;
+	if (due > now + EXPIRED_BURST * EXPIRED_INTERVAL)
+		return false;
+	due += EXPIRED_INTERVAL;
+	return bpf_map_update_elem(&hg_expired_1, &ifindex, &due, BPF_ANY) == 0;
+}
+
+struct icmp_error {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 unused;
+};
+
+inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* The Internet checksum of bytes of a packet, not inverted. */
+global int sum_bytes(struct __sk_buff *skb, __u32 at, __u32 length)
+{
+	__u32 size, sum = 0;
+
+	for (__u32 i = 0; i < EXPIRED_QUOTE6; i += 32) {
+		__u8 part[32] = {};
+
+		if (i >= length)
+			break;
+		size = length - i;
+		if (size > sizeof(part))
+			size = sizeof(part);
+		barrier_var(size); /* the compiler knows that it is not 0, and would not say so */
+		if (size == 0 || bpf_skb_load_bytes(skb, at + i, part, size))
+			return 0;
+		sum = bpf_csum_diff(NULL, 0, (__be32 *)part, sizeof(part), sum);
+	}
+	return fold(sum);
+}
+
+/* Cuts the packet to what is quoted, and makes room for headers before it. */
+inline bool make_room(struct __sk_buff *skb, __u32 headers, __u32 quote, __u32 *sum)
+{
+	if (skb->len < ETH_HLEN + quote)
+		quote = skb->len - ETH_HLEN;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + quote, 0))
+		return false;
+	*sum = sum_bytes(skb, ETH_HLEN, quote);
+	return bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0) == 0;
+}
+
+inline bool turn_link(struct __sk_buff *skb)
+{
+	__u8 macs[12];
+
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN))
+		return false;
+	copy_gateway_mac(macs + ETH_ALEN);
+	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) == 0;
+}
+
+global int answer_expired4(struct __sk_buff *skb, const struct packet *p)
+{
+	struct {
+		struct iphdr ip;
+		struct icmp_error icmp;
+	} m = {};
+	__u32 sum = 0;
+
+	if (!p || !make_room(skb, sizeof(m), EXPIRED_QUOTE4, &sum))
+		return TC_ACT_SHOT;
+	m.ip.version = 4;
+	m.ip.ihl = 5;
+	m.ip.tot_len = bpf_htons(skb->len - ETH_HLEN);
+	m.ip.ttl = HOPS;
+	m.ip.protocol = IPPROTO_ICMP;
+	for (int i = 0; i < 4; i++)
+		((__u8 *)&m.ip.saddr)[i] = gateway4.b[12 + i];
+	m.ip.daddr = addr_v4(&p->source);
+	m.ip.check = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&m.ip, sizeof(m.ip), 0));
+	m.icmp.type = ICMP_TIME_EXCEEDED;
+	m.icmp.checksum = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&m.icmp, sizeof(m.icmp), sum));
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) || !turn_link(skb))
+		return TC_ACT_SHOT;
+	return back_to_sender(skb);
+}
+
+global int answer_expired6(struct __sk_buff *skb, const struct packet *p)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct icmp_error icmp;
+	} m = {};
+	__u32 sum = 0;
+
+	if (!p || !make_room(skb, sizeof(m), EXPIRED_QUOTE6, &sum))
+		return TC_ACT_SHOT;
+	for (int i = 0; i < 16; i++)
+		m.ip.saddr.s6_addr[i] = gateway6.b[i];
+	__builtin_memcpy(&m.ip.daddr, &p->source, sizeof(m.ip.daddr));
+	m.icmp.type = ICMP6_TIME_EXCEEDED;
+	m.ip.payload_len = bpf_htons(skb->len - ETH_HLEN - sizeof(m.ip));
+	/* The pseudo header has the same fields (RFC 8200, 8.1), in another order. */
+	sum = bpf_csum_diff(NULL, 0, (__be32 *)&m, sizeof(m), sum) + bpf_htonl(IPPROTO_ICMPV6) % 0xffff;
+	m.icmp.checksum = ~fold(sum);
+	m.ip.version = 6;
+	m.ip.hop_limit = HOPS;
+	m.ip.nexthdr = IPPROTO_ICMPV6;
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) || !turn_link(skb))
+		return TC_ACT_SHOT;
+	return back_to_sender(skb);
+}
+
+/* Answers a workload whose packet goes no further. No errors about errors, nor about
+ * later fragments; routers outside are not answered from here. */
+inline int answer_expired(struct __sk_buff *skb, const struct packet *p)
+{
+	struct endpoint *sender = bpf_map_lookup_elem(&hg_endpoint_1, &p->source);
+
+	if (p->related || p->fragment == FRAGMENT_LATER || !sender || sender->ifindex != skb->ifindex ||
+	    !may_answer(skb->ifindex))
+		return TC_ACT_SHOT;
+	return p->v6 ? answer_expired6(skb, p) : answer_expired4(skb, p);
+}
