@@ -302,7 +302,8 @@ static __noinline int nat_return(struct __sk_buff *skb, struct packet *p, struct
 		f->entry = NULL;
 		return 0;
 	}
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	reason = rewrite(skb, p, &w->hold.addr, w->hold.port, END_DESTINATION);
 	p->destination = w->hold.addr;
 	p->destination_port = w->hold.port;
