@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -49,6 +50,9 @@ func strangeLinks(known []string) error {
 	for _, l := range links {
 		if !slices.Contains(known, l.Attrs().Name) {
 			err = errors.Join(err, fmt.Errorf("interface %s is left", l.Attrs().Name))
+		}
+		if attached, asked := bpf.AttachedDevice(l.Attrs().Index); attached || asked != nil {
+			err = errors.Join(err, fmt.Errorf("programs are left on interface %s, %w", l.Attrs().Name, asked))
 		}
 	}
 	return err

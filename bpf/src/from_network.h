@@ -17,6 +17,7 @@ inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *
 {
 	struct parties who = { .destination = self };
 	bool translated = f->entry != NULL;
+	struct ct_entry *e;
 	struct next n = {};
 	int reason = 0;
 
@@ -37,15 +38,16 @@ inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *
 	else
 		open_connection(skb, p, f, &who, &n);
 	n.direction = DIR_INGRESS;
-	if (n.way != WAY_DROP && translated && !nat_establish(f)) {
-		ct_set(f->entry, CT_CLOSING); /* it never was established */
-		f->entry->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
+	e = f->entry;
+	if (n.way != WAY_DROP && translated && e && !nat_establish(f)) {
+		ct_set(e, CT_CLOSING); /* it never was established */
+		e->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
 		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
 	}
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n);
 	count(skb, REASON_NONE, DIR_INGRESS);
-	if (!translated) /* else it is known by the addresses on the wire */
+	if (!translated && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(p);
 	if (n.way != WAY_PROXY)
 		return deliver(skb, p, self);

@@ -23,7 +23,7 @@ inline int node_address(struct __sk_buff *skb, const struct packet *p, struct ad
 
 /* An endpoint's packet: sent by its veth, or by the proxy on this machine. What
  * else claims to be an endpoint's is not. */
-inline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, const struct endpoint *self)
+static __noinline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, const struct endpoint *self)
 {
 	bool proxy = !skb->ingress_ifindex && (skb->mark & MARK_MASK) == MARK_FROM_PROXY;
 	struct addr node = {};
@@ -56,7 +56,7 @@ inline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, const struct
 
 /* A packet of the host's own. Where an endpoint's connection holds the same port
  * towards the same remote end, the host's must take another: it was here later. */
-inline int host_leaves(struct __sk_buff *skb, struct packet *p)
+static __noinline int host_leaves(struct __sk_buff *skb, struct packet *p)
 {
 	struct nat_scratch *w = nat_scratch();
 	__u32 sets[2] = {};
@@ -86,7 +86,8 @@ inline int host_leaves(struct __sk_buff *skb, struct packet *p)
 	if (!f.entry)
 		return drop(skb, p, REASON_CT_FULL, DIR_EGRESS);
 	node = p->source;
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	reason = nat_leave(skb, p, &f, &node);
 	return reason ? drop(skb, p, reason, DIR_EGRESS) : TC_ACT_UNSPEC;
 }
