@@ -8,9 +8,21 @@ import (
 	"github.com/headgate/headgate/policy"
 )
 
+// checked is what all requests under way were judged by.
+type checked struct {
+	snapshot *snapshot
+	revision uint32
+}
+
 // recheckRequests judges the requests under way again, with mu held, and ends those
 // that are denied now. If the connection itself is, all of them are.
 func (c *conn) recheckRequests(r parsers.Rechecker) {
+	// A request that came since may have been judged by what changed; those before it
+	// were not.
+	inForce := checked{c.p.snapshot.Load(), c.p.config.Connections.Revision()}
+	if inForce == c.checked && c.revision == inForce.revision {
+		return
+	}
 	if c.session.Phase() == parsers.Idle {
 		return // its next request is judged by then
 	}
@@ -19,7 +31,7 @@ func (c *conn) recheckRequests(r parsers.Rechecker) {
 		c.kill(true)
 		return
 	}
-	c.judgedBy = c.p.snapshot.Load()
+	c.checked, c.judgedBy = inForce, inForce.snapshot
 	steps := r.Recheck(func(id uint64, request policy.Request) bool {
 		decision, direction := c.judge(request)
 		if decision.Verdict != policy.Allow {

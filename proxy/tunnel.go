@@ -36,11 +36,14 @@ func (c *conn) rememberUpgrade(id uint64, r *policy.HTTPRequest) {
 func (c *conn) recheck() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
+	if c.dead {
 		return
 	}
 	if r, ok := c.session.(parsers.Rechecker); ok && !c.passed {
 		c.recheckRequests(r)
+		return
+	}
+	if c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
 		return
 	}
 	var decision policy.Decision
