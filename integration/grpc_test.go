@@ -69,8 +69,11 @@ func TestGRPCInterop(t *testing.T) {
 		"unimplemented_method", "unimplemented_service", "orca_per_rpc", "orca_oob", "rpc_soak", "channel_soak",
 	} {
 		t.Run(name, func(t *testing.T) {
-			client.command(t, clientProgram, "--server_host", server.addr(4).String(), "--server_port", "10000", "--test_case", name,
-				"--soak_iterations", "50", "--soak_overall_timeout_seconds", "60")
+			args := []string{"--server_host", server.addr(4).String(), "--server_port", "10000", "--test_case", name, "--soak_iterations", "50", "--soak_overall_timeout_seconds", "60"}
+			if strings.HasPrefix(name, "orca") {
+				args = append(args, "--service_config_json", `{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`)
+			}
+			client.command(t, clientProgram, args...)
 		})
 	}
 	for path, want := range map[string][3]string{
