@@ -227,3 +227,66 @@ func TestConnect(t *testing.T) {
 		}
 	})
 }
+
+// TestHTTPServers drives servers that were not written for these tests.
+func TestHTTPServers(t *testing.T) {
+	t.Parallel()
+	python, node, curl := needPython(t, "http.server"), needProgram(t, "node"), needProgram(t, "curl")
+	n := startNode(t)
+	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
+	files := filepath.Join(n.dir, "files")
+	if err := os.MkdirAll(filepath.Join(files, "public"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(files, "public", "file"), []byte("from a file"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	serve := func(port, name string, args ...string) {
+		t.Helper()
+		p, err := server.start(exec.Command(name, args...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.end(syscall.SIGTERM, patience) })
+	}
+	serve("80", node, script(t, "server.js"), "80")
+	serve("81", python, "-m", "http.server", "81", "--bind", "::", "--directory", files)
+	n.apply(t, allow("node", "server", fromApp("client"), 80, publicHTTP...), allow("python", "server", fromApp("client"), 81, publicHTTP...))
+	for _, port := range []int{80, 81} {
+		eventually(t, patience, "the server listens", func() error {
+			c, err := server.dial(server.at(4, port), refusalTime)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	large := filepath.Join(n.dir, "large")
+	if err := os.WriteFile(large, make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eachVersion(t, func(t *testing.T, v ipVersion) {
+		js, py := "http://"+server.at(v, 80).String()+"/public/", "http://"+server.at(v, 81).String()+"/public/"
+		for name, tt := range map[string]struct {
+			args []string
+			want string
+		}{
+			"early hints":   {[]string{js + "hints", js + "x"}, "hinted 200 1|GET /public/x 200 0|"},
+			"trailers":      {[]string{"--raw", "-o", "/dev/null", js + "trailers", js + "x"}, " 200 1|GET /public/x 200 0|"},
+			"HEAD":          {[]string{"-I", "-o", "/dev/null", js + "x", "-o", "/dev/null", js + "y"}, " 200 1| 200 0|"},
+			"no content":    {[]string{js + "none", js + "same", js + "x"}, " 204 1| 304 0|GET /public/x 200 0|"},
+			"until close":   {[]string{"-o", "/dev/null", js + "until-close", js + "x"}, " 200 1|GET /public/x 200 1|"},
+			"early answer":  {[]string{"-H", "Expect:", "-T", large, js + "early"}, "too large 413 1|"},
+			"1.0 server":    {[]string{py + "file", py + "file"}, "from a file 200 1|from a file 200 1|"},
+			"1.0, denied":   {[]string{py + "file", strings.TrimSuffix(py, "public/") + "secret"}, "from a file 200 1|Access denied\r\n 403 1|"},
+			"range of file": {[]string{"-r", "0-3", py + "none"}, "404"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
+				if got := client.command(t, curl, args...); got != tt.want && (tt.want != "404" || !strings.Contains(got, " 404 ")) {
+					t.Errorf("got %.300q, want %q", got, tt.want)
+				}
+			})
+		}
+	})
+}

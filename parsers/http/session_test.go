@@ -317,7 +317,15 @@ func TestPhase(t *testing.T) {
 	feed(parsers.Server, ok, parsers.Idle)
 	feed(parsers.Client, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", parsers.Body)
 	feed(parsers.Client, "0\r\n\r\n", parsers.Response)
+	feed(parsers.Server, ok, parsers.Idle)
+	feed(parsers.Client, upgrade, parsers.Response)
+	feed(parsers.Server, ok, parsers.Idle)
+	feed(parsers.Client, get, parsers.Response)
 	feed(parsers.Server, "HTTP/1.1 200 OK\r\n\r\n", parsers.Ended)
+	s = New(&judge{}, Limits{})
+	feed(parsers.Client, upgrade, parsers.Response)
+	feed(parsers.Server, switched, parsers.Response)
+	feed(parsers.Client, "anything", parsers.Response)
 }
 
 func TestReset(t *testing.T) {
