@@ -148,7 +148,7 @@ func (c *conn) Malformed(id uint64, from parsers.Side, err error) bool {
 	}
 	c.p.malformed.Add(1)
 	c.passed = true
-	c.tunnel.Store(true)
+	c.tunnels()
 	word := observe.Forwarded
 	if audited {
 		word = observe.Audited
