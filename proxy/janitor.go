@@ -73,9 +73,9 @@ func (p *process) all() []*conn {
 // even then: it judges them at their next packet.
 func (p *process) recheckTunnels() (lagging bool) {
 	p.mu.Lock()
-	tunnels := slices.Collect(maps.Keys(p.tunnels))
+	standing := slices.Collect(maps.Keys(p.standing))
 	p.mu.Unlock()
-	for _, c := range tunnels {
+	for _, c := range standing {
 		lagging = c.recheck() || lagging
 	}
 	return lagging

@@ -39,7 +39,7 @@ type process struct {
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
-	tunnels   map[*conn]struct{} // those of conns that are
+	standing  map[*conn]struct{} // those of conns that carry what was judged once and goes on
 	perSource map[netip.Addr]int
 }
 
@@ -48,7 +48,7 @@ func newProcess(ctx context.Context, config Config) *process {
 		config: config, log: config.Logger, life: ctx, started: time.Now(),
 		ring: newRing(config.Limits.Records), buffers: newBuffers(),
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
-		conns: map[*conn]struct{}{}, tunnels: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
+		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
 	}
 }
 
@@ -180,7 +180,7 @@ func (p *process) forget(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, c)
-	delete(p.tunnels, c)
+	delete(p.standing, c)
 	source := c.source.Addr()
 	if p.perSource[source]--; p.perSource[source] <= 0 {
 		delete(p.perSource, source)

@@ -92,12 +92,17 @@ func (c *conn) opens(id uint64, status int) {
 	}
 }
 
-// tunnels notes that what the client sends is no longer judged from here on, and has
-// what opened it looked at once more: policy may have changed since.
+// tunnels notes that what the client sends is no longer judged from here on.
 func (c *conn) tunnels() {
 	c.tunnel.Store(true)
+	c.stands()
+}
+
+// stands has what is under way judged again whenever policy changes, and once now:
+// it may have changed since it was judged.
+func (c *conn) stands() {
 	c.p.mu.Lock()
-	c.p.tunnels[c] = struct{}{}
+	c.p.standing[c] = struct{}{}
 	c.p.mu.Unlock()
 	c.p.lookAtTunnels()
 }
