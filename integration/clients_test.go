@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 )
@@ -241,18 +243,27 @@ func TestHTTPServers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(files, "public", "file"), []byte("from a file"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	serve := func(port, name string, args ...string) {
+	accessLog := filepath.Join(n.dir, "access")
+	log, err := os.Create(accessLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	serve := func(name string, args ...string) {
 		t.Helper()
-		p, err := server.start(exec.Command(name, args...))
+		cmd := exec.Command(name, args...)
+		cmd.Stderr = log
+		p, err := server.start(cmd)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { p.end(syscall.SIGTERM, patience) })
 	}
-	serve("80", node, script(t, "server.js"), "80")
-	serve("81", python, "-m", "http.server", "81", "--bind", "::", "--directory", files)
-	n.apply(t, allow("node", "server", fromApp("client"), 80, publicHTTP...), allow("python", "server", fromApp("client"), 81, publicHTTP...))
-	for _, port := range []int{80, 81} {
+	serve(node, script(t, "server.js"), "80")
+	serve(python, "-m", "http.server", "81", "--bind", "::", "--directory", files)
+	serve(python, "-m", "http.server", "82", "--bind", "::", "--directory", files, "--protocol", "HTTP/1.1")
+	for _, port := range []int{80, 81, 82} {
+		n.apply(t, allow(fmt.Sprint("port-", port), "server", fromApp("client"), port, publicHTTP...))
 		eventually(t, patience, "the server listens", func() error {
 			c, err := server.dial(server.at(4, port), refusalTime)
 			if err == nil {
@@ -266,6 +277,15 @@ func TestHTTPServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	eachVersion(t, func(t *testing.T, v ipVersion) {
+		// Python's does not read the content of a GET, and kept the connection for it.
+		c := client.mustOpen(t, server.at(v, 82))
+		_ = c.SetDeadline(time.Now().Add(patience))
+		smuggled := "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+		fmt.Fprintf(c, "GET /public/file HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(smuggled), smuggled)
+		answers, err := io.ReadAll(c)
+		if err != nil || strings.Count(string(answers), "HTTP/1.1 ") != 1 || !strings.HasSuffix(string(answers), "from a file") {
+			t.Errorf("content of a GET: got %q, %v", answers, err)
+		}
 		js, py := "http://"+server.at(v, 80).String()+"/public/", "http://"+server.at(v, 81).String()+"/public/"
 		for name, tt := range map[string]struct {
 			args []string
@@ -289,4 +309,7 @@ func TestHTTPServers(t *testing.T) {
 			})
 		}
 	})
+	if text, err := os.ReadFile(accessLog); err != nil || strings.Contains(string(text), "smuggled") || !strings.Contains(string(text), "/public/file") {
+		t.Errorf("the servers saw, %v:\n%s", err, text)
+	}
 }
