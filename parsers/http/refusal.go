@@ -36,6 +36,7 @@ var (
 	ErrBothFramings  = &Refusal{400, "both Content-Length and Transfer-Encoding"}
 	ErrUnderscore    = &Refusal{400, "framing field written with an underscore"}
 	ErrOption        = &Refusal{400, "Connection names a field that is judged"}
+	ErrTrace         = &Refusal{400, "TRACE with content"}
 	ErrConnect       = &Refusal{400, "CONNECT with content"}
 	ErrChunk         = &Refusal{400, "malformed chunk"}
 	ErrTrailer       = &Refusal{400, "field of framing or routing in trailers"}

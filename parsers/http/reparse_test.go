@@ -44,8 +44,13 @@ func checkUpstream(t testing.TB, o outcome) {
 		}
 	}
 	got := parsertest.Lenient(o.server)
-	if n := len(want); n > 0 && len(got) > n && o.judge.tunnelled {
-		if got = got[:n]; fmt.Sprint(got) != fmt.Sprint(want) {
+	for i := range got {
+		if got[i].Method == "CONNECT" && got[i].Host == "" { // HTTP/1.0: the target says where to
+			got[i].Host = got[i].URI
+		}
+	}
+	if n := len(want); n > 0 && o.judge.tunnelled {
+		if got = got[:min(n, len(got))]; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Fatalf("before the tunnel a careless server reads %q\njudged %q", got, want)
 		}
 		return
