@@ -82,7 +82,8 @@ func (c *conn) lookAgain() string {
 
 // exchange finds or makes the memory of a request.
 func (c *conn) exchange(id uint64) *exchange {
-	for i := range c.exchanges {
+	// Ids rise, so a new one is not among those there are.
+	for i := len(c.exchanges) - 1; i >= 0 && c.exchanges[i].id >= id; i-- {
 		if c.exchanges[i].id == id {
 			return &c.exchanges[i]
 		}

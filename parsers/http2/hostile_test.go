@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	short = 60 // streams and the like in tests of floods
+	short = 20 // streams and the like in tests of floods
 )
 
 // streamErrors are requests that are refused: no byte of them goes on, and others
