@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 )
@@ -226,4 +228,88 @@ func TestConnect(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHTTPServers drives servers that were not written for these tests.
+func TestHTTPServers(t *testing.T) {
+	t.Parallel()
+	python, node, curl := needPython(t, "http.server"), needProgram(t, "node"), needProgram(t, "curl")
+	n := startNode(t)
+	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
+	files := filepath.Join(n.dir, "files")
+	if err := os.MkdirAll(filepath.Join(files, "public"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(files, "public", "file"), []byte("from a file"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	accessLog := filepath.Join(n.dir, "access")
+	log, err := os.Create(accessLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	serve := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Stderr = log
+		p, err := server.start(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.end(syscall.SIGTERM, patience) })
+	}
+	serve(node, script(t, "server.js"), "80")
+	serve(python, "-m", "http.server", "81", "--bind", "::", "--directory", files)
+	serve(python, "-m", "http.server", "82", "--bind", "::", "--directory", files, "--protocol", "HTTP/1.1")
+	for _, port := range []int{80, 81, 82} {
+		n.apply(t, allow(fmt.Sprint("port-", port), "server", fromApp("client"), port, publicHTTP...))
+		eventually(t, patience, "the server listens", func() error {
+			c, err := server.dial(server.at(4, port), refusalTime)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	large := filepath.Join(n.dir, "large")
+	if err := os.WriteFile(large, make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eachVersion(t, func(t *testing.T, v ipVersion) {
+		// Python's does not read the content of a GET, and kept the connection for it.
+		c := client.mustOpen(t, server.at(v, 82))
+		_ = c.SetDeadline(time.Now().Add(patience))
+		smuggled := "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+		fmt.Fprintf(c, "GET /public/file HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", len(smuggled), smuggled)
+		answers, err := io.ReadAll(c)
+		if err != nil || strings.Count(string(answers), "HTTP/1.1 ") != 1 || !strings.HasSuffix(string(answers), "from a file") {
+			t.Errorf("content of a GET: got %q, %v", answers, err)
+		}
+		js, py := "http://"+server.at(v, 80).String()+"/public/", "http://"+server.at(v, 81).String()+"/public/"
+		for name, tt := range map[string]struct {
+			args []string
+			want string
+		}{
+			"early hints":   {[]string{js + "hints", js + "x"}, "hinted 200 1|GET /public/x 200 0|"},
+			"trailers":      {[]string{"--raw", "-o", "/dev/null", js + "trailers", js + "x"}, " 200 1|GET /public/x 200 0|"},
+			"HEAD":          {[]string{"-I", "-o", "/dev/null", js + "x", "-o", "/dev/null", js + "y"}, " 200 1| 200 0|"},
+			"no content":    {[]string{js + "none", js + "same", js + "x"}, " 204 1| 304 0|GET /public/x 200 0|"},
+			"until close":   {[]string{"-o", "/dev/null", js + "until-close", js + "x"}, " 200 1|GET /public/x 200 1|"},
+			"early answer":  {[]string{"-H", "Expect:", "-T", large, js + "early"}, "too large 413 1|"},
+			"1.0 server":    {[]string{py + "file", py + "file"}, "from a file 200 1|from a file 200 1|"},
+			"1.0, denied":   {[]string{py + "file", strings.TrimSuffix(py, "public/") + "secret"}, "from a file 200 1|Access denied\r\n 403 1|"},
+			"range of file": {[]string{"-r", "0-3", py + "none"}, "404"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
+				if got := client.command(t, curl, args...); got != tt.want && (tt.want != "404" || !strings.Contains(got, " 404 ")) {
+					t.Errorf("got %.300q, want %q", got, tt.want)
+				}
+			})
+		}
+	})
+	if text, err := os.ReadFile(accessLog); err != nil || strings.Contains(string(text), "smuggled") || !strings.Contains(string(text), "/public/file") {
+		t.Errorf("the servers saw, %v:\n%s", err, text)
+	}
 }

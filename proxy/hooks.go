@@ -90,7 +90,8 @@ func (c *conn) lookAgain() string {
 
 // exchange finds or makes the memory of a request.
 func (c *conn) exchange(id uint64) *exchange {
-	for i := range c.exchanges {
+	// Ids rise, so a new one is not among those there are.
+	for i := len(c.exchanges) - 1; i >= 0 && c.exchanges[i].id >= id; i-- {
 		if c.exchanges[i].id == id {
 			return &c.exchanges[i]
 		}
@@ -166,7 +167,7 @@ func (c *conn) Malformed(id uint64, from parsers.Side, err error) bool {
 	}
 	c.p.malformed.Add(1)
 	c.passed = true
-	c.tunnel.Store(true)
+	c.tunnels()
 	word := observe.Forwarded
 	if audited {
 		word = observe.Audited

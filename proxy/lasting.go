@@ -8,22 +8,38 @@ import (
 	"github.com/headgate/headgate/policy"
 )
 
+// checked is what all requests under way were judged by.
+type checked struct {
+	snapshot *snapshot
+	revision uint32
+}
+
+// lasting is the session if its requests may last; nil: they do not.
+func (c *conn) lasting() parsers.Rechecker {
+	if r, ok := c.session.(parsers.Rechecker); ok && !c.passed {
+		return r
+	}
+	return nil
+}
+
 // recheckRequests judges the requests under way again, with mu held, and ends those
 // that are denied now. If the connection itself is, all of them are.
 func (c *conn) recheckRequests(r parsers.Rechecker) {
-	if c.session.Phase() == parsers.Idle {
-		return // its next request is judged by then
-	}
-	if reason := c.lookAgain(); reason != "" {
+	reason := c.lookAgain()
+	switch {
+	case reason != "" && c.session.Phase() == parsers.Idle:
+		return // its next request is told
+	case reason != "":
 		c.forbid(nil, policy.Decision{Reason: reason}, policy.Ingress)
 		c.kill(true)
 		return
 	}
 	c.judgedBy = c.p.snapshot.Load()
+	c.checked = checked{c.judgedBy, c.revision}
 	steps := r.Recheck(func(id uint64, request policy.Request) bool {
 		decision, direction := c.judge(request)
-		if decision.Verdict != policy.Allow {
-			c.forbid(request, decision, direction)
+		if h, ok := request.(*policy.HTTPRequest); ok && decision.Verdict != policy.Allow {
+			c.forbid(h, decision, direction)
 		}
 		return decision.Verdict == policy.Allow
 	})
@@ -37,12 +53,12 @@ func (c *conn) recheckRequests(r parsers.Rechecker) {
 	}
 }
 
-// forbid records that what is under way is denied now.
-func (c *conn) forbid(r policy.Request, decision policy.Decision, direction policy.Direction) {
+// forbid records that what is under way is denied now: a request, or nil, all of it.
+func (c *conn) forbid(r *policy.HTTPRequest, decision policy.Decision, direction policy.Direction) {
 	c.p.denied.Add(1)
 	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
-	if h, ok := r.(*policy.HTTPRequest); ok {
-		b, c.scratch = appendHTTP(b, c.scratch, h, c.protocol, c.destination, c.p.config.Limits.URL)
+	if r != nil {
+		b, c.scratch = appendHTTP(b, c.scratch, r, c.protocol, c.destination, c.p.config.Limits.URL)
 	}
 	b = appendDecision(b, &decision, direction)
 	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))

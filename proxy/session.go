@@ -80,6 +80,9 @@ func (w *undecided) Phase() parsers.Phase {
 // choose implements chooser.
 func (c *conn) choose(s parsers.Session, version string) {
 	c.session, c.protocol = s, version
-	_, lasts := s.(parsers.Rechecker)
-	c.lasting.Store(lasts)
+	if c.lasting() != nil { // nothing was judged yet, so nothing is to be judged again now
+		c.p.mu.Lock()
+		c.p.standing[c] = struct{}{}
+		c.p.mu.Unlock()
+	}
 }

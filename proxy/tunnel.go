@@ -6,14 +6,13 @@ import (
 	"net/http"
 
 	"github.com/headgate/headgate/observe"
-	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
 )
 
 // rememberUpgrade keeps a request that may turn the connection into a tunnel, so
 // that the tunnel can be judged again when the policy changes.
 func (c *conn) rememberUpgrade(id uint64, r *policy.HTTPRequest) {
-	if c.lasting.Load() {
+	if c.lasting() != nil {
 		return // its session keeps requests itself
 	}
 	asks := string(r.Method) == http.MethodConnect
@@ -31,26 +30,44 @@ func (c *conn) rememberUpgrade(id uint64, r *policy.HTTPRequest) {
 	c.upgrade = kept
 }
 
+// look is what a tunnel was judged again for.
+type look struct {
+	snapshot *snapshot
+	revision uint32
+	activity uint32
+}
+
 // recheck judges a tunnel again, by the request that opened it, and ends it if
-// that is denied now.
-func (c *conn) recheck() {
+// that is denied now. It says whether the datapath has not judged it yet.
+func (c *conn) recheck() (lagging bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
-		return
+	now := look{c.p.snapshot.Load(), c.p.config.Connections.Revision(), c.activity.Load()}
+	judged := checked{c.judgedBy, c.revision}
+	requests := c.lasting()
+	if requests != nil {
+		// What came last may have been judged by what changed; what came before was not.
+		judged = c.checked
 	}
-	if r, ok := c.session.(parsers.Rechecker); ok && !c.passed {
-		c.recheckRequests(r)
-		return
+	switch {
+	case c.dead || judged == checked{now.snapshot, now.revision}:
+		return false
+	case now == c.looked: // the datapath judges it when it moves again
+		return true
+	}
+	c.looked = now
+	if requests != nil {
+		c.recheckRequests(requests)
+		return !c.dead && c.p.config.Connections.Revision() != c.revision
 	}
 	var decision policy.Decision
 	var direction policy.Direction
 	switch {
 	case c.passed:
-		if pass, _ := c.passes(); pass {
-			return
-		}
 		decision.Reason = "what is on the connection cannot be read"
+		if pass, _ := c.passes(); pass {
+			decision.Verdict = policy.Allow
+		}
 	case c.upgrade != nil:
 		decision, direction = c.judge(c.upgrade)
 	default:
@@ -62,14 +79,11 @@ func (c *conn) recheck() {
 		}
 	}
 	if decision.Verdict == policy.Allow {
-		return
+		return c.p.config.Connections.Revision() != c.revision
 	}
-	if c.upgrade != nil {
-		c.forbid(c.upgrade, decision, direction)
-	} else {
-		c.forbid(nil, decision, direction)
-	}
+	c.forbid(c.upgrade, decision, direction)
 	c.kill(true)
+	return false
 }
 
 // opens notes whether an answer makes the connection a tunnel.
@@ -80,8 +94,23 @@ func (c *conn) opens(id uint64, status int) {
 	connected := string(c.upgrade.Method) == http.MethodConnect && status/100 == 2
 	if connected || status == http.StatusSwitchingProtocols {
 		c.opened = true
-		c.tunnel.Store(true)
+		c.tunnels()
 	}
+}
+
+// tunnels notes that what the client sends is no longer judged from here on.
+func (c *conn) tunnels() {
+	c.tunnel.Store(true)
+	c.stands()
+}
+
+// stands has what is under way judged again whenever policy changes, and once now:
+// it may have changed since it was judged.
+func (c *conn) stands() {
+	c.p.mu.Lock()
+	c.p.standing[c] = struct{}{}
+	c.p.mu.Unlock()
+	c.p.lookAtTunnels()
 }
 
 // reportTunnel records how much a tunnel carried, with mu held, when it is over.

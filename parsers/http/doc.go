@@ -10,8 +10,11 @@
 // in three cases: the normal form of the path (see NormalPath) is not what was
 // received, the request is in absolute-form, or fields were changed. Those that
 // change are what the decision edits, the wish for a protocol that may not be
-// spoken unseen, and the Host of a CONNECT that lacks the port. Nothing else is
-// added, removed or folded.
+// spoken unseen, the Host of a CONNECT that lacks the port, and Connection: a
+// request with content whose method has none (GET, HEAD, OPTIONS, DELETE) is the
+// last on its connection, and the server told so. Some servers do not read such
+// content and take it for the next request, which nobody would have judged.
+// Nothing else is added, removed or folded.
 //
 // # Refused
 //
@@ -35,6 +38,7 @@
 //     an underscore
 //   - an option of Connection that names a field which was sent, or either of those
 //     names, or Host: the next hop might drop what was judged
+//   - TRACE with content
 //   - CONNECT without a port, to another authority than the Host, or with content
 //
 // A first line of three words without a slash is not HTTP's at all: no answer is

@@ -97,6 +97,7 @@ func TestHostile(t *testing.T) {
 		"CONNECT other Host": {line("CONNECT i:443 HTTP/1.1"), ErrAuthority},
 		"CONNECT other port": {"CONNECT h:443 HTTP/1.1\r\nHost: h:80\r\n\r\n", ErrAuthority},
 		"CONNECT no Host":    {"CONNECT h:443 HTTP/1.1\r\n\r\n", ErrHostMissing},
+		"TRACE content":      {"TRACE / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", ErrTrace},
 		"CONNECT content":    {"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nContent-Length: 5\r\n\r\nhello", ErrConnect},
 		"CONNECT chunks":     {"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ErrConnect},
 		// Fields.

@@ -53,14 +53,17 @@ func (s *Session) refuse(stream uint32, call, ended bool, err *Refusal) {
 	s.premature()
 }
 
-// answer gives an answer of our own to the request that was read last, and tells a
-// client that has not ended it that nobody reads the rest.
+// answer gives an answer of our own to the request that was read last. The rest of
+// that is taken and dropped, as some clients look at no answer before all is sent;
+// a call, which may have no end, is reset.
 func (s *Session) answer(stream uint32, call, ended bool, a ownAnswer) {
 	start := len(s.out)
 	s.out = s.appendAnswer(s.out, stream, call, string(s.request.Method) == "HEAD", a)
 	if !ended {
-		s.out = appendReset(s.out, stream, http2.ErrCodeNo)
-		s.lingers(stream)
+		st := s.lingers(stream)
+		if st.drains = !call; call {
+			s.out = appendReset(s.out, stream, http2.ErrCodeNo)
+		}
 	}
 	s.send(parsers.Client, start)
 	told := parsers.Answer{Status: a.status, Local: true}
@@ -72,10 +75,11 @@ func (s *Session) answer(stream uint32, call, ended bool, a ownAnswer) {
 }
 
 // lingers opens a stream that is over already.
-func (s *Session) lingers(stream uint32) {
-	st := s.streams.add(stream)
+func (s *Session) lingers(id uint32) *stream {
+	st := s.streams.add(id)
 	st.request = s.id
 	s.streams.linger(st)
+	return st
 }
 
 // ownAnswer is one that the server did not give: to a call its code, else the

@@ -133,6 +133,9 @@ func (s *Session) clientData(f http2.FrameHeader, data []byte) (int64, bool) {
 		return s.closedData(f), false
 	case st.over && !st.ended[parsers.Client]:
 		n := s.swallow(parsers.Client, f)
+		if st.drains && !ends {
+			s.drain(st, f.Length)
+		}
 		s.lateEnd(st, ends)
 		return n, false
 	case st.ended[parsers.Client]:
@@ -217,6 +220,19 @@ func (s *Session) swallow(from parsers.Side, f http2.FrameHeader) int64 {
 		s.send(from, start)
 	}
 	return n
+}
+
+// drain lets the client of a stream that was answered here send more, up to a
+// limit.
+func (s *Session) drain(st *stream, n uint32) {
+	if st.got += int64(n); st.got > s.limits.Denied {
+		st.drains = false
+		s.tell(parsers.Client, st.id, http2.ErrCodeNo)
+	} else if n > 0 {
+		start := len(s.out)
+		s.out = appendWindowUpdate(s.out, st.id, n)
+		s.send(parsers.Client, start)
+	}
 }
 
 // abort ends a stream on which the client went wrong, towards both sides. It was

@@ -53,8 +53,9 @@
 // # Denied
 //
 // A denied request is answered 403; a gRPC call 200 with grpc-status 7 in a block
-// that is head and trailers in one. If its client has not ended it, RST_STREAM
-// (NO_ERROR) follows. Other streams do not notice.
+// that is head and trailers in one. The body of a request is then taken and dropped,
+// up to Limits.Denied; behind that, and at once for a call, RST_STREAM (NO_ERROR)
+// follows. Other streams do not notice.
 //
 // # gRPC
 //

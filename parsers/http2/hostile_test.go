@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	short = 60 // streams and the like in tests of floods
+	short = 20 // streams and the like in tests of floods
 )
 
 // streamErrors are requests that are refused: no byte of them goes on, and others
@@ -507,6 +507,24 @@ func TestRecheck(t *testing.T) {
 	o = playAll(t, judge{}, Limits{Kept: 1}, c.script...)
 	if steps := o.session.Recheck(func(uint64, policy.Request) bool { return true }); len(steps) != 6 {
 		t.Error(steps)
+	}
+}
+
+// TestLongDeniedBody: it is taken for a while, then its client is told to stop.
+func TestLongDeniedBody(t *testing.T) {
+	c := newTalk(nil, nil)
+	c.client.request(1, false, "POST", "/deny")
+	for range 4 {
+		_ = c.client.WriteData(1, false, make([]byte, 1000))
+	}
+	c.client.request(3, true, "GET", "/a")
+	o := playAll(t, judge{}, Limits{Denied: 2500}, c.flush().script...)
+	down := read(o.client)
+	if strings.Count(down, "WINDOW_UPDATE 0 1000") != 4 || strings.Count(down, "WINDOW_UPDATE 1 1000") != 2 || strings.Count(down, "RST_STREAM 1 NO_ERROR") != 1 {
+		t.Errorf("client got\n%s", down)
+	}
+	if up := read(o.server); strings.Contains(up, "DATA") || !strings.Contains(up, "HEADERS 3") {
+		t.Errorf("server got\n%s", up)
 	}
 }
 

@@ -9,6 +9,7 @@ type stream struct {
 	ended    [2]bool // by side: it has sent its last frame
 	over     bool    // nothing of it counts any more: what the client still sends is dropped
 	mute     bool    // and what the server sends too
+	drains   bool    // the client may send more of what is dropped
 	call     bool    // gRPC
 	connect  bool    // a tunnel
 	code     int     // grpc-status, if coded

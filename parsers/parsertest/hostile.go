@@ -73,7 +73,7 @@ func AmbiguousHTTP() map[string]string {
 		"version in lower case": "GET /p http/1.1", "long version": "GET /p HTTP/1.1HTTP/1.1", "space first": " GET /p HTTP/1.1", "bare CR": "GET /p\r HTTP/1.1",
 		"NUL": "GET /p\x00 HTTP/1.1", "8-bit": "GET /\xe9 HTTP/1.1", "fragment": "GET /p#q HTTP/1.1", "fragment in query": "GET /p?a#b HTTP/1.1",
 		"escaped slash": "GET /p%2fq HTTP/1.1", "escaped slash, dots": "GET /p/..%2fq HTTP/1.1", "escaped backslash": "GET /p%5cq HTTP/1.1", "escaped NUL": "GET /p%00.png HTTP/1.1",
-		"escaped dots, parameters": "GET /p/%2e%2e;/q HTTP/1.1", "no slash": "GET p HTTP/1.1", "asterisk": "GET * HTTP/1.1", "authority": "GET h:80 HTTP/1.1",
+		"wide escapes": "GET /%u002e%u002e/p HTTP/1.1", "escaped dots, parameters": "GET /p/%2e%2e;/q HTTP/1.1", "no slash": "GET p HTTP/1.1", "asterisk": "GET * HTTP/1.1", "authority": "GET h:80 HTTP/1.1",
 		"other host": "GET http://other/p HTTP/1.1", "host in upper case": "GET http://H/p HTTP/1.1", "user": "GET http://u@h/p HTTP/1.1", "another scheme": "GET https://h/p HTTP/1.1",
 		"scheme alone": "GET http: HTTP/1.1", "no host": "GET http:///p HTTP/1.1", "port": "GET http://h:81/p HTTP/1.1", "file": "GET file:///etc/passwd HTTP/1.1",
 		"method with brackets": "G[E]T /p HTTP/1.1", "method with NUL": "G\x00T /p HTTP/1.1", "method of spaces": "   /p HTTP/1.1", "long method": strings.Repeat("A", 200) + " /p HTTP/1.1",
