@@ -18,6 +18,9 @@ func (j *rulesJudge) decideKafka(r *KafkaRequest) Decision {
 		if n == 0 {
 			return Decision{Verdict: Allow, Rule: j.kafka[i].Ref}
 		}
+		if len(j.kafka[i].APIKeys) > 0 && !slices.Contains(j.kafka[i].APIKeys, r.APIKey) {
+			n += 2 // one that is about other APIs is not near
+		}
 		if fewest < 0 || n < fewest {
 			nearest, fewest = i, n
 		}
