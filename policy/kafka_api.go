@@ -21,6 +21,7 @@ const (
 	KafkaSaslHandshake   int16 = 17
 	KafkaAPIVersions     int16 = 18
 	KafkaInitProducerID  int16 = 22
+	KafkaLeaderEpoch     int16 = 23 // OffsetForLeaderEpoch
 	KafkaAddPartitions   int16 = 24 // ... ToTxn
 	KafkaAddOffsets      int16 = 25 // ... ToTxn
 	KafkaEndTxn          int16 = 26
@@ -77,10 +78,11 @@ func KafkaAPIName(key int16) string { return kafkaAPIs[key] }
 //
 //	produce  Produce (0), Metadata (3), ApiVersions (18), and InitProducerId (22)
 //	         without a transactional id, which idempotent producers need
-//	consume  Fetch (1), ListOffsets (2), Metadata (3), ApiVersions (18),
-//	         FindCoordinator (10), and those of groups: OffsetCommit (8),
-//	         OffsetFetch (9), JoinGroup (11), Heartbeat (12), LeaveGroup (13),
-//	         SyncGroup (14), ConsumerGroupHeartbeat (68)
+//	consume  Fetch (1), ListOffsets (2), OffsetForLeaderEpoch (23), without which
+//	         members of groups that go on from a committed offset fail, Metadata
+//	         (3), ApiVersions (18), FindCoordinator (10), and those of groups:
+//	         OffsetCommit (8), OffsetFetch (9), JoinGroup (11), Heartbeat (12),
+//	         LeaveGroup (13), SyncGroup (14), ConsumerGroupHeartbeat (68)
 //
 // Where the rule names transactional ids, both stand for what transactions of
 // these need too: FindCoordinator (10), InitProducerId (22), AddPartitionsToTxn
@@ -94,6 +96,7 @@ func KafkaRole(role string, transactional bool) ([]int16, bool) {
 		keys = []int16{
 			KafkaFetch, KafkaListOffsets, KafkaMetadata, KafkaOffsetCommit, KafkaOffsetFetch, KafkaFindCoordinator,
 			KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup, KafkaAPIVersions, KafkaGroupHeartbeat,
+			KafkaLeaderEpoch,
 		}
 	default:
 		return nil, false

@@ -458,9 +458,7 @@ func TestVersionsAreClamped(t *testing.T) {
 			w.got(parsers.Server)
 			response := kmsg.NewPtrApiVersionsResponse()
 			response.Version = version
-			for _, k := range []kmsg.ApiVersionsResponseApiKey{{ApiKey: 0, MaxVersion: 99}, {ApiKey: 17, MaxVersion: 1}, {ApiKey: 58}, {ApiKey: 500, MaxVersion: 3}, {ApiKey: 3, MinVersion: 50, MaxVersion: 60}} {
-				response.ApiKeys = append(response.ApiKeys, k)
-			}
+			response.ApiKeys = []kmsg.ApiVersionsResponseApiKey{{ApiKey: 0, MaxVersion: 99}, {ApiKey: 17, MaxVersion: 1}, {ApiKey: 58}, {ApiKey: 500, MaxVersion: 3}, {ApiKey: 3, MinVersion: 50, MaxVersion: 60}}
 			w.Write(parsers.Server, responseFrame(1, response))
 			_, answer := decode(t, w.got(parsers.Client), request)
 			got := answer.(*kmsg.ApiVersionsResponse).ApiKeys
