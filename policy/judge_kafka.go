@@ -65,7 +65,11 @@ func (k *KafkaRule) misses(r *KafkaRequest) []string {
 		}
 	}
 	names := k.Topic != "" || k.Group != "" || k.TransactionalID != ""
-	if len(k.APIKeys) == 0 && names && !named && !attends(r.APIKey) {
+	switch {
+	case len(k.APIKeys) > 0 || !names || attends(r.APIKey):
+	case !uses(r.APIKey):
+		list = append(list, "API "+name+" is administration, which a rule must name")
+	case !named:
 		list = append(list, "API "+name+" is not about what the rule names")
 	}
 	role := k.Role != "" || len(k.APIKeys) == 0 && names

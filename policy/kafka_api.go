@@ -28,6 +28,12 @@ const (
 	KafkaTxnOffsetCommit int16 = 28
 	KafkaSaslAuth        int16 = 36
 	KafkaGroupHeartbeat  int16 = 68
+
+	KafkaTopicPartitions  int16 = 75 // DescribeTopicPartitions
+	KafkaShareHeartbeat   int16 = 76
+	KafkaShareFetch       int16 = 78
+	KafkaShareAcknowledge int16 = 79
+	KafkaStreamsHeartbeat int16 = 88
 )
 
 // kafkaAPIs are the names of every API that is known, in lower case as rules
@@ -114,7 +120,22 @@ func KafkaRole(role string, transactional bool) ([]int16, bool) {
 func attends(key int16) bool {
 	switch key {
 	case KafkaMetadata, KafkaFindCoordinator, KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup,
-		KafkaSaslHandshake, KafkaAPIVersions, KafkaInitProducerID, KafkaSaslAuth, KafkaGroupHeartbeat:
+		KafkaSaslHandshake, KafkaAPIVersions, KafkaInitProducerID, KafkaSaslAuth, KafkaGroupHeartbeat,
+		KafkaShareHeartbeat, KafkaShareFetch, KafkaShareAcknowledge, KafkaStreamsHeartbeat:
+		return true
+	}
+	return false
+}
+
+// uses reports whether programs that use topics, groups and transactions call the
+// API. All others are administration.
+func uses(key int16) bool {
+	switch key {
+	case KafkaProduce, KafkaFetch, KafkaListOffsets, KafkaMetadata, KafkaOffsetCommit, KafkaOffsetFetch, KafkaFindCoordinator,
+		KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup, KafkaSaslHandshake, KafkaAPIVersions,
+		KafkaInitProducerID, KafkaLeaderEpoch, KafkaAddPartitions, KafkaAddOffsets, KafkaEndTxn, KafkaTxnOffsetCommit,
+		KafkaSaslAuth, KafkaGroupHeartbeat, KafkaTopicPartitions, KafkaShareHeartbeat, KafkaShareFetch, KafkaShareAcknowledge,
+		KafkaStreamsHeartbeat:
 		return true
 	}
 	return false
