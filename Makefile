@@ -34,7 +34,7 @@ unit: ## tests that need no privilege, with the race detector
 	$(GO) test -race $(UNIT)
 
 privileged: build ## tests in the kernel and in network namespaces (root)
-	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) $(GO) test -timeout 15m ./bpf/... ./integration/...
+	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka $(GO) test -timeout 15m ./bpf/... ./integration/...
 
 generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew; as root, what the verifier makes of it
 	$(GO) generate ./bpf

@@ -18,6 +18,9 @@ func (j *rulesJudge) decideKafka(r *KafkaRequest) Decision {
 		if n == 0 {
 			return Decision{Verdict: Allow, Rule: j.kafka[i].Ref}
 		}
+		if len(j.kafka[i].APIKeys) > 0 && !slices.Contains(j.kafka[i].APIKeys, r.APIKey) {
+			n += 2 // one that is about other APIs is not near
+		}
 		if fewest < 0 || n < fewest {
 			nearest, fewest = i, n
 		}
@@ -62,7 +65,11 @@ func (k *KafkaRule) misses(r *KafkaRequest) []string {
 		}
 	}
 	names := k.Topic != "" || k.Group != "" || k.TransactionalID != ""
-	if len(k.APIKeys) == 0 && names && !named && !attends(r.APIKey) {
+	switch {
+	case len(k.APIKeys) > 0 || !names || attends(r.APIKey):
+	case !uses(r.APIKey):
+		list = append(list, "API "+name+" is administration, which a rule must name")
+	case !named:
 		list = append(list, "API "+name+" is not about what the rule names")
 	}
 	role := k.Role != "" || len(k.APIKeys) == 0 && names

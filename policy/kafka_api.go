@@ -21,12 +21,19 @@ const (
 	KafkaSaslHandshake   int16 = 17
 	KafkaAPIVersions     int16 = 18
 	KafkaInitProducerID  int16 = 22
+	KafkaLeaderEpoch     int16 = 23 // OffsetForLeaderEpoch
 	KafkaAddPartitions   int16 = 24 // ... ToTxn
 	KafkaAddOffsets      int16 = 25 // ... ToTxn
 	KafkaEndTxn          int16 = 26
 	KafkaTxnOffsetCommit int16 = 28
 	KafkaSaslAuth        int16 = 36
 	KafkaGroupHeartbeat  int16 = 68
+
+	KafkaTopicPartitions  int16 = 75 // DescribeTopicPartitions
+	KafkaShareHeartbeat   int16 = 76
+	KafkaShareFetch       int16 = 78
+	KafkaShareAcknowledge int16 = 79
+	KafkaStreamsHeartbeat int16 = 88
 )
 
 // kafkaAPIs are the names of every API that is known, in lower case as rules
@@ -77,10 +84,11 @@ func KafkaAPIName(key int16) string { return kafkaAPIs[key] }
 //
 //	produce  Produce (0), Metadata (3), ApiVersions (18), and InitProducerId (22)
 //	         without a transactional id, which idempotent producers need
-//	consume  Fetch (1), ListOffsets (2), Metadata (3), ApiVersions (18),
-//	         FindCoordinator (10), and those of groups: OffsetCommit (8),
-//	         OffsetFetch (9), JoinGroup (11), Heartbeat (12), LeaveGroup (13),
-//	         SyncGroup (14), ConsumerGroupHeartbeat (68)
+//	consume  Fetch (1), ListOffsets (2), OffsetForLeaderEpoch (23), without which
+//	         members of groups that go on from a committed offset fail, Metadata
+//	         (3), ApiVersions (18), FindCoordinator (10), and those of groups:
+//	         OffsetCommit (8), OffsetFetch (9), JoinGroup (11), Heartbeat (12),
+//	         LeaveGroup (13), SyncGroup (14), ConsumerGroupHeartbeat (68)
 //
 // Where the rule names transactional ids, both stand for what transactions of
 // these need too: FindCoordinator (10), InitProducerId (22), AddPartitionsToTxn
@@ -94,6 +102,7 @@ func KafkaRole(role string, transactional bool) ([]int16, bool) {
 		keys = []int16{
 			KafkaFetch, KafkaListOffsets, KafkaMetadata, KafkaOffsetCommit, KafkaOffsetFetch, KafkaFindCoordinator,
 			KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup, KafkaAPIVersions, KafkaGroupHeartbeat,
+			KafkaLeaderEpoch,
 		}
 	default:
 		return nil, false
@@ -111,7 +120,22 @@ func KafkaRole(role string, transactional bool) ([]int16, bool) {
 func attends(key int16) bool {
 	switch key {
 	case KafkaMetadata, KafkaFindCoordinator, KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup,
-		KafkaSaslHandshake, KafkaAPIVersions, KafkaInitProducerID, KafkaSaslAuth, KafkaGroupHeartbeat:
+		KafkaSaslHandshake, KafkaAPIVersions, KafkaInitProducerID, KafkaSaslAuth, KafkaGroupHeartbeat,
+		KafkaShareHeartbeat, KafkaShareFetch, KafkaShareAcknowledge, KafkaStreamsHeartbeat:
+		return true
+	}
+	return false
+}
+
+// uses reports whether programs that use topics, groups and transactions call the
+// API. All others are administration.
+func uses(key int16) bool {
+	switch key {
+	case KafkaProduce, KafkaFetch, KafkaListOffsets, KafkaMetadata, KafkaOffsetCommit, KafkaOffsetFetch, KafkaFindCoordinator,
+		KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup, KafkaSaslHandshake, KafkaAPIVersions,
+		KafkaInitProducerID, KafkaLeaderEpoch, KafkaAddPartitions, KafkaAddOffsets, KafkaEndTxn, KafkaTxnOffsetCommit,
+		KafkaSaslAuth, KafkaGroupHeartbeat, KafkaTopicPartitions, KafkaShareHeartbeat, KafkaShareFetch, KafkaShareAcknowledge,
+		KafkaStreamsHeartbeat:
 		return true
 	}
 	return false

@@ -98,7 +98,7 @@ type GRPCRule struct {
 
 // KafkaRule matches requests. Empty fields match everything, but only of the
 // APIs that are known, and where the rule names a topic, group or transactional
-// id without naming APIs, only what a client does with those. In Topic, Group
+// id without naming APIs, only what programs use those by, no administration. In Topic, Group
 // and TransactionalID "*" stands for any characters. What a request does not
 // carry is not asked of it.
 type KafkaRule struct {

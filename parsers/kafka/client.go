@@ -258,7 +258,11 @@ func (s *Session) carry(h *head, data []byte, list []item, p pending) int64 {
 			return h.size
 		}
 	}
-	return s.refuse(h, data[h.length:], c, p)
+	n := s.refuse(h, data[h.length:], c, p)
+	if n > 0 && (h.key == keyGroupHeartbeat || h.key == keyShareHeartbeat || h.key == keyStreamsHeartbeat) {
+		s.hold(heartbeatWait) // clients send the next one at once
+	}
+	return n
 }
 
 // expect remembers a request until it is answered, if it will be.

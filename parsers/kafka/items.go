@@ -12,8 +12,10 @@ const (
 	keyCreateTopics     int16 = 19
 	keyGroupHeartbeat   int16 = 68
 	keyTopicPartitions  int16 = 75
+	keyShareHeartbeat   int16 = 76
 	keyShareFetch       int16 = 78
 	keyShareAcknowledge int16 = 79
+	keyStreamsHeartbeat int16 = 88
 )
 
 // anyTopic stands for all topics: only rules for all topics match it, for it is no

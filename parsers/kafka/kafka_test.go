@@ -241,6 +241,8 @@ func TestEveryVersionPasses(t *testing.T) {
 	})
 }
 
+func errorsOf(r kmsg.Response) []int16 { return errorsIn(reflect.ValueOf(r)) }
+
 // errorsIn collects the error codes of an answer.
 func errorsIn(v reflect.Value) (list []int16) {
 	switch v.Kind() {

@@ -27,15 +27,16 @@ type Hooks interface {
 
 // Bounds of what a peer can make a session hold.
 const (
-	maxHeld    = 1<<20 + 64<<10 // of a request that is read as a whole
-	maxMixed   = 1 << 20        // of one for several topics that are not all allowed
-	maxAnswer  = 16 << 20       // of an answer that is read as a whole
-	maxPart    = 64 << 10       // of the part of one before its list of topics
-	maxPeek    = 512            // of one in which only the error is looked for
-	maxPending = 1000           // requests without an answer
-	maxLocal   = 1 << 20        // bytes of answers of our own that wait for their turn
-	maxJudged  = 100            // reported of one request
-	minRequest = 10             // key, version, correlation id and the length of the client id
+	maxHeld       = 1<<20 + 64<<10 // of a request that is read as a whole
+	maxMixed      = 1 << 20        // of one for several topics that are not all allowed
+	maxAnswer     = 16 << 20       // of an answer that is read as a whole
+	maxPart       = 64 << 10       // of the part of one before its list of topics
+	maxPeek       = 512            // of one in which only the error is looked for
+	maxPending    = 1000           // requests without an answer
+	maxLocal      = 1 << 20        // bytes of answers of our own that wait for their turn
+	maxJudged     = 100            // reported of one request
+	heartbeatWait = time.Second    // before a denied heartbeat is answered
+	minRequest    = 10             // key, version, correlation id and the length of the client id
 )
 
 // Session is one connection to a broker. Use New.

@@ -53,7 +53,7 @@ func (r *reader) kafka(v manifest.Value, ref policy.Ref, l7 *policy.L7Rules) {
 		rule.HasVersion, rule.APIVersion = true, int16(n)
 	}
 	if rule.Role == "" && len(rule.APIKeys) == 0 && rule.Topic != "" {
-		v.Warn("names a topic but neither role nor apiKey; it allows every API about the topic and what clients need for it, but no administration of other things")
+		v.Warn("names a topic but neither role nor apiKey; it allows every API that programs use the topic by and what clients need for it, but no administration")
 	}
 	l7.Kafka = append(l7.Kafka, rule)
 }

@@ -81,13 +81,17 @@ func TestKafkaAPIKeys(t *testing.T) {
 	}))
 }
 
-// A topic-only Kafka rule does not admit CreateAcls and unknown APIs.
+// A topic-only Kafka rule does not admit CreateAcls, administration of the topic
+// itself, and unknown APIs.
 func TestKafkaTopicOnlyRuleIsNotForAdministration(t *testing.T) {
 	newCluster(t, kafka(`{topic: a}`)).Expect(questions("ingress default/web < world TCP 9092 kafka=", map[string]string{
 		"produce,topic=a":      "allow",
 		"fetch,topic=a":        "allow",
 		"fetch,topic=b":        "deny",
-		"createtopics,topic=a": "allow",
+		"createtopics,topic=a": "deny",
+		"deletetopics,topic=a": "deny",
+		"sharefetch,topic=a":   "allow",
+		"sharefetch,topic=b":   "deny",
 		"metadata":             "allow",
 		"apiversions":          "allow",
 		"joingroup,group=g":    "allow",

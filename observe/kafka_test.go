@@ -1,0 +1,58 @@
+package observe
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	flowpb "github.com/cilium/cilium/api/v1/flow"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TestKafkaSummary has what strangers sent shown so that it harms nobody.
+func TestKafkaSummary(t *testing.T) {
+	k := &Kafka{APIKey: 1, APIVersion: 13, CorrelationID: 7, ClientID: "app\x1b[2J", Topic: "orders", Group: "g", ErrorCode: 29, Latency: 3 * time.Millisecond}
+	got := k.summary(true)
+	if strings.ContainsRune(got, 0x1b) || !strings.HasPrefix(got, "Kafka fetch v13 topic orders group g client app") || !strings.HasSuffix(got, "correlation 7 error 29 3.0ms") {
+		t.Errorf("%q", got)
+	}
+	if api := (&Kafka{APIKey: 999}).api(); api != "unknown(999)" || apiLabel(api) != "unknown" {
+		t.Errorf("%q, %q", api, apiLabel(api))
+	}
+}
+
+// TestKafkaMetricsAreBounded sends more topics, APIs and errors than there is room for.
+func TestKafkaMetricsAreBounded(t *testing.T) {
+	m := newKafkaMetrics()
+	for i := range 1000 {
+		for _, verdict := range []flowpb.Verdict{flowpb.Verdict_FORWARDED, flowpb.Verdict_DROPPED} {
+			kind := flowpb.L7FlowType_RESPONSE
+			if verdict == flowpb.Verdict_DROPPED {
+				kind = flowpb.L7FlowType_REQUEST
+			}
+			f := &flowpb.Flow{Verdict: verdict, L7: &flowpb.Layer7{Type: kind}}
+			record := (&Kafka{APIKey: int16(i), Topic: fmt.Sprint("topic", i)}).record().Kafka
+			if i%3 == 0 {
+				record.ErrorCode = int32(i)
+			}
+			m.observe(f, record, strings.ToLower(verdict.String()), "ingress")
+		}
+	}
+	topics, series := map[string]bool{}, 0
+	collected := make(chan prometheus.Metric, 10_000)
+	m.requests.Collect(collected)
+	close(collected)
+	for range collected {
+		series++
+	}
+	for name := range m.topics {
+		topics[name] = true
+	}
+	if len(topics) > maxTopicLabels || series > 1000 {
+		t.Errorf("%d topics, %d series", len(topics), series)
+	}
+	if m.topic("topic1", false) != "topic1" || m.topic("never allowed", false) != "other" || m.topic("", false) != "" {
+		t.Error("labels of topics")
+	}
+}
