@@ -63,6 +63,7 @@ func cgroupMount() (string, error) {
 
 // close ends and removes everything. What does not end by itself is killed by its group.
 func (w *world) close() {
+	w.ctx = context.Background() // also when we were told to end
 	for i := len(w.undo) - 1; i >= 0; i-- {
 		w.undo[i]()
 	}
