@@ -92,7 +92,7 @@ func (w *world) gatedSides() ([]side, error) {
 			err = w.serve(server, "80")
 		}
 		if err == nil {
-			err = g.apply(allowPorts(app, ports(n)))
+			err = g.apply(allowPorts(app, ports(n))...)
 		}
 		if err != nil {
 			return nil, err
@@ -102,17 +102,21 @@ func (w *world) gatedSides() ([]side, error) {
 	return sides, nil
 }
 
-// allowPorts is one policy for any number of ports; a rule may have 40.
-func allowPorts(app string, ports []string) string {
-	var b strings.Builder
-	b.WriteString(policyHead(app))
-	for some := range slices.Chunk(ports, 40) {
-		b.WriteString("  - fromEndpoints: [{matchLabels: {app: client}}]\n    toPorts:\n    - ports:\n")
-		for _, p := range some {
-			fmt.Fprintf(&b, "      - {port: %q, protocol: TCP}\n", p)
+// allowPorts allows any number of ports: 40 in a rule, which is what one may have, and
+// 4000 in a policy.
+func allowPorts(app string, ports []string) (policies []string) {
+	for many := range slices.Chunk(ports, 4000) {
+		var b strings.Builder
+		b.WriteString(policyHead(fmt.Sprintf("%s-%d", app, len(policies)), app))
+		for some := range slices.Chunk(many, 40) {
+			b.WriteString("  - fromEndpoints: [{matchLabels: {app: client}}]\n    toPorts:\n    - ports:\n")
+			for _, p := range some {
+				fmt.Fprintf(&b, "      - {port: %q, protocol: TCP}\n", p)
+			}
 		}
+		policies = append(policies, b.String())
 	}
-	return b.String()
+	return policies
 }
 
 // iptablesScript has the rules one after the other, behind the one that lets known
