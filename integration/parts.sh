@@ -18,6 +18,9 @@ want ping iputils-ping
 want ip iproute2
 want gcc gcc
 want python3 python3
+want /usr/lib/python3/dist-packages/requests python3-requests
+want /usr/lib/python3/dist-packages/websockets python3-websockets
+want node nodejs
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
 	echo "installing ${missing[*]}"

@@ -19,8 +19,9 @@
 // Close behind a Forward waits for it.
 //
 // What no step consumed stays in the input and is fed again, with more bytes
-// behind it. An error from Feed ends the connection: the steps returned with it
-// are carried out and flushed first, then both sides are closed.
+// behind it, or when the other side got on. An error from Feed ends the
+// connection: the steps returned with it are carried out and flushed first, then
+// both sides are closed.
 package parsers
 
 import "github.com/headgate/headgate/policy"
@@ -101,16 +102,34 @@ type Session interface {
 type Hooks interface {
 	// Request judges a request. id numbers the requests of a connection from 1.
 	Request(id uint64, r policy.Request) policy.Decision
-	// Response reports the answer to request id, once, when its head is known;
-	// also for answers that the session made itself (a denial).
+	// Response reports the answer to request id, once, when its head is known, or
+	// that there will be none; also for answers that the session made itself (a
+	// denial).
 	Response(id uint64, r Answer)
-	// Malformed reports input that was refused. id is the request it belongs to
-	// or would have been.
-	Malformed(id uint64, from Side, err error)
+	// Malformed reports input that cannot be read; id is the request it belongs to
+	// or would have been. The session refuses it, unless the answer is pass: nothing
+	// is enforced here, so it and all behind it go on unread, in both directions.
+	Malformed(id uint64, from Side, err error) (pass bool)
 }
 
 // Answer is what is known of a response.
 type Answer struct {
-	Status int  // HTTP status
-	Local  bool // made by the session, not by the server
+	Status int   // HTTP status; 0: the request ended without an answer
+	Local  bool  // made by the session, not by the server
+	Reset  error // how the request ended before its answer was complete
+	Call   *Call // of a gRPC call, which is reported when it is over. Valid during the hook
+}
+
+// Call is the outcome of a gRPC call.
+type Call struct {
+	Status         int    // grpc-status; -1: none was given
+	Sent, Received uint64 // messages, of the client and of the server
+}
+
+// Rechecker is a session whose requests may last.
+type Rechecker interface {
+	// Recheck asks about each request under way that was allowed, and ends those that
+	// judge no longer allows. It is called as Feed is; its steps are only of the kind
+	// Send.
+	Recheck(judge func(id uint64, r policy.Request) (allowed bool)) []Step
 }

@@ -24,7 +24,7 @@ type headerLists struct {
 func (x *headerIndex) used() bool { return len(x.names) > 0 }
 
 func (x *headerIndex) add(headers []header, rule uint32) {
-	if len(headers) == 0 {
+	if len(headers) == 0 || headers[0].any {
 		x.without = append(x.without, rule)
 		return
 	}

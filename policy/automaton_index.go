@@ -23,6 +23,7 @@ type httpIndex struct {
 	triples map[[httpFields]uint32][]uint32 // rules with these expressions, in order
 	headers headerIndex
 	near    nearIndex
+	deny    bool
 }
 
 // httpRule is an HTTPRule whose expressions are numbers.
@@ -32,8 +33,8 @@ type httpRule struct {
 	ref     Ref
 }
 
-func newHTTPIndex(rules []HTTPRule) (*httpIndex, error) {
-	x := &httpIndex{rules: make([]httpRule, 0, len(rules)), triples: make(map[[httpFields]uint32][]uint32)}
+func newHTTPIndex(rules []HTTPRule, deny bool) (*httpIndex, error) {
+	x := &httpIndex{deny: deny, rules: make([]httpRule, 0, len(rules)), triples: make(map[[httpFields]uint32][]uint32)}
 	x.near.best = make(map[[httpFields]uint32]uint32)
 	for f := range x.fields {
 		x.fields[f] = newFieldIndex()
@@ -64,7 +65,7 @@ func (x *httpIndex) add(rule *HTTPRule) error {
 		if h.Name == "" {
 			return fmt.Errorf("headers: a header rule without a name")
 		}
-		r.headers = append(r.headers, header{name: []byte(h.Name), value: []byte(h.Value)})
+		r.headers = append(r.headers, header{name: []byte(h.Name), value: []byte(h.Value), any: x.deny})
 	}
 	x.rules = append(x.rules, r)
 	x.headers.add(r.headers, id)

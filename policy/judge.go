@@ -54,14 +54,31 @@ func (s *scope) portMap(terms []int, proto Proto) portMap {
 }
 
 // judge decides one port. With ProtoAny it decides for the protocols that no
-// term names.
+// term names. Where requests are judged, what would be if the policies that audit
+// enforced goes into the set.
 func (s *scope) judge(terms []int, proto Proto, port uint16) Entry {
+	e := s.judgeAs(terms, proto, port, s.otherwise, false)
+	if !s.audits || e.Verdict != Redirect {
+		return e
+	}
+	audit := s.judgeAs(terms, proto, port, s.auditOtherwise, true)
+	if audit.Verdict == Redirect && audit.Set != e.Set {
+		set := *s.sets[e.Set]
+		set.Audit = s.sets[audit.Set]
+		set.seal()
+		s.sets[set.ID], e.Set = &set, set.ID
+	}
+	return e
+}
+
+// judgeAs decides one port, by the policies that enforce or by those that audit too.
+func (s *scope) judgeAs(terms []int, proto Proto, port uint16, otherwise Entry, audit bool) Entry {
 	var plain, l7, deny, shown []*term
 	for _, i := range terms {
 		t := &s.terms[i]
 		switch {
-		case !t.covers(proto, port):
-		case t.shown:
+		case !t.covers(proto, port), t.shown && t.l7 == nil && !audit:
+		case t.shown && !(audit && t.audit):
 			shown = append(shown, t)
 		case t.deny && t.l7 == nil:
 			return Entry{Verdict: Deny, Rule: s.ruleID(t.ref)}
@@ -73,15 +90,15 @@ func (s *scope) judge(terms []int, proto Proto, port uint16) Entry {
 			plain = append(plain, t)
 		}
 	}
-	if len(plain)+len(l7) == 0 && s.otherwise.Verdict == Deny {
-		return s.otherwise
+	if len(plain)+len(l7) == 0 && otherwise.Verdict == Deny {
+		return otherwise
 	}
 	for _, t := range l7 {
 		if !slices.ContainsFunc(plain, func(p *term) bool { return p.voids(t) }) {
-			return s.redirect(l7, deny, t.ref)
+			return s.redirect(l7, deny, t.ref, false)
 		}
 	}
-	allowed := s.otherwise
+	allowed := otherwise
 	if len(plain)+len(l7) > 0 {
 		allowed = Entry{Verdict: Allow, Rule: s.ruleID(slices.Concat(plain, l7)[0].ref)}
 	}
@@ -95,7 +112,7 @@ func (s *scope) judge(terms []int, proto Proto, port uint16) Entry {
 				all.l7 = all.l7.everything(plain[0].ref)
 				all.ref = plain[0].ref
 			}
-			return s.redirect([]*term{&all}, deny, all.ref)
+			return s.redirect([]*term{&all}, deny, all.ref, len(deny) == 0)
 		}
 	}
 	return allowed
@@ -104,8 +121,8 @@ func (s *scope) judge(terms []int, proto Proto, port uint16) Entry {
 // redirect says that requests are judged by the union of the terms' L7 rules. A
 // deny that is about another protocol than they are cannot be judged, and so
 // denies the connection.
-func (s *scope) redirect(allow, deny []*term, ref Ref) Entry {
-	set := &L7Set{Protocol: allow[0].l7.family()}
+func (s *scope) redirect(allow, deny []*term, ref Ref, observed bool) Entry {
+	set := &L7Set{Protocol: allow[0].l7.family(), Observed: observed}
 	rules := &L7Rules{Protocol: set.Protocol}
 	for _, t := range allow {
 		if t.l7.family() == set.Protocol {

@@ -87,7 +87,7 @@ func callOf(r *HTTPRequest) (*GRPCRequest, bool) {
 	types := 0
 	for i := range r.Headers {
 		if bytes.EqualFold(r.Headers[i].Name, contentType) {
-			if types++; !isGRPCType(r.Headers[i].Value) {
+			if types++; !IsCall(r.Headers[i].Value) {
 				return nil, false
 			}
 		}
@@ -99,8 +99,8 @@ func callOf(r *HTTPRequest) (*GRPCRequest, bool) {
 	return &GRPCRequest{Service: service, Method: method, Host: r.Host, Headers: r.Headers}, true
 }
 
-// isGRPCType: "application/grpc", with "+proto" or "; ..." behind it.
-func isGRPCType(value []byte) bool {
+// IsCall reports whether a content type is that of gRPC: "application/grpc", with "+proto" or "; ..." behind it.
+func IsCall(value []byte) bool {
 	if len(value) < len(grpcType) || !bytes.EqualFold(value[:len(grpcType)], grpcType) {
 		return false
 	}

@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Judge answers for an L7Set. It may be used from many goroutines at once.
 type Judge interface{ Decide(Request) Decision }
@@ -9,12 +12,17 @@ type Judge interface{ Decide(Request) Decision }
 // It fails if it cannot judge every rule: a rule left out would not be a smaller
 // set but a wrong one.
 func CompileSet(set *L7Set) (Judge, error) {
-	j := &setJudge{protocol: set.Protocol}
+	j := &setJudge{protocol: set.Protocol, response: set.DenyResponse}
 	var err error
 	if j.allow, err = compileJudge(&L7Rules{
 		Protocol: set.Protocol, HTTP: set.HTTP, GRPC: set.GRPC, Kafka: set.Kafka, DNS: set.DNS, TLS: set.TLS,
 	}, false); err != nil {
 		return nil, err
+	}
+	if set.Audit != nil {
+		if j.audit, err = CompileSet(set.Audit); err != nil {
+			return nil, fmt.Errorf("audit: %w", err)
+		}
 	}
 	if set.Deny == nil {
 		return j, nil
@@ -30,12 +38,29 @@ func CompileSet(set *L7Set) (Judge, error) {
 type setJudge struct {
 	protocol    Protocol
 	allow, deny *rulesJudge // deny may be nil
+	response    *DenyResponse
+	audit       Judge // may be nil
 }
 
 // Decide implements Judge. What the set does not know is denied.
 func (j *setJudge) Decide(request Request) Decision {
+	d := j.decide(request)
+	if d.Verdict != Allow {
+		d.Response = j.response
+		return d
+	}
+	if j.audit != nil {
+		if a := j.audit.Decide(request); a.Verdict != Allow {
+			denial := a
+			d.Audit = &denial
+		}
+	}
+	return d
+}
+
+func (j *setJudge) decide(request Request) Decision {
 	if j.deny != nil {
-		if d, known := j.deny.decide(request); known && d.Verdict == Allow {
+		if d, denied := j.deny.denies(request); denied {
 			return Decision{Rule: d.Rule, Reason: "a rule denies such requests"}
 		}
 	}
@@ -67,7 +92,11 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 	case ProtocolHTTP:
 		http := withoutSecrets(rules.HTTP, deny)
 		j.hasHTTP = len(http) > 0
-		j.http, err = CompileL7(&L7Set{Protocol: ProtocolHTTP, HTTP: http})
+		if deny {
+			j.http, err = compileDeny(http)
+		} else {
+			j.http, err = CompileL7(&L7Set{Protocol: ProtocolHTTP, HTTP: http})
+		}
 	case ProtocolDNS:
 		j.dns, err = compileDNS(rules.DNS)
 	case ProtocolKafka, ProtocolTLS:
@@ -84,11 +113,12 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 func withoutSecrets(rules []HTTPRule, deny bool) []HTTPRule {
 	var readable []HTTPRule
 	for _, r := range rules {
-		if len(r.Secrets) > 0 && !deny {
+		unknown := slices.ContainsFunc(r.Secrets, func(s SecretHeader) bool { return s.Value == "" })
+		if unknown && !deny {
 			continue
 		}
 		for _, s := range r.Secrets {
-			r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], HeaderRule{Name: s.Name})
+			r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], HeaderRule{Name: s.Name, Value: s.Value})
 		}
 		readable = append(readable, r)
 	}

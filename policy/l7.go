@@ -28,6 +28,12 @@ type L7Set struct {
 	TLS          []TLSRule
 	Deny         *L7Rules // what one of these matches is denied, whatever else matches
 	DenyResponse *DenyResponse
+	// Audit is what would apply if the policies that audit enforced: what it denies
+	// is reported. Nil: the same.
+	Audit *L7Set
+	// Observed: no policy that enforces has rules here. All is allowed, also what
+	// cannot be read.
+	Observed bool
 }
 
 // HTTPRule matches requests. Empty fields match everything; Method, Path and
@@ -74,10 +80,12 @@ type HeaderEdit struct {
 	Secret *SecretRef
 }
 
-// SecretHeader is a HeaderRule whose value is in a secret.
+// SecretHeader is a HeaderRule whose value is in a secret. Value stands in for one
+// that cannot be read.
 type SecretHeader struct {
 	Name   string
 	Secret SecretRef
+	Value  string
 }
 
 // GRPCRule matches calls. Empty fields match everything; "*" stands for any
@@ -136,7 +144,7 @@ func (r *L7Rules) everything(ref Ref) *L7Rules {
 	all := &L7Rules{Protocol: r.family()}
 	switch all.Protocol {
 	case ProtocolHTTP:
-		all.HTTP = []HTTPRule{{Ref: ref}}
+		all.HTTP = []HTTPRule{{Ref: ref}, {Method: connectMethod, Ref: ref}}
 	case ProtocolKafka:
 		all.Kafka = []KafkaRule{{Ref: ref}}
 	case ProtocolDNS:

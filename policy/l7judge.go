@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/headgate/headgate/policy/automaton"
 )
@@ -11,6 +12,9 @@ import (
 type L7Judge struct {
 	protocol Protocol
 	http     *httpIndex
+	connect  *L7Judge // what may open a tunnel; nil: nothing
+	deny     bool
+	edits    []editor
 }
 
 // CompileL7 makes a set answer requests. It fails if it cannot judge every rule
@@ -19,12 +23,33 @@ func CompileL7(set *L7Set) (*L7Judge, error) {
 	if set.Protocol != ProtocolHTTP {
 		return nil, fmt.Errorf("l7 set: rules for %s cannot be judged", set.Protocol)
 	}
-	index, err := newHTTPIndex(set.HTTP)
+	index, err := newHTTPIndex(set.HTTP, false)
 	if err != nil {
 		return nil, err
 	}
-	return &L7Judge{protocol: set.Protocol, http: index}, nil
+	j := &L7Judge{protocol: set.Protocol, http: index}
+	if j.edits, err = compileEdits(set.HTTP); err != nil {
+		return nil, err
+	}
+	var named []HTTPRule
+	for _, rule := range set.HTTP {
+		if strings.Contains(rule.Method, connectMethod) {
+			named = append(named, rule)
+		}
+	}
+	if len(named) == 0 || len(named) == len(set.HTTP) {
+		if len(named) > 0 {
+			j.connect = j
+		}
+		return j, nil
+	}
+	j.connect, err = CompileL7(&L7Set{Protocol: ProtocolHTTP, HTTP: named})
+	return j, err
 }
+
+// connectMethod asks for a tunnel, of which nothing will be judged. So it is
+// allowed only by rules that name it.
+const connectMethod = "CONNECT"
 
 // Decide judges one request. What the set does not know is denied. Of several
 // rules that allow a request, the first in the set's order is named.
@@ -33,9 +58,19 @@ func (j *L7Judge) Decide(request Request) Decision {
 	if !ok || j.protocol != ProtocolHTTP {
 		return Decision{Reason: fmt.Sprintf("a %s request where the rules are for %s", request.Protocol(), j.protocol)}
 	}
+	if string(r.Method) == connectMethod && !j.deny && j.connect != j {
+		if j.connect == nil {
+			return Decision{Reason: "no rule names the method CONNECT, without which there are no tunnels"}
+		}
+		return j.connect.Decide(r)
+	}
 	found := j.http.find(r)
 	if i := j.http.first(r, &found); i >= 0 {
-		return Decision{Verdict: Allow, Rule: j.http.rules[i].ref}
+		d := Decision{Verdict: Allow, Rule: j.http.rules[i].ref}
+		if len(j.edits) > 0 {
+			j.edit(&d, r, &found)
+		}
+		return d
 	}
 	i := j.http.nearest(r, &found)
 	if i < 0 {

@@ -43,6 +43,7 @@ func parsePattern(expr string) (*automaton.Pattern, error) {
 type header struct {
 	name  []byte
 	value []byte
+	any   bool // of a rule that denies
 }
 
 var hostName = []byte("host")
@@ -50,6 +51,9 @@ var hostName = []byte("host")
 // match looks at the header's values as one list joined with commas. Of a
 // request's Host there is one, kept apart.
 func (h *header) match(r *HTTPRequest) bool {
+	if h.any {
+		return h.matchAny(r)
+	}
 	found := false
 	rest := h.value
 	matches := true

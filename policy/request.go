@@ -103,5 +103,12 @@ type Decision struct {
 	Verdict Verdict
 	Rule    Ref
 	Nearest Ref
-	Reason  string
+	Reason  string // of what is allowed: what was found of its headers, never a value
+	// Edited: the request goes on with Headers instead of its own.
+	Edited  bool
+	Headers []HTTPHeader
+	// Response is what the client of a denied request gets; nil: the usual.
+	Response *DenyResponse
+	// Audit is the denial that policies that audit would have given, nil: none.
+	Audit *Decision
 }

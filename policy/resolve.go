@@ -49,13 +49,18 @@ func Resolve(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
 // ResolveAudit is Resolve as it would be if the policies that audit enforced.
 // What it denies and Resolve allows is what those report.
 func ResolveAudit(subject Subject, rules []Rule, ids *Identities) (Table, L7Table) {
+	return Resolve(subject, enforced(rules), ids)
+}
+
+// enforced makes rules that audit enforce.
+func enforced(rules []Rule) []Rule {
 	rules = slices.Clone(rules)
 	for i := range rules {
 		if rules[i].Mode == ModeAudit {
 			rules[i].Mode = ModeEnforce
 		}
 	}
-	return Resolve(subject, rules, ids)
+	return rules
 }
 
 type resolver struct {
@@ -81,14 +86,20 @@ func (r *resolver) ruleID(ref Ref) RuleID {
 func (r *resolver) direction(dir Direction, rules []Rule) {
 	s := newScope(r)
 	if r.subject.Enforcement == EnforcementAlways {
-		s.otherwise = Entry{}
+		s.otherwise, s.auditOtherwise = Entry{}, Entry{}
 	}
 	for i := range rules {
+		if rules[i].Mode == ModeAudit {
+			s.audits = true
+			if rules[i].DefaultDeny {
+				s.auditOtherwise = Entry{}
+			}
+		}
 		if rules[i].Mode != ModeEnforce {
 			continue
 		}
 		if rules[i].DefaultDeny {
-			s.otherwise = Entry{}
+			s.otherwise, s.auditOtherwise = Entry{}, Entry{}
 		}
 		s.requires[rules[i].Deny] = append(s.requires[rules[i].Deny], rules[i].Requires...)
 	}
@@ -139,6 +150,7 @@ type term struct {
 	proto       Proto // ProtoAny: every protocol, all ports
 	deny        bool
 	shown       bool     // it only says which requests are to be seen
+	audit       bool     // it has a say in what would be if policies that audit enforced
 	l7          *L7Rules // nil: none
 	response    *DenyResponse
 	ref         Ref
@@ -161,16 +173,19 @@ type scope struct {
 	terms     []term
 	everyone  []int // terms that concern every peer
 	rows      []row
-	otherwise Entry                  // what is said where no term says anything
-	requires  map[bool][]Requirement // of selectors among the peers of allows and of denies
+	otherwise Entry // what is said where no term says anything
+	audits    bool  // there are policies that audit,
+	// and this is said otherwise if they enforced.
+	auditOtherwise Entry
+	requires       map[bool][]Requirement // of selectors among the peers of allows and of denies
 }
 
 func newScope(r *resolver) *scope {
-	return &scope{resolver: r, otherwise: Entry{Verdict: Allow}, requires: map[bool][]Requirement{}}
+	return &scope{resolver: r, otherwise: Entry{Verdict: Allow}, auditOtherwise: Entry{Verdict: Allow}, requires: map[bool][]Requirement{}}
 }
 
 func (s *scope) addRule(rule *Rule) {
-	if rule.Mode != ModeEnforce && !slices.ContainsFunc(rule.Ports, func(p PortRule) bool { return p.L7 != nil }) {
+	if rule.Mode == ModeObserve && !slices.ContainsFunc(rule.Ports, func(p PortRule) bool { return p.L7 != nil }) {
 		return
 	}
 	peers := s.peersOf(rule)
@@ -181,7 +196,7 @@ func (s *scope) addRule(rule *Rule) {
 	for i := range rule.Ports {
 		p := &rule.Ports[i]
 		switch {
-		case rule.Mode != ModeEnforce && p.L7 == nil:
+		case rule.Mode == ModeObserve && p.L7 == nil:
 		case p.Name == "":
 			for _, proto := range portProtos(p) {
 				static = append(static, s.addTerm(rule, p, proto, p.First, p.Last))
@@ -203,7 +218,7 @@ func (s *scope) addRule(rule *Rule) {
 }
 
 func (s *scope) addTerm(rule *Rule, p *PortRule, proto Proto, first, last uint16) int {
-	t := term{first: first, last: last, proto: proto, deny: rule.Deny, shown: rule.Mode != ModeEnforce, response: rule.DenyResponse, ref: rule.Ref}
+	t := term{first: first, last: last, proto: proto, deny: rule.Deny, shown: rule.Mode != ModeEnforce, audit: rule.Mode == ModeAudit, response: rule.DenyResponse, ref: rule.Ref}
 	if p != nil {
 		t.ref = p.Ref
 	}

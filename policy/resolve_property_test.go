@@ -27,7 +27,22 @@ type opinion struct {
 	rules   []Ref // those that may be named as deciding
 	http    []HTTPRule
 	deny    []HTTPRule
+	// observed: no policy that enforces has rules for requests.
+	observed bool
 }
+
+// set is the L7 set that an opinion is.
+func (o *opinion) set() *L7Set {
+	s := &L7Set{Protocol: ProtocolHTTP, HTTP: o.http, Observed: o.observed}
+	if o.deny != nil {
+		s.Deny = &L7Rules{Protocol: ProtocolHTTP, HTTP: o.deny}
+	}
+	s.seal()
+	return s
+}
+
+// allHTTP allows every request, tunnels too.
+func allHTTP(ref Ref) []HTTPRule { return []HTTPRule{{Ref: ref}, {Method: "CONNECT", Ref: ref}} }
 
 // naive judges one connection by going through all rules, as the documentation
 // of Resolve says it.
@@ -147,13 +162,13 @@ func naive(s Subject, rules []Rule, info *IdentityInfo, dir Direction, proto Pro
 			o.rules = append(o.rules, ref(m))
 			o.http = append(o.http, m.ports.L7.HTTP...)
 			if !m.rule.DefaultDeny {
-				o.http = append(o.http, HTTPRule{Ref: m.ports.Ref})
+				o.http = append(o.http, allHTTP(m.ports.Ref)...)
 			}
 		}
 	case len(denyL7)+len(shown) > 0: // everything, less what is denied
 		o.verdict = Redirect
 		o.rules = []Ref{ref(slices.Concat(plain, denyL7, shown)[0])}
-		o.http = []HTTPRule{{Ref: o.rules[0]}}
+		o.http, o.observed = allHTTP(o.rules[0]), len(denyL7) == 0
 	default:
 		o.verdict = Allow
 		for _, m := range plain {
@@ -251,7 +266,7 @@ func randomRule(r *rand.Rand, i int) Rule {
 	if r.IntN(12) == 0 {
 		rule.Node = true
 	}
-	if r.IntN(12) == 0 {
+	if rule.Mode == ModeEnforce && r.IntN(12) == 0 { // those of policies that audit limit nobody yet
 		rule.Requires = []Requirement{{SourceAny, "app", OpIn, []string{"a", "b"}}}
 	}
 	if r.IntN(8) == 0 {
@@ -315,14 +330,14 @@ func (w *world) check(t *testing.T, table *Table, sets L7Table) bool {
 			peer := &peers[i]
 			for _, proto := range []Proto{ProtoTCP, ProtoUDP, ProtoSCTP, ProtoICMP, ProtoICMPv6, 47} {
 				for _, port := range w.borders {
-					var want opinion
+					rules := w.rules
 					if peer.ID == 60000 { // concerned by what concerns everybody
-						want = naive(w.subject, anyPeerOnly(w.rules), peer, dir, proto, port)
-					} else {
-						want = naive(w.subject, w.rules, peer, dir, proto, port)
+						rules = anyPeerOnly(rules)
 					}
+					want := naive(w.subject, rules, peer, dir, proto, port)
+					audit := naive(w.subject, enforced(rules), peer, dir, proto, port)
 					got := table.Lookup(peer.ID, dir, proto, port)
-					if problem := compare(want, got, table, sets); problem != "" {
+					if problem := compare(want, audit, got, table, sets); problem != "" {
 						t.Errorf("%s peer %d (%s) proto %d port %d: %s", dir, peer.ID, peer.Labels, proto, port, problem)
 						for _, r := range w.rules {
 							t.Logf("%+v", r)
@@ -345,7 +360,7 @@ func anyPeerOnly(rules []Rule) []Rule {
 	return rules
 }
 
-func compare(want opinion, got Entry, table *Table, sets L7Table) string {
+func compare(want, audit opinion, got Entry, table *Table, sets L7Table) string {
 	if got.Verdict != want.verdict {
 		return fmt.Sprintf("%s, want %s", got.Verdict, want.verdict)
 	}
@@ -362,13 +377,13 @@ func compare(want opinion, got Entry, table *Table, sets L7Table) string {
 	if set == nil {
 		return "the L7 set is not in the L7 table"
 	}
-	wanted := &L7Set{Protocol: ProtocolHTTP, HTTP: want.http}
-	if want.deny != nil {
-		wanted.Deny = &L7Rules{Protocol: ProtocolHTTP, HTTP: want.deny}
+	wanted := want.set()
+	if a := audit.set(); audit.verdict == Redirect && a.ID != wanted.ID {
+		wanted.Audit = a
+		wanted.seal()
 	}
-	wanted.seal()
 	if wanted.ID != set.ID {
-		return fmt.Sprintf("L7 rules %v, want %v", set.HTTP, want.http)
+		return fmt.Sprintf("L7 set %+v, want %+v", set, wanted)
 	}
 	return ""
 }

@@ -16,7 +16,7 @@ func (s *L7Set) seal() {
 	s.Kafka, lines = unique(s.Kafka, (*KafkaRule).append, lines)
 	s.DNS, lines = unique(s.DNS, (*DNSRule).append, lines)
 	s.TLS, lines = unique(s.TLS, (*TLSRule).append, lines)
-	plain := s.Deny == nil && s.DenyResponse == nil // such sets have kept their ids since the first version
+	plain := s.Deny == nil && s.DenyResponse == nil && s.Audit == nil && !s.Observed // such sets have kept their ids since the first version
 	for _, list := range lines[1:] {
 		plain = plain && len(list) == 0
 	}
@@ -44,6 +44,12 @@ func (s *L7Set) seal() {
 			Protocol: s.Deny.Protocol, HTTP: deny.HTTP, GRPC: deny.GRPC, Kafka: deny.Kafka, DNS: deny.DNS, TLS: deny.TLS,
 		}
 		sum.Write(append([]byte("deny"), deny.ID[:]...))
+	}
+	if s.Observed {
+		sum.Write([]byte("observed"))
+	}
+	if s.Audit != nil {
+		sum.Write(append([]byte("audit"), s.Audit.ID[:]...))
 	}
 	if r := s.DenyResponse; r != nil {
 		sum.Write(appendString(binary.AppendUvarint([]byte("response"), uint64(r.Status)), r.Body))
@@ -89,7 +95,7 @@ func (h *HTTPRule) append(b []byte) []byte {
 		}
 	}
 	for _, s := range h.Secrets {
-		b = appendStrings(append(b, 3), s.Name, s.Secret.Namespace, s.Secret.Name)
+		b = appendStrings(append(b, 3), s.Name, s.Secret.Namespace, s.Secret.Name, s.Value)
 	}
 	return b
 }

@@ -84,7 +84,7 @@ func TestRecordEncoding(t *testing.T) {
 	b := appendEnds(nil, source, destination, 1, 2)
 	b, _ = appendHTTP(b, nil, r, "HTTP/1.1", destination, 100)
 	b = appendVerdict(b, time.Unix(1, 2), observe.Dropped, observe.ReasonPolicyDeny)
-	b = appendDecision(b, policy.Decision{
+	b = appendDecision(b, &policy.Decision{
 		Rule: policy.Ref{Policy: "p", Path: "q"}, Nearest: policy.Ref{Path: "n"}, Reason: "it is \x00 \u2028",
 	}, policy.Egress)
 	ring := newRing(0)

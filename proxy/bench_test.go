@@ -109,7 +109,7 @@ func benchProxy(b *testing.B, server string) string {
 	}
 	id := policy.SetID{1}
 	set := &policy.L7Set{ID: id, Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{allow("GET", "/public.*")}}
-	s, err := (*snapshot)(nil).next(redirect.Snapshot{Sets: map[policy.SetID]redirect.NumberedSet{id: {Number: setA, Set: set}}}, compileL7)
+	s, err := (*snapshot)(nil).next(redirect.Snapshot{Sets: map[policy.SetID]redirect.NumberedSet{id: {Number: setA, Set: set}}}, compile)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // ProtocolVersion is that of the socket between agent and proxy.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
 
 // File descriptors that the agent hands to the process.
 const (
@@ -70,7 +70,7 @@ type Config struct {
 	Listen      func(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
 	Dial        func(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, error)
 	IsPortTaken func(error) bool
-	// Compile defaults to policy.CompileL7.
+	// Compile defaults to policy.CompileSet.
 	Compile func(*policy.L7Set) (Judge, error)
 	// NewSession defaults to the parsers of this project. Nil from it refuses the
 	// connection.
@@ -149,7 +149,7 @@ func (c Config) withDefaults() Config {
 		c.IsPortTaken = redirect.IsPortTaken
 	}
 	if c.Compile == nil {
-		c.Compile = compileL7
+		c.Compile = compile
 	}
 	if c.NewSession == nil {
 		c.NewSession = newSession

@@ -31,6 +31,7 @@ type conn struct {
 	requests atomic.Uint32 // judged so far
 	phase    atomic.Uint32 // parsers.Phase
 	tunnel   atomic.Bool   // what the client sends is no longer parsed
+	lasting  atomic.Bool   // its session is a parsers.Rechecker
 	half     atomic.Bool   // one side has ended
 	deadline atomic.Int64  // Unix ns after which the connection is dropped; 0 none
 	watch    watch         // the janitor's own
@@ -55,14 +56,15 @@ type end struct {
 
 	// Owned by the side's pump.
 	input
-	eof    bool // nothing more will be read
-	eofFed bool // and the session knows
-	lame   bool // what is read has nowhere to go: writing to the peer failed
-	ops    []op // program: what is to be done with the input, and sent to the peer
-	copied []byte
-	slices net.Buffers
-	vector net.Buffers
-	limit  io.LimitedReader
+	eof       bool // nothing more will be read
+	eofFed    bool // and the session knows
+	lame      bool // what is read has nowhere to go: writing to the peer failed
+	ops       []op // program: what is to be done with the input, and sent to the peer
+	copied    []byte
+	slices    net.Buffers
+	vector    net.Buffers
+	limit     io.LimitedReader
+	tunnelled int64 // bytes that were moved without being looked at
 
 	// Guarded by conn.mu.
 	wants  bool // input is left, or its end is known: feed again when the peer got on
@@ -112,6 +114,9 @@ func (c *conn) exit(s parsers.Side) {
 	c.mu.Lock()
 	c.pumps--
 	last := c.pumps == 0
+	if last {
+		c.reportTunnel()
+	}
 	c.mu.Unlock()
 	if last {
 		c.p.forget(c)
@@ -192,11 +197,14 @@ func (c *conn) flush(which [2]bool) {
 type judgement struct {
 	revision  uint32 // that the datapath judged it under, when it was last looked up
 	known     Connection
-	exchanges []exchange // requests without an answer yet
-	last      uint64     // request
-	condemned bool       // the connection itself is denied now
-	condemn   bool       // and the client was told
-	upgrade   *policy.HTTPRequest
+	exchanges []exchange          // requests without an answer yet
+	last      uint64              // request
+	condemned bool                // the connection itself is denied now
+	condemn   bool                // and the client was told
+	upgrade   *policy.HTTPRequest // the last that asked for a tunnel
+	upgradeID uint64
+	opened    bool // and it was given
+	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records

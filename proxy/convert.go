@@ -14,34 +14,27 @@ import (
 )
 
 func snapshotToProto(s redirect.Snapshot) *proxyv1.EnforceRequest {
-	r := &proxyv1.EnforceRequest{Revision: s.Revision}
+	r := &proxyv1.EnforceRequest{Revision: s.Revision, Audit: s.Audit}
 	for id, set := range s.Sets {
-		p := &proxyv1.L7Set{Number: uint32(set.Number), Id: id[:], Protocol: uint32(set.Number.Protocol())}
-		if set.Set != nil {
-			p.Protocol = uint32(set.Set.Protocol)
-			for _, h := range set.Set.HTTP {
-				p.Http = append(p.Http, ruleToProto(h))
-			}
+		p := setToProto(set.Set)
+		p.Number, p.Id = uint32(set.Number), id[:]
+		if set.Set == nil {
+			p.Protocol = uint32(set.Number.Protocol())
 		}
 		r.Sets = append(r.Sets, p)
 	}
 	slices.SortFunc(r.Sets, func(a, b *proxyv1.L7Set) int { return cmp.Compare(a.Number, b.Number) })
-	return r
-}
-
-func ruleToProto(h policy.HTTPRule) *proxyv1.HTTPRule {
-	r := &proxyv1.HTTPRule{
-		Method: h.Method, Path: h.Path, Host: h.Host,
-		Ref: &proxyv1.Ref{Policy: h.Ref.Policy, Path: h.Ref.Path},
-	}
-	for _, header := range h.Headers {
-		r.Headers = append(r.Headers, &proxyv1.Header{Name: header.Name, Value: header.Value})
+	for ref, value := range s.Secrets {
+		r.Secrets = append(r.Secrets, &proxyv1.SecretValue{Secret: secretToProto(&ref), Value: []byte(value)})
 	}
 	return r
 }
 
 func snapshotFromProto(r *proxyv1.EnforceRequest) (redirect.Snapshot, error) {
-	s := redirect.Snapshot{Revision: r.Revision, Sets: make(map[policy.SetID]redirect.NumberedSet, len(r.Sets))}
+	s := redirect.Snapshot{
+		Revision: r.Revision, Audit: r.Audit, Sets: make(map[policy.SetID]redirect.NumberedSet, len(r.Sets)),
+		Secrets: make(map[policy.SecretRef]string, len(r.Secrets)),
+	}
 	for _, p := range r.Sets {
 		var id policy.SetID
 		if len(p.Id) != len(id) {
@@ -51,18 +44,17 @@ func snapshotFromProto(r *proxyv1.EnforceRequest) (redirect.Snapshot, error) {
 		if _, twice := s.Sets[id]; twice {
 			return s, fmt.Errorf("read set %#x: id %x is there twice", p.Number, id)
 		}
-		if p.Protocol > 0xff {
-			return s, fmt.Errorf("read set %#x: there is no protocol %d", p.Number, p.Protocol)
+		set, err := setFromProto(p)
+		if err != nil {
+			return s, fmt.Errorf("read set %#x: %w", p.Number, err)
 		}
-		set := &policy.L7Set{ID: id, Protocol: policy.Protocol(p.Protocol)}
-		for _, h := range p.Http {
-			rule := policy.HTTPRule{Method: h.Method, Path: h.Path, Host: h.Host, Ref: refFromProto(h.Ref)}
-			for _, header := range h.Headers {
-				rule.Headers = append(rule.Headers, policy.HeaderRule{Name: header.Name, Value: header.Value})
-			}
-			set.HTTP = append(set.HTTP, rule)
-		}
+		set.ID = id
 		s.Sets[id] = redirect.NumberedSet{Number: redirect.SetNumber(p.Number), Set: set}
+	}
+	for _, v := range r.Secrets {
+		if ref := secretFromProto(v.Secret); ref != nil {
+			s.Secrets[*ref] = string(v.Value)
+		}
 	}
 	return s, nil
 }

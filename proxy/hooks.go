@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -24,6 +23,10 @@ func (c *conn) Request(id uint64, r policy.Request) policy.Decision {
 	c.last = id
 	decision, direction := c.judge(r)
 	word, reason := observe.Forwarded, observe.ReasonNone
+	shown := &decision
+	if decision.Audit != nil {
+		word, shown = observe.Audited, decision.Audit
+	}
 	if decision.Verdict != policy.Allow {
 		decision.Verdict = policy.Deny
 		c.p.denied.Add(1)
@@ -38,10 +41,10 @@ func (c *conn) Request(id uint64, r policy.Request) policy.Decision {
 	if h, ok := r.(*policy.HTTPRequest); ok {
 		x.common, c.scratch = appendHTTP(x.common, c.scratch, h, c.protocol, c.destination, c.p.config.Limits.URL)
 		if decision.Verdict == policy.Allow {
-			c.rememberUpgrade(h)
+			c.rememberUpgrade(id, h)
 		}
 	}
-	x.decided = appendDecision(x.decided[:0], decision, direction)
+	x.decided = appendDecision(x.decided[:0], shown, direction)
 	var verdict [32]byte
 	c.p.ring.add(x.common, x.decided, appendVerdict(verdict[:0], x.at, word, reason))
 	return decision
@@ -111,22 +114,29 @@ func (c *conn) Response(id uint64, a parsers.Answer) {
 	if a.Local && c.condemned && id == c.last {
 		c.condemn = true // told; the relay ends the connection behind this answer
 	}
-	c.answered(id, a.Status, observe.Forwarded, "")
+	c.opens(id, a.Status)
+	c.answered(id, a, observe.Forwarded, "")
 }
 
 // answered records the answer to request id.
-func (c *conn) answered(id uint64, status int, word observe.Word, detail string) {
+func (c *conn) answered(id uint64, a parsers.Answer, word observe.Word, detail string) {
 	for i := range c.exchanges {
 		x := &c.exchanges[i]
 		if x.id != id {
 			continue
 		}
 		now := time.Now()
-		var tail [64]byte
+		var tail [160]byte
 		b := appendVerdict(tail[:0], now, word, observe.ReasonNone)
 		b = appendUint(b, fieldReply, 1)
-		b = appendUint(b, fieldStatus, uint64(max(status, 0)))
+		b = appendUint(b, fieldStatus, uint64(max(a.Status, 0)))
 		b = appendUint(b, fieldLatency, uint64(max(now.Sub(x.at), 1)))
+		if a.Call != nil {
+			b = appendCall(b, a.Call)
+		}
+		if a.Reset != nil {
+			detail = a.Reset.Error()
+		}
 		b = appendCleanText(b, fieldDetail, detail) // the last one counts
 		c.p.ring.add(x.common, x.decided, b)
 		c.drop(i)
@@ -134,9 +144,32 @@ func (c *conn) answered(id uint64, status int, word observe.Word, detail string)
 	}
 }
 
-// Malformed implements parsers.Hooks.
-func (c *conn) Malformed(id uint64, from parsers.Side, err error) {
-	c.malformed(id, err)
+// Malformed implements parsers.Hooks: it is refused unless nothing is enforced on
+// the connection.
+func (c *conn) Malformed(id uint64, from parsers.Side, err error) bool {
+	pass, audited := c.passes()
+	if !pass {
+		c.malformed(id, err)
+		return false
+	}
+	c.p.malformed.Add(1)
+	c.passed = true
+	word := observe.Forwarded
+	if audited {
+		word = observe.Audited
+	}
+	c.reportAs(word, 0, err.Error()+"; passed on unread, as no policy that enforces applies")
+	return true
+}
+
+// passes says whether what cannot be read goes on, and whether that would have been
+// refused by policies that audit.
+func (c *conn) passes() (pass, audited bool) {
+	if c.lookAgain() != "" {
+		return false, false
+	}
+	c.judgedBy = c.p.snapshot.Load()
+	return c.judgedBy.passes(route{c.known.Egress, c.known.Ingress})
 }
 
 func (c *conn) malformed(id uint64, err error) {
@@ -146,14 +179,16 @@ func (c *conn) malformed(id uint64, err error) {
 
 // report records that something went wrong with request id, which need not have
 // been judged.
-func (c *conn) report(id uint64, detail string) {
+func (c *conn) report(id uint64, detail string) { c.reportAs(observe.Errored, id, detail) }
+
+func (c *conn) reportAs(word observe.Word, id uint64, detail string) {
 	common := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
 	for i := range c.exchanges {
 		if c.exchanges[i].id == id {
 			common = c.exchanges[i].common
 		}
 	}
-	b := appendVerdict(nil, time.Now(), observe.Errored, observe.ReasonNone)
+	b := appendVerdict(nil, time.Now(), word, observe.ReasonNone)
 	b = appendCleanText(b, fieldDetail, detail)
 	if c.known.Ingress == 0 && c.known.Egress != 0 {
 		b = appendUint(b, fieldDirection, uint64(policy.Egress))
@@ -169,8 +204,15 @@ func (c *conn) cutShort(s parsers.Side) {
 // noServer reports that the server could not be reached, with mu held, and
 // returns what the client is told: nothing if it speaks what we do not.
 func (c *conn) noServer(err error) []byte {
+	asked := len(c.exchanges) > 0
 	for len(c.exchanges) > 0 {
-		c.answered(c.exchanges[0].id, http.StatusBadGateway, observe.Errored, err.Error())
+		c.answered(c.exchanges[0].id, parsers.Answer{Status: http.StatusBadGateway}, observe.Errored, err.Error())
+	}
+	if s, ok := c.session.(interface{ Unavailable() []byte }); ok {
+		return s.Unavailable()
+	}
+	if !asked {
+		return nil
 	}
 	if !strings.HasPrefix(c.protocol, "HTTP/1") {
 		return nil
@@ -178,52 +220,4 @@ func (c *conn) noServer(err error) []byte {
 	const body = "Upstream connection failed\r\n"
 	return []byte("HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: " +
 		strconv.Itoa(len(body)) + "\r\nConnection: close\r\n\r\n" + body)
-}
-
-// rememberUpgrade keeps a request that may turn the connection into a tunnel, so
-// that the tunnel can be judged again when the policy changes.
-func (c *conn) rememberUpgrade(r *policy.HTTPRequest) {
-	asks := string(r.Method) == http.MethodConnect
-	for i := range r.Headers {
-		asks = asks || len(r.Headers[i].Name) == len("upgrade") && bytes.EqualFold(r.Headers[i].Name, []byte("upgrade"))
-	}
-	if !asks {
-		return
-	}
-	kept := &policy.HTTPRequest{Method: bytes.Clone(r.Method), Path: bytes.Clone(r.Path), Host: bytes.Clone(r.Host)}
-	for _, h := range r.Headers {
-		kept.Headers = append(kept.Headers, policy.HTTPHeader{Name: bytes.Clone(h.Name), Value: bytes.Clone(h.Value)})
-	}
-	c.upgrade = kept
-}
-
-// recheck judges a tunnel again, by the request that opened it, and ends it if
-// that is denied now.
-func (c *conn) recheck() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
-		return
-	}
-	var decision policy.Decision
-	var direction policy.Direction
-	if c.upgrade != nil {
-		decision, direction = c.judge(c.upgrade)
-	} else if decision.Reason = c.lookAgain(); decision.Reason == "" {
-		c.judgedBy = c.p.snapshot.Load()
-		if c.known.Egress == 0 && c.known.Ingress == 0 {
-			decision.Verdict = policy.Allow
-		}
-	}
-	if decision.Verdict == policy.Allow {
-		return
-	}
-	c.p.denied.Add(1)
-	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
-	if c.upgrade != nil {
-		b, c.scratch = appendHTTP(b, c.scratch, c.upgrade, c.protocol, c.destination, c.p.config.Limits.URL)
-	}
-	b = appendDecision(b, decision, direction)
-	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))
-	c.kill(true)
 }

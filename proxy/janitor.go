@@ -57,7 +57,7 @@ func (p *process) all() []*conn {
 
 func (p *process) recheckTunnels() {
 	for _, c := range p.all() {
-		if c.tunnel.Load() {
+		if c.tunnel.Load() || c.lasting.Load() {
 			c.recheck()
 		}
 	}

@@ -99,11 +99,12 @@ func (p *process) serve(sock *net.TCPConn) {
 	}
 	c.mu.Lock()
 	raw := c.known.Egress == 0 && c.known.Ingress == 0
+	pass, _ := c.passes()
 	c.pumps++
 	c.mu.Unlock()
-	if raw {
+	if raw || pass {
 		// The server may be the one who speaks first.
-		c.tunnel.Store(true)
+		c.tunnel.Store(raw)
 		if !c.reachServer() {
 			c.abort(true)
 		}

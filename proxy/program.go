@@ -51,6 +51,7 @@ func (c *conn) run(s parsers.Side) (consumed, past bool) {
 		rest := o.n - int64(k)
 		if o.n == parsers.Unbounded {
 			rest = parsers.Unbounded
+			e.tunnelled += int64(k)
 		}
 		if rest == 0 {
 			continue
@@ -105,11 +106,11 @@ func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 			c.send(s)
 		}
 		e.r = k
-		n = left(n, int64(k))
+		n = e.left(n, int64(k))
 		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame {
 			var moved int64
 			moved, err = c.splice(s, min(n, spliceMost))
-			n = left(n, moved)
+			n = e.left(n, moved)
 		}
 		switch {
 		case err == nil:
@@ -123,8 +124,10 @@ func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 	return !e.lame
 }
 
-func left(n, moved int64) int64 {
+// left is how many of n bytes are still to be moved.
+func (e *end) left(n, moved int64) int64 {
 	if n == parsers.Unbounded {
+		e.tunnelled += moved
 		return n
 	}
 	return n - moved

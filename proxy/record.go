@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
 )
 
@@ -32,6 +34,7 @@ const (
 	fieldProtocol            = 16
 	fieldStatus              = 17
 	fieldLatency             = 18
+	fieldHeaders             = 19
 	fieldReason              = 20
 
 	maxDetail = 512
@@ -148,9 +151,29 @@ func appendVerdict(b []byte, at time.Time, word observe.Word, reason observe.Dro
 }
 
 // appendDecision appends who decided and why.
-func appendDecision(b []byte, d policy.Decision, direction policy.Direction) []byte {
+func appendDecision(b []byte, d *policy.Decision, direction policy.Direction) []byte {
 	b = appendUint(b, fieldDirection, uint64(direction))
 	b = appendRef(b, fieldRule, d.Rule)
 	b = appendRef(b, fieldNearest, d.Nearest)
 	return appendCleanText(b, fieldDetail, d.Reason)
+}
+
+// appendCall appends the outcome of a gRPC call, as headers: flows have no other
+// place for it. The counts are no headers of the call's.
+func appendCall(b []byte, c *parsers.Call) []byte {
+	if c.Status >= 0 {
+		b = appendNumber(b, "grpc-status", uint64(c.Status))
+	}
+	b = appendNumber(b, "x-grpc-messages-sent", c.Sent)
+	return appendNumber(b, "x-grpc-messages-received", c.Received)
+}
+
+func appendNumber(b []byte, name string, n uint64) []byte {
+	var digits [20]byte
+	value := strconv.AppendUint(digits[:0], n, 10)
+	b = protowire.AppendTag(b, fieldHeaders, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(2*protowire.SizeTag(1)+protowire.SizeBytes(len(name))+protowire.SizeBytes(len(value))))
+	b = appendString(b, 1, name)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	return protowire.AppendBytes(b, value)
 }

@@ -40,6 +40,10 @@ type NumberedSet struct {
 type Snapshot struct {
 	Revision uint64 // of the policies it was made from
 	Sets     map[policy.SetID]NumberedSet
+	// Secrets that the sets refer to, as far as they can be read. They are for the
+	// backend's memory alone.
+	Secrets map[policy.SecretRef]string
+	Audit   bool // nothing is denied; what would be is reported
 }
 
 // Status of a backend, for people.

@@ -10,8 +10,13 @@ import (
 // 9110 section 6.6.1 allows that).
 func (s *Session) answer(p pending) {
 	status, reason := 403, "Access denied"
-	if p.refusal != nil {
+	switch {
+	case p.refusal == ErrNotHTTP:
+		return
+	case p.refusal != nil:
 		status, reason = p.refusal.Status, p.refusal.Reason
+	case p.response != nil:
+		status, reason = p.response.Status, p.response.Body
 	}
 	from := len(s.out)
 	b := append(s.out, "HTTP/1.1 "...)

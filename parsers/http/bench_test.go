@@ -13,8 +13,8 @@ type allowAll struct{}
 func (allowAll) Request(uint64, policy.Request) policy.Decision {
 	return policy.Decision{Verdict: policy.Redirect}
 }
-func (allowAll) Response(uint64, parsers.Answer)       {}
-func (allowAll) Malformed(uint64, parsers.Side, error) {}
+func (allowAll) Response(uint64, parsers.Answer)            {}
+func (allowAll) Malformed(uint64, parsers.Side, error) bool { return false }
 
 const (
 	benchRequest = "GET /api/v1/items/42?full=1 HTTP/1.1\r\nHost: api.example.com:8080\r\nUser-Agent: curl/8.5.0\r\n" +

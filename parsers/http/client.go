@@ -15,10 +15,12 @@ type client struct {
 	denied  int64 // bytes dropped of a denied chunked body
 	waits   bool  // the server has not said 100 to an Expect
 	empty   bool  // an empty line was dropped before this request
+	lined   bool  // the request line of a head that is not whole was read
 	partial bool  // part of a head was fed
 	past    bool  // a body went past what was fed
 	last    bool  // no more requests are read
 	fin     bool  // CloseWrite was given to the server
+	offer   offer // of the last request that asks for another protocol
 }
 
 type clientState uint8
@@ -29,6 +31,10 @@ const (
 	inChunks
 	inDeniedChunks
 	draining // nothing more is read
+	// A request that may end in a tunnel is whole. What comes behind it is not read
+	// before its answer: it may be the tunnel's, or the next request.
+	switching
+	tunnelling
 )
 
 // fromClient reads one element. It returns how much that was, which may be more
@@ -53,14 +59,14 @@ func (s *Session) fromClient(data []byte) (n int64, more bool) {
 		} else if done {
 			s.afterBody()
 		}
-		return n, n == 0
+		return n, n == 0 && c.state != tunnelling
 	case inDeniedChunks:
 		n, done, err := c.chunks.next(data, &s.limits)
 		s.move(parsers.Discard, n)
 		if c.denied += n; err != nil || c.denied > s.limits.DeniedBody {
 			// The 403 is given or queued, so there is no place for a 400.
 			if err != nil {
-				s.hooks.Malformed(s.id, parsers.Client, err)
+				_ = s.hooks.Malformed(s.id, parsers.Client, err) // it is denied: nothing of it is passed on
 			}
 			s.drain()
 			s.proceed()
@@ -73,6 +79,10 @@ func (s *Session) fromClient(data []byte) (n int64, more bool) {
 	case draining:
 		s.move(parsers.Discard, int64(len(data)))
 		return int64(len(data)), false
+	case switching:
+		return 0, true
+	case tunnelling:
+		return s.carry(), false
 	}
 	return s.requestHead(data)
 }
@@ -83,9 +93,6 @@ func (s *Session) requestHead(data []byte) (n int64, more bool) {
 	if c.head.pos == 0 {
 		switch {
 		case data[0] != '\r':
-			if !is(data[0], inToken) {
-				return s.refuse(ErrMethod)
-			}
 		case c.empty:
 			return s.refuse(ErrEmptyLines)
 		case len(data) == 1:
@@ -98,8 +105,19 @@ func (s *Session) requestHead(data []byte) (n int64, more bool) {
 			return 2, false
 		}
 	}
+	// What is no request is known as early as can be: who speaks something else may
+	// be waiting for an answer to it.
+	if len(c.head.lines) == 0 && !beginsMethod(data) {
+		return s.refuse(ErrMethod)
+	}
 	l := &s.limits
 	end, err := c.head.scan(data, l.RequestLine, l.Head, l.Headers+1)
+	if (err != nil || end == 0) && len(c.head.lines) > 0 && !c.lined {
+		c.lined = true
+		if bad := c.req.line(data[:c.head.lines[0]-2]); bad != nil {
+			err = bad
+		}
+	}
 	if err == nil && end == 0 {
 		return 0, true
 	}
@@ -113,14 +131,14 @@ func (s *Session) requestHead(data []byte) (n int64, more bool) {
 		return s.refuse(err)
 	}
 	c.head.reset()
-	c.empty = false
+	c.empty, c.lined = false, false
 	s.id++
-	switch d := s.hooks.Request(s.id, &c.req.HTTPRequest); {
-	case d.Verdict != policy.Allow && d.Verdict != policy.Redirect:
-		return s.deny(end), false
-	case c.req.upgrade:
-		s.id-- // it is this request that is refused
-		return s.refuse(ErrUpgrade)
+	d := s.hooks.Request(s.id, &c.req.HTTPRequest)
+	if d.Verdict != policy.Allow && d.Verdict != policy.Redirect {
+		return s.deny(end, d.Response), false
+	}
+	if d.Edited {
+		c.req.Headers, c.req.anew = append(c.req.Headers[:0], d.Headers...), true
 	}
 	return s.forward(data[:end], int64(len(data)-end)), false
 }
@@ -128,10 +146,13 @@ func (s *Session) requestHead(data []byte) (n int64, more bool) {
 // forward moves an allowed request, of whose body some bytes are there.
 func (s *Session) forward(head []byte, have int64) int64 {
 	c, r := &s.client, &s.client.req
-	s.queue.push(pending{id: s.id, head: string(r.Method) == "HEAD"})
+	s.queue.push(pending{id: s.id, head: string(r.Method) == "HEAD", connect: r.connect, switches: r.switches})
 	c.last, c.waits = !r.persistent(), r.expect
+	if r.switches {
+		c.offer.keep(r)
+	}
 	n := int64(len(head))
-	if r.rewritten {
+	if r.rewritten || r.anew {
 		s.move(parsers.Discard, n)
 		from := len(s.out)
 		s.out = r.appendHead(s.out, head)
@@ -169,12 +190,12 @@ func (s *Session) forwardBody(n, have int64) int64 {
 }
 
 // deny drops a request and queues its answer.
-func (s *Session) deny(head int) int64 {
+func (s *Session) deny(head int, response *policy.DenyResponse) int64 {
 	c, r := &s.client, &s.client.req
 	body := r.chunked || r.length > 0
 	// A 1.0 client would need to be told that the connection stays.
-	end := !r.persistent() || r.http10 || r.upgrade || body && r.expect || r.length > s.limits.DeniedBody
-	s.queue.push(pending{id: s.id, local: true, head: string(r.Method) == "HEAD", close: end})
+	end := !r.persistent() || r.http10 || r.switches || r.connect || body && r.expect || r.length > s.limits.DeniedBody
+	s.queue.push(pending{id: s.id, local: true, head: string(r.Method) == "HEAD", close: end, response: response})
 	n := int64(head)
 	switch {
 	case end:
@@ -192,7 +213,10 @@ func (s *Session) deny(head int) int64 {
 // refuse queues an answer to what is no request, and reads no further.
 func (s *Session) refuse(err *Refusal) (int64, bool) {
 	s.id++
-	s.hooks.Malformed(s.id, parsers.Client, err)
+	if s.hooks.Malformed(s.id, parsers.Client, err) {
+		s.tunnel()
+		return 0, false
+	}
 	s.queue.push(pending{id: s.id, local: true, close: true, refusal: err})
 	s.drain()
 	s.proceed()
@@ -201,16 +225,23 @@ func (s *Session) refuse(err *Refusal) (int64, bool) {
 
 // brokenBody ends the connection inside a body that has been forwarded in part.
 func (s *Session) brokenBody(err *Refusal) {
-	s.fail(s.id, parsers.Client, err)
+	if s.fail(s.id, parsers.Client, err); s.err == nil {
+		return
+	}
 	if s.queue.n > 0 && s.server.state == atHead && s.queue.front().id == s.id {
 		s.answer(pending{id: s.id, close: true, refusal: err, head: s.queue.front().head})
 	}
 }
 
 func (s *Session) afterBody() {
-	s.client.state = atHead
-	if s.client.last {
-		s.client.state = draining
+	c := &s.client
+	switch {
+	case c.req.switches || c.req.connect:
+		c.state = switching
+	case c.last:
+		c.state = draining
+	default:
+		c.state = atHead
 	}
 }
 
@@ -223,11 +254,22 @@ func (s *Session) drain() {
 func (s *Session) clientEnd(rest bool) {
 	c := &s.client
 	switch {
+	case c.state == switching: // fed again behind the answer
+		return
+	case c.state == tunnelling:
+		s.tunnelEnd(parsers.Client)
+		return
 	case c.state == inChunks, c.state == inBody:
-		s.brokenBody(ErrTruncated)
+		if s.brokenBody(ErrTruncated); s.err == nil {
+			s.tunnelEnd(parsers.Client)
+		}
 		return
 	case rest && c.state == atHead:
-		s.refuse(ErrTruncated)
+		if s.refuse(ErrTruncated); c.state == tunnelling {
+			s.carry()
+			s.tunnelEnd(parsers.Client)
+			return
+		}
 	default:
 		s.drain()
 		s.proceed()

@@ -32,8 +32,10 @@
 //     exactly "chunked"; Transfer-Encoding in HTTP/1.0; either name written with
 //     an underscore; either name, or Host, as an option of Connection
 //
-// Too long a request line is 414, too long a head 431, an Expect that is not
-// 100-continue 417, more unanswered requests than Limits.Pipelined 503. CONNECT
+// A first line of three words without a slash is not HTTP's at all: no answer is
+// given, since it would be read as something else. Too long a request line is 414,
+// too long a head 431, an Expect that is not 100-continue 417, more unanswered
+// requests than Limits.Pipelined 503. CONNECT
 // is 501. Any attempt to switch protocols (Upgrade, HTTP2-Settings, the upgrade
 // option of Connection) is judged, and if allowed answered 501 too.
 //

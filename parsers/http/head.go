@@ -76,7 +76,12 @@ type framing struct {
 	close     bool
 	keepAlive bool
 	upgrade   bool
-	option    bool // Connection names what must not be removed on the way
+	settings  bool // HTTP2-Settings
+
+	// What Connection names:
+	upgradeOption bool
+	option        bool // what must not be removed on the way
+	unknown       bool // something else
 }
 
 // frame takes the fields that requests and responses have in common.
@@ -103,7 +108,7 @@ func (f *framing) frame(name, value []byte, again bool) *Refusal {
 			}
 			f.length = n
 		case equalFold(name, "http2-settings"):
-			f.upgrade = true
+			f.settings = true
 		case equalFold(name, "content_length"):
 			return ErrUnderscore
 		}
@@ -125,22 +130,31 @@ func (f *framing) frame(name, value []byte, again bool) *Refusal {
 func (f *framing) options(value []byte) {
 	for len(value) > 0 {
 		var o []byte
-		if i := bytes.IndexByte(value, ','); i >= 0 {
-			o, value = trim(value[:i]), value[i+1:]
-		} else {
-			o, value = trim(value), nil
-		}
+		o, value = item(value)
 		switch {
 		case equalFold(o, "close"):
 			f.close = true
 		case equalFold(o, "keep-alive"):
 			f.keepAlive = true
 		case equalFold(o, "upgrade"):
-			f.upgrade = true
+			f.upgradeOption = true
 		case equalFold(o, "host"), equalFold(o, "content-length"), equalFold(o, "transfer-encoding"):
 			f.option = true
+		case len(o) > 0 && !ownOption(o):
+			f.unknown = true
 		}
 	}
+}
+
+// ownOption reports whether an option of Connection is about the connection
+// itself, so that no rule is about a field of that name.
+func ownOption(o []byte) bool {
+	for _, known := range [...]string{"close", "keep-alive", "upgrade", "http2-settings", "te", "proxy-connection"} {
+		if equalFold(o, known) {
+			return true
+		}
+	}
+	return false
 }
 
 // decimal reads digits without sign or leading zeros; -1 is anything else.

@@ -3,6 +3,8 @@ package http
 import (
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/parsers/parsertest"
 )
 
 // TestHostile wants not one byte to go upstream from what is ambiguous, neither
@@ -53,11 +55,13 @@ func TestHostile(t *testing.T) {
 		"version 01.1":        {line("GET / HTTP/01.1"), ErrVersion},
 		"version lower":       {line("GET / http/1.1"), ErrVersion},
 		"version other":       {line("GET / ICE/1.0"), ErrVersion},
+		"no version":          {line("GET / ICE"), ErrVersion},
+		"another protocol":    {"INVALID CONNECTION PREFACE\r\n\r\n", ErrNotHTTP},
 		"TLS":                 {"\x16\x03\x01\x02\x00", ErrMethod},
 		"PROXY":               {"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n", ErrRequestLine},
 		"long line":           {target("/" + strings.Repeat("a", 1<<10)), ErrLineLong},
 		"long line, no end":   {"GET /" + strings.Repeat("a", 1<<10), ErrLineLong},
-		"long method, no end": {strings.Repeat("A", 1<<10+1), ErrLineLong},
+		"long method, no end": {strings.Repeat("A", 65), ErrMethod},
 		// Target.
 		"fragment":           {target("/a#b"), ErrFragment},
 		"fragment in query":  {target("/a?b#c"), ErrFragment},
@@ -85,7 +89,16 @@ func TestHostile(t *testing.T) {
 		"authority's port":   {target("http://h:80/a"), ErrAuthority},
 		"user information":   {target("http://u@h/a"), ErrAuthority},
 		"absolute, no Host":  {"GET http://h/ HTTP/1.0\r\n\r\n", ErrAuthority},
-		"CONNECT":            {line("CONNECT h:443 HTTP/1.1"), ErrConnect},
+		"CONNECT no port":    {line("CONNECT h HTTP/1.1"), ErrTarget},
+		"CONNECT path":       {line("CONNECT /h:443 HTTP/1.1"), ErrTarget},
+		"CONNECT absolute":   {line("CONNECT http://h:443/ HTTP/1.1"), ErrTarget},
+		"CONNECT IPv6":       {line("CONNECT [::1] HTTP/1.1"), ErrTarget},
+		"CONNECT user":       {line("CONNECT u@h:443 HTTP/1.1"), ErrTarget},
+		"CONNECT other Host": {line("CONNECT i:443 HTTP/1.1"), ErrAuthority},
+		"CONNECT other port": {"CONNECT h:443 HTTP/1.1\r\nHost: h:80\r\n\r\n", ErrAuthority},
+		"CONNECT no Host":    {"CONNECT h:443 HTTP/1.1\r\n\r\n", ErrHostMissing},
+		"CONNECT content":    {"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nContent-Length: 5\r\n\r\nhello", ErrConnect},
+		"CONNECT chunks":     {"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ErrConnect},
 		// Fields.
 		"folded":            {with("A: b\r\n c: d"), ErrFolded},
 		"folded by tab":     {with("A: b\r\n\tc"), ErrFolded},
@@ -106,6 +119,8 @@ func TestHostile(t *testing.T) {
 		"option length":     {with("Content-Length: 5\r\nConnection: close, content-length"), ErrOption},
 		"option coding":     {with("Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked"), ErrOption},
 		"option host":       {with("Connection: host"), ErrOption},
+		"option token":      {with("X-Token: a\r\nConnection: close, x-token"), ErrOption},
+		"option cookie":     {with("Connection: Cookie\r\nCookie: a=b"), ErrOption},
 		"underscore length": {with("Content_Length: 5"), ErrUnderscore},
 		"underscore coding": {with("transfer_encoding: chunked"), ErrUnderscore},
 		// Host.
@@ -234,6 +249,28 @@ func TestHostileBodies(t *testing.T) {
 				t.Errorf("denied: server got %q, %s", o.server, o.state)
 			}
 		})
+	}
+}
+
+// TestCorpus plays the corpus of what is ambiguous, alone and behind an honest
+// request.
+func TestCorpus(t *testing.T) {
+	for name, input := range parsertest.AmbiguousHTTP() {
+		for _, before := range []string{"", get} {
+			o := playAll(t, Limits{}, c(before+input), v(ok), c(get))
+			if o.server != before || !o.relay.Closed {
+				t.Errorf("%s: server got %q, %s\n%s", name, o.server, o.state, o.log)
+			}
+			if n := len(o.judge.requests); n != strings.Count(before, "GET") {
+				t.Errorf("%s: %d requests were judged", name, n)
+			}
+		}
+	}
+	for name, input := range parsertest.HostileChunks() {
+		o := playAll(t, Limits{}, c(input), v(ok), c(get))
+		if n := len(parsertest.Lenient(o.server)); n != 1 || !o.relay.Closed || len(o.judge.requests) != 1 {
+			t.Errorf("%s: server read %d requests in %q, %s\n%s", name, n, o.server, o.state, o.log)
+		}
 	}
 }
 

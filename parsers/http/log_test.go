@@ -16,6 +16,10 @@ type judge struct {
 	log       []string
 	requests  []judged // allowed ones
 	responses []answered
+	pass      bool // what cannot be read goes on
+	edits     []policy.HTTPHeader
+	response  *policy.DenyResponse
+	tunnelled bool
 }
 
 type judged struct {
@@ -33,16 +37,22 @@ func (j *judge) Request(id uint64, r policy.Request) policy.Decision {
 	h := r.(*policy.HTTPRequest)
 	d := policy.Decision{Verdict: policy.Redirect}
 	if strings.Contains(string(h.Path), "deny") {
-		d.Verdict = policy.Deny
+		d.Verdict, d.Response = policy.Deny, j.response
 	} else {
 		j.requests = append(j.requests, judged{id, string(h.Method), string(h.Path), string(h.Host), len(h.Headers)})
 	}
 	j.log = append(j.log, fmt.Sprintf("%d %s %s %s %s", id, h.Method, h.Path, h.Host, d.Verdict))
+	if d.Edited = j.edits != nil; d.Edited {
+		d.Headers = j.edits
+	}
 	return d
 }
 
 func (j *judge) Response(id uint64, r parsers.Answer) {
 	j.responses = append(j.responses, answered{id, r})
+	if n := len(j.requests); n > 0 && j.requests[n-1].id == id {
+		j.tunnelled = r.Status == 101 || r.Status/100 == 2 && j.requests[n-1].method == "CONNECT"
+	}
 	local := ""
 	if r.Local {
 		local = " local"
@@ -50,8 +60,9 @@ func (j *judge) Response(id uint64, r parsers.Answer) {
 	j.log = append(j.log, fmt.Sprintf("%d %d%s", id, r.Status, local))
 }
 
-func (j *judge) Malformed(id uint64, from parsers.Side, err error) {
+func (j *judge) Malformed(id uint64, from parsers.Side, err error) bool {
 	j.log = append(j.log, fmt.Sprintf("%d %s %s", id, from, err))
+	return j.pass
 }
 
 // arrival is bytes from a side, or its end.
@@ -74,7 +85,10 @@ type outcome struct {
 }
 
 func play(splits parsertest.Splits, limits Limits, script ...arrival) outcome {
-	j := &judge{}
+	return playFor(&judge{}, splits, limits, script...)
+}
+
+func playFor(j *judge, splits parsertest.Splits, limits Limits, script ...arrival) outcome {
 	s := New(j, limits)
 	r := parsertest.New(s)
 	r.Splits = splits
@@ -94,6 +108,15 @@ func play(splits parsertest.Splits, limits Limits, script ...arrival) outcome {
 // when the outcome is not the same.
 func playAll(t testing.TB, limits Limits, script ...arrival) outcome {
 	t.Helper()
+	return playAllFor(t, judge{}, limits, script...)
+}
+
+func playAllFor(t testing.TB, j judge, limits Limits, script ...arrival) outcome {
+	t.Helper()
+	play := func(splits parsertest.Splits, limits Limits, script ...arrival) outcome {
+		fresh := j
+		return playFor(&fresh, splits, limits, script...)
+	}
 	whole := play(parsertest.Whole, limits, script...)
 	same := func(name string, o outcome) {
 		t.Helper()

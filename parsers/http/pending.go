@@ -1,5 +1,7 @@
 package http
 
+import "github.com/headgate/headgate/policy"
+
 // pending is a request whose answer is not complete.
 type pending struct {
 	id      uint64
@@ -7,6 +9,10 @@ type pending struct {
 	local   bool     // answered here
 	head    bool     // the answer has no body
 	close   bool     // the answer made here says that it is the last
+
+	connect  bool                 // a 2xx makes it a tunnel
+	switches bool                 // a 101 does
+	response *policy.DenyResponse // what is answered here, instead of the usual
 }
 
 // queue holds them in order, in a ring that grows to the most that was needed.
@@ -28,6 +34,12 @@ func (q *queue) push(p pending) {
 	}
 	q.ring[(q.first+q.n)%len(q.ring)] = p
 	q.n++
+}
+
+func (q *queue) clear() {
+	for q.n > 0 {
+		q.pop()
+	}
 }
 
 func (q *queue) pop() {

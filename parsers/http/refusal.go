@@ -1,7 +1,8 @@
 package http
 
 // Refusal is why input was refused: what Hooks.Malformed and errors from Feed
-// hold. Status is what the client is told if it can still be told something.
+// hold. Status is what the client is told if it can still be told something; 0:
+// it would not understand.
 type Refusal struct {
 	Status int
 	Reason string
@@ -16,6 +17,7 @@ var (
 	ErrMethod        = &Refusal{400, "method is not a token"}
 	ErrRequestLine   = &Refusal{400, "malformed request line"}
 	ErrVersion       = &Refusal{400, "version is neither HTTP/1.0 nor HTTP/1.1"}
+	ErrNotHTTP       = &Refusal{0, "first line is not HTTP's"}
 	ErrTarget        = &Refusal{400, "malformed request target"}
 	ErrFragment      = &Refusal{400, "fragment in request target"}
 	ErrAuthority     = &Refusal{400, "authority of the target is not the Host"}
@@ -33,7 +35,8 @@ var (
 	ErrCodingVersion = &Refusal{400, "Transfer-Encoding in HTTP/1.0"}
 	ErrBothFramings  = &Refusal{400, "both Content-Length and Transfer-Encoding"}
 	ErrUnderscore    = &Refusal{400, "framing field written with an underscore"}
-	ErrOption        = &Refusal{400, "Connection names a field of framing or routing"}
+	ErrOption        = &Refusal{400, "Connection names a field that is judged"}
+	ErrConnect       = &Refusal{400, "CONNECT with content"}
 	ErrChunk         = &Refusal{400, "malformed chunk"}
 	ErrTrailer       = &Refusal{400, "field of framing or routing in trailers"}
 	ErrTruncated     = &Refusal{400, "input ends inside a message"}
@@ -41,8 +44,6 @@ var (
 	ErrExpect        = &Refusal{417, "Expect is not 100-continue"}
 	ErrHeadLong      = &Refusal{431, "head too long"}
 	ErrFieldsMany    = &Refusal{431, "too many fields"}
-	ErrConnect       = &Refusal{501, "CONNECT is not supported"}
-	ErrUpgrade       = &Refusal{501, "Upgrade is not supported"}
 	ErrPipelined     = &Refusal{503, "too many requests without an answer"}
 )
 
@@ -50,26 +51,25 @@ var (
 var (
 	ErrUnsolicited = &Refusal{502, "response without a request"}
 	ErrStatusLine  = &Refusal{502, "malformed status line"}
-	ErrSwitched    = &Refusal{502, "101 without an upgrade"}
+	ErrSwitched    = &Refusal{502, "101 that takes no offer of the client"}
 )
 
 // reasonPhrase is what stands behind the status of an answer made here.
 func reasonPhrase(status int) string {
-	switch status {
-	case 400:
-		return "Bad Request"
-	case 403:
-		return "Forbidden"
-	case 414:
-		return "URI Too Long"
-	case 417:
-		return "Expectation Failed"
-	case 431:
-		return "Request Header Fields Too Large"
-	case 501:
-		return "Not Implemented"
-	case 503:
-		return "Service Unavailable"
+	if phrase, ok := phrases[status]; ok {
+		return phrase
 	}
 	return "Error"
+}
+
+// phrases is read only. A policy may choose its own status for denials.
+var phrases = map[int]string{
+	400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found",
+	405: "Method Not Allowed", 406: "Not Acceptable", 407: "Proxy Authentication Required", 408: "Request Timeout",
+	409: "Conflict", 410: "Gone", 414: "URI Too Long", 417: "Expectation Failed", 418: "I'm a teapot",
+	421: "Misdirected Request", 422: "Unprocessable Content", 423: "Locked", 424: "Failed Dependency", 425: "Too Early",
+	426: "Upgrade Required", 428: "Precondition Required", 429: "Too Many Requests",
+	431: "Request Header Fields Too Large", 451: "Unavailable For Legal Reasons",
+	500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+	504: "Gateway Timeout", 505: "HTTP Version Not Supported", 511: "Network Authentication Required",
 }

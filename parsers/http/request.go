@@ -14,17 +14,21 @@ type request struct {
 	method    int  // length of the method in the head
 	target    int  // end of the target in the head
 	rewritten bool // Path is not the target that was received
+	anew      bool // Headers are not the fields that were received
 	http10    bool
 	host      bool
 	expect    bool
-	authority []byte // of an absolute-form target
+	connect   bool
+	switches  bool   // asks for another protocol, and the server may agree
+	authority []byte // of a target in absolute-form or authority-form
 	path      []byte // buffer
+	options   []byte // buffer
 }
 
 // parse reads the head whose lines end where lines says (RFC 9112 sections 3
 // and 5).
 func (r *request) parse(head []byte, lines []int) *Refusal {
-	*r = request{HTTPRequest: policy.HTTPRequest{Headers: r.Headers[:0]}, framing: framing{length: -1}, path: r.path[:0]}
+	*r = request{HTTPRequest: policy.HTTPRequest{Headers: r.Headers[:0]}, framing: framing{length: -1}, path: r.path[:0], options: r.options[:0]}
 	if err := r.line(head[:lines[0]-2]); err != nil {
 		return err
 	}
@@ -43,16 +47,64 @@ func (r *request) parse(head []byte, lines []int) *Refusal {
 	switch {
 	case !r.host && !r.http10:
 		return ErrHostMissing
+	case r.connect:
+		if err := r.tunnelTo(); err != nil {
+			return err
+		}
 	case r.authority != nil && !bytes.Equal(r.authority, r.Host):
 		return ErrAuthority
 	case r.chunked && r.length >= 0:
 		return ErrBothFramings
 	case r.chunked && r.http10:
 		return ErrCodingVersion
-	case r.option:
+	case r.option || r.unknown && r.nominates():
 		return ErrOption
 	}
+	if r.upgrade || r.settings {
+		r.settleUpgrade()
+	}
 	return nil
+}
+
+// tunnelTo settles a CONNECT (RFC 9110 section 9.3.6): it is judged by where it
+// wants to go, with the port, and has no content.
+func (r *request) tunnelTo() *Refusal {
+	switch {
+	case r.length > 0 || r.chunked || r.expect:
+		return ErrConnect
+	case r.host && !bytes.Equal(r.Host, r.authority) && !bytes.Equal(r.Host, r.authority[:bytes.LastIndexByte(r.authority, ':')]):
+		return ErrAuthority
+	}
+	if r.Host = r.authority; r.host {
+		for i := range r.Headers {
+			if h := &r.Headers[i]; equalFold(h.Name, "host") && len(h.Value) != len(r.authority) {
+				h.Value, r.anew = r.authority, true
+			}
+		}
+	}
+	return nil
+}
+
+// nominates reports whether Connection names a field that was sent: the next hop
+// would drop what was judged (RFC 9110 section 7.6.1).
+func (r *request) nominates() bool {
+	for i := range r.Headers {
+		if !equalFold(r.Headers[i].Name, "connection") {
+			continue
+		}
+		for value := r.Headers[i].Value; len(value) > 0; {
+			var o []byte
+			if o, value = item(value); len(o) == 0 || ownOption(o) {
+				continue
+			}
+			for k := range r.Headers {
+				if bytes.EqualFold(r.Headers[k].Name, o) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // line reads the request line.
@@ -80,18 +132,31 @@ func (r *request) line(line []byte) *Refusal {
 		if bytes.IndexByte(version, ' ') >= 0 {
 			return ErrRequestLine
 		}
+		if bytes.IndexByte(target, '/') < 0 && bytes.IndexByte(version, '/') < 0 {
+			return ErrNotHTTP
+		}
 		return ErrVersion
 	}
-	if !all(target, inTarget) {
-		if bytes.IndexByte(target, '#') >= 0 {
-			return ErrFragment
-		}
-		return ErrTarget
+	if err := checkTarget(target); err != nil {
+		return err
 	}
 	if string(r.Method) == "CONNECT" {
-		return ErrConnect
+		if !validHost(target) || target[0] == '[' && target[n-1] == ']' || bytes.IndexByte(target, ':') < 0 {
+			return ErrTarget
+		}
+		r.connect, r.authority = true, target
+		return nil
 	}
 	return r.form(target)
+}
+
+// maxMethod is more than any method that is registered has.
+const maxMethod = 64
+
+// beginsMethod reports whether bytes can be the start of a request line.
+func beginsMethod(data []byte) bool {
+	n := token(data[:min(len(data), maxMethod+1)])
+	return n > 0 && n <= maxMethod && (n == len(data) || data[n] == ' ')
 }
 
 // form takes the target apart by its form (RFC 9112 section 3.2) and brings the
@@ -119,30 +184,11 @@ func (r *request) form(target []byte) *Refusal {
 	default:
 		return ErrTarget
 	}
-	r.Path = target
-	path, query := target, []byte(nil)
-	if n := bytes.IndexByte(target, '?'); n >= 0 {
-		path, query = target[:n], target[n:]
+	path, differs, err := Path(r.path, target)
+	if r.path, r.Path = path, target; differs {
+		r.Path, r.rewritten = path, true
 	}
-	if len(path) > 0 && plainPath(path) {
-		return nil
-	}
-	if len(path) == 0 {
-		r.path = append(r.path, '/')
-	} else {
-		form, err := NormalPath(r.path, path)
-		if err != nil {
-			return err.(*Refusal)
-		}
-		r.path = form
-		if bytes.Equal(form, path) {
-			return nil
-		}
-	}
-	r.rewritten = true
-	r.path = append(r.path, query...)
-	r.Path = r.path
-	return nil
+	return err
 }
 
 // field takes what one field says of the request.
@@ -177,11 +223,26 @@ func (r *request) persistent() bool {
 	return !r.close && (!r.http10 || r.keepAlive)
 }
 
-// appendHead writes the head again with the path that was judged.
+// appendHead writes the head again with the path that was judged, and with other
+// fields if anew.
 func (r *request) appendHead(dst, head []byte) []byte {
 	dst = append(dst, head[:r.method+1]...)
-	dst = append(dst, r.Path...)
-	return append(dst, head[r.target:]...)
+	if r.rewritten {
+		dst = append(dst, r.Path...)
+	} else {
+		dst = append(dst, head[r.method+1:r.target]...)
+	}
+	if !r.anew {
+		return append(dst, head[r.target:]...)
+	}
+	dst = append(dst, head[r.target:r.target+len(" HTTP/1.1\r\n")]...)
+	for _, h := range r.Headers {
+		dst = append(dst, h.Name...)
+		dst = append(dst, ": "...)
+		dst = append(dst, h.Value...)
+		dst = append(dst, "\r\n"...)
+	}
+	return append(dst, "\r\n"...)
 }
 
 // validHost accepts names, IPv4 addresses and IPv6 addresses in brackets, with

@@ -42,7 +42,10 @@ func (s *Session) Reset(hooks parsers.Hooks) {
 		limits: s.limits,
 		steps:  s.steps[:0],
 		out:    s.out[:0],
-		client: client{head: c.head, req: request{path: c.req.path[:0]}},
+		client: client{
+			head: c.head, req: request{path: c.req.path[:0], options: c.req.options[:0]},
+			offer: offer{protocols: c.offer.protocols[:0]},
+		},
 		server: server{head: v.head},
 		queue:  queue{ring: s.queue.ring},
 	}
@@ -95,6 +98,8 @@ func (s *Session) Phase() parsers.Phase {
 	switch {
 	case s.ended || s.err != nil:
 		return parsers.Ended
+	case c.state == tunnelling:
+		return parsers.Response
 	case c.partial:
 		return parsers.Head
 	case c.state != atHead && c.state != draining || c.past:
@@ -132,10 +137,14 @@ func (s *Session) end() {
 	s.steps = append(s.steps, parsers.Step{Op: parsers.Close})
 }
 
-// fail ends it in disorder.
-func (s *Session) fail(id uint64, from parsers.Side, r *Refusal) {
+// fail ends it in disorder, unless it goes on unread.
+func (s *Session) fail(id uint64, from parsers.Side, r *Refusal) (int64, bool) {
+	if s.hooks.Malformed(id, from, r) {
+		s.tunnel()
+		return 0, false
+	}
 	s.err = r
-	s.hooks.Malformed(id, from, r)
+	return 0, true
 }
 
 // proceed gives the answers that are due here, and ends the connection after the

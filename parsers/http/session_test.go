@@ -27,10 +27,7 @@ func TestConversations(t *testing.T) {
 	chunked := "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n5;a=b;c=\"d\\\"\"\r\nhello\r\n00\r\nX: y\r\n\r\n"
 	expect := "POST /p HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
 	last := "GET /a HTTP/1.1\r\nHost: h\r\nConnection: x, Close\r\n\r\n"
-	for name, tt := range map[string]struct {
-		script                     []arrival
-		server, client, log, state string
-	}{
+	converse(t, judge{}, map[string]conversation{
 		"one request": {
 			[]arrival{c(get), v(ok)},
 			get, ok, "1 GET /a h redirect|1 200", open,
@@ -193,14 +190,6 @@ func TestConversations(t *testing.T) {
 			get, ok + denied + refusal(ErrVersion),
 			"1 GET /a h redirect|2 GET /deny h deny|3 client http: version is neither HTTP/1.0 nor HTTP/1.1|1 200|2 403 local|3 400 local", closed,
 		},
-		"upgrade allowed": {
-			[]arrival{c("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n" + get)},
-			"", refusal(ErrUpgrade), "1 GET /ws h redirect|1 client http: Upgrade is not supported|1 501 local", closed,
-		},
-		"upgrade denied": {
-			[]arrival{c("GET /deny HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n" + get)},
-			"", deniedClose, "1 GET /deny h deny|1 403 local", closed,
-		},
 		"input ends in a head": {
 			[]arrival{c(get + "GET /"), c(fin), v(ok)},
 			get, ok + refusal(ErrTruncated), "1 GET /a h redirect|2 client http: input ends inside a message|1 200|2 400 local", halfClosed,
@@ -222,9 +211,20 @@ func TestConversations(t *testing.T) {
 			chunked[:len(chunked)-2], refusal(ErrTruncated), "1 POST /p h redirect|1 client http: input ends inside a message|1 400 local",
 			"closed=true err=http: input ends inside a message fin=[false false]",
 		},
-	} {
+	})
+}
+
+// conversation is what arrives, and what comes of it.
+type conversation struct {
+	script                     []arrival
+	server, client, log, state string
+}
+
+func converse(t *testing.T, j judge, conversations map[string]conversation) {
+	t.Helper()
+	for name, tt := range conversations {
 		t.Run(name, func(t *testing.T) {
-			o := playAll(t, Limits{}, tt.script...)
+			o := playAllFor(t, j, Limits{}, tt.script...)
 			if o.server != tt.server {
 				t.Errorf("server got %q\n        want %q", o.server, tt.server)
 			}

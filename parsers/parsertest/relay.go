@@ -103,6 +103,9 @@ func (r *Relay) run(from parsers.Side) {
 	}
 	r.pump(from)
 	r.flush()
+	if peer := &r.in[from.Peer()]; len(steps) > 0 && (len(peer.data) > 0 || peer.eof) {
+		r.run(from.Peer()) // what is left there may mean something now
+	}
 }
 
 func (r *Relay) step(from parsers.Side, s parsers.Step) error {

@@ -38,6 +38,9 @@ func changes(set *policy.L7Set, nearest policy.Ref, request policy.Request) []st
 
 func httpChanges(rule policy.HTTPRule, r *policy.HTTPRequest, at string) []string {
 	passes := func(part policy.HTTPRule) bool {
+		if part.Method == "" && string(r.Method) == "CONNECT" { // which must be named
+			part.Method = "CONNECT"
+		}
 		judge, err := policy.CompileL7(&policy.L7Set{Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{part}})
 		return err == nil && judge.Decide(r).Verdict == policy.Allow
 	}

@@ -165,6 +165,8 @@ type EnforceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Sets          []*L7Set               `protobuf:"bytes,2,rep,name=sets,proto3" json:"sets,omitempty"`
+	Audit         bool                   `protobuf:"varint,3,opt,name=audit,proto3" json:"audit,omitempty"`    // deny nothing, report what would have been
+	Secrets       []*SecretValue         `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"` // that the sets refer to, as far as they are known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +215,125 @@ func (x *EnforceRequest) GetSets() []*L7Set {
 	return nil
 }
 
+func (x *EnforceRequest) GetAudit() bool {
+	if x != nil {
+		return x.Audit
+	}
+	return false
+}
+
+func (x *EnforceRequest) GetSecrets() []*SecretValue {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+type SecretRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRef) Reset() {
+	*x = SecretRef{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRef) ProtoMessage() {}
+
+func (x *SecretRef) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
+func (*SecretRef) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SecretRef) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *SecretRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// SecretValue goes over this socket alone: never into a record or a log.
+type SecretValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Secret        *SecretRef             `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretValue) Reset() {
+	*x = SecretValue{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretValue) ProtoMessage() {}
+
+func (x *SecretValue) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
+func (*SecretValue) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SecretValue) GetSecret() *SecretRef {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *SecretValue) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 type EnforceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failed        []*SetFailure          `protobuf:"bytes,1,rep,name=failed,proto3" json:"failed,omitempty"`
@@ -222,7 +343,7 @@ type EnforceResponse struct {
 
 func (x *EnforceResponse) Reset() {
 	*x = EnforceResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +355,7 @@ func (x *EnforceResponse) String() string {
 func (*EnforceResponse) ProtoMessage() {}
 
 func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +368,7 @@ func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnforceResponse.ProtoReflect.Descriptor instead.
 func (*EnforceResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EnforceResponse) GetFailed() []*SetFailure {
@@ -269,7 +390,7 @@ type SetFailure struct {
 
 func (x *SetFailure) Reset() {
 	*x = SetFailure{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +402,7 @@ func (x *SetFailure) String() string {
 func (*SetFailure) ProtoMessage() {}
 
 func (x *SetFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +415,7 @@ func (x *SetFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFailure.ProtoReflect.Descriptor instead.
 func (*SetFailure) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetFailure) GetNumber() uint32 {
@@ -317,13 +438,18 @@ type L7Set struct {
 	Id            []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`              // 16 bytes content hash
 	Protocol      uint32                 `protobuf:"varint,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
 	Http          []*HTTPRule            `protobuf:"bytes,4,rep,name=http,proto3" json:"http,omitempty"`
+	Grpc          []*GRPCRule            `protobuf:"bytes,5,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	Deny          *L7Rules               `protobuf:"bytes,8,opt,name=deny,proto3" json:"deny,omitempty"`
+	DenyResponse  *DenyResponse          `protobuf:"bytes,9,opt,name=deny_response,json=denyResponse,proto3" json:"deny_response,omitempty"`
+	Audit         *L7Set                 `protobuf:"bytes,10,opt,name=audit,proto3" json:"audit,omitempty"`        // what would apply if policies that audit enforced
+	Observed      bool                   `protobuf:"varint,11,opt,name=observed,proto3" json:"observed,omitempty"` // no policy that enforces has rules here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *L7Set) Reset() {
 	*x = L7Set{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +461,7 @@ func (x *L7Set) String() string {
 func (*L7Set) ProtoMessage() {}
 
 func (x *L7Set) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +474,7 @@ func (x *L7Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Set.ProtoReflect.Descriptor instead.
 func (*L7Set) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *L7Set) GetNumber() uint32 {
@@ -379,6 +505,153 @@ func (x *L7Set) GetHttp() []*HTTPRule {
 	return nil
 }
 
+func (x *L7Set) GetGrpc() []*GRPCRule {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
+func (x *L7Set) GetDeny() *L7Rules {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *L7Set) GetDenyResponse() *DenyResponse {
+	if x != nil {
+		return x.DenyResponse
+	}
+	return nil
+}
+
+func (x *L7Set) GetAudit() *L7Set {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
+func (x *L7Set) GetObserved() bool {
+	if x != nil {
+		return x.Observed
+	}
+	return false
+}
+
+type L7Rules struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
+	Http          []*HTTPRule            `protobuf:"bytes,2,rep,name=http,proto3" json:"http,omitempty"`
+	Grpc          []*GRPCRule            `protobuf:"bytes,3,rep,name=grpc,proto3" json:"grpc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *L7Rules) Reset() {
+	*x = L7Rules{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *L7Rules) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*L7Rules) ProtoMessage() {}
+
+func (x *L7Rules) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use L7Rules.ProtoReflect.Descriptor instead.
+func (*L7Rules) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *L7Rules) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *L7Rules) GetHttp() []*HTTPRule {
+	if x != nil {
+		return x.Http
+	}
+	return nil
+}
+
+func (x *L7Rules) GetGrpc() []*GRPCRule {
+	if x != nil {
+		return x.Grpc
+	}
+	return nil
+}
+
+type DenyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        uint32                 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	Body          string                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyResponse) Reset() {
+	*x = DenyResponse{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyResponse) ProtoMessage() {}
+
+func (x *DenyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
+func (*DenyResponse) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DenyResponse) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *DenyResponse) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
 type HTTPRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Method        string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
@@ -386,13 +659,15 @@ type HTTPRule struct {
 	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
 	Headers       []*Header              `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
 	Ref           *Ref                   `protobuf:"bytes,5,opt,name=ref,proto3" json:"ref,omitempty"`
+	Edits         []*HeaderEdit          `protobuf:"bytes,6,rep,name=edits,proto3" json:"edits,omitempty"`
+	Secrets       []*SecretHeader        `protobuf:"bytes,7,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HTTPRule) Reset() {
 	*x = HTTPRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +679,7 @@ func (x *HTTPRule) String() string {
 func (*HTTPRule) ProtoMessage() {}
 
 func (x *HTTPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +692,7 @@ func (x *HTTPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPRule.ProtoReflect.Descriptor instead.
 func (*HTTPRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HTTPRule) GetMethod() string {
@@ -455,6 +730,208 @@ func (x *HTTPRule) GetRef() *Ref {
 	return nil
 }
 
+func (x *HTTPRule) GetEdits() []*HeaderEdit {
+	if x != nil {
+		return x.Edits
+	}
+	return nil
+}
+
+func (x *HTTPRule) GetSecrets() []*SecretHeader {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+type HeaderEdit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Action        uint32                 `protobuf:"varint,3,opt,name=action,proto3" json:"action,omitempty"` // policy.HeaderAction
+	Secret        *SecretRef             `protobuf:"bytes,4,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderEdit) Reset() {
+	*x = HeaderEdit{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderEdit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderEdit) ProtoMessage() {}
+
+func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderEdit.ProtoReflect.Descriptor instead.
+func (*HeaderEdit) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HeaderEdit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeaderEdit) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *HeaderEdit) GetAction() uint32 {
+	if x != nil {
+		return x.Action
+	}
+	return 0
+}
+
+func (x *HeaderEdit) GetSecret() *SecretRef {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+type SecretHeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Secret        *SecretRef             `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretHeader) Reset() {
+	*x = SecretHeader{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretHeader) ProtoMessage() {}
+
+func (x *SecretHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretHeader.ProtoReflect.Descriptor instead.
+func (*SecretHeader) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SecretHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretHeader) GetSecret() *SecretRef {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *SecretHeader) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type GRPCRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Method        string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Ref           *Ref                   `protobuf:"bytes,3,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GRPCRule) Reset() {
+	*x = GRPCRule{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GRPCRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GRPCRule) ProtoMessage() {}
+
+func (x *GRPCRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
+func (*GRPCRule) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GRPCRule) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *GRPCRule) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *GRPCRule) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
 type Header struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -465,7 +942,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +954,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +967,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Header) GetName() string {
@@ -517,7 +994,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +1006,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +1019,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -567,7 +1044,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +1056,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +1069,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
 }
 
 type RecordBatch struct {
@@ -605,7 +1082,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +1094,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +1107,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -676,7 +1153,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +1165,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +1178,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -852,7 +1329,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1341,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1354,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 type StatusResponse struct {
@@ -898,7 +1375,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1387,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1400,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1005,7 +1482,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1494,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1507,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -1048,7 +1525,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1537,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1550,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1090,27 +1567,64 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06layout\x18\x06 \x01(\fR\x06layout\"Z\n" +
+	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xaa\x01\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
-	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\"H\n" +
+	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\x12\x14\n" +
+	"\x05audit\x18\x03 \x01(\bR\x05audit\x128\n" +
+	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\"=\n" +
+	"\tSecretRef\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"Y\n" +
+	"\vSecretValue\x124\n" +
+	"\x06secret\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"H\n" +
 	"\x0fEnforceResponse\x125\n" +
 	"\x06failed\x18\x01 \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\":\n" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"|\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xef\x02\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\rR\bprotocol\x12/\n" +
-	"\x04http\x18\x04 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\"\xa9\x01\n" +
+	"\x04http\x18\x04 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
+	"\x04grpc\x18\x05 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x12.\n" +
+	"\x04deny\x18\b \x01(\v2\x1a.headgate.proxy.v1.L7RulesR\x04deny\x12D\n" +
+	"\rdeny_response\x18\t \x01(\v2\x1f.headgate.proxy.v1.DenyResponseR\fdenyResponse\x12.\n" +
+	"\x05audit\x18\n" +
+	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
+	"\bobserved\x18\v \x01(\bR\bobserved\"\x87\x01\n" +
+	"\aL7Rules\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
+	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
+	"\x04grpc\x18\x03 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\":\n" +
+	"\fDenyResponse\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\tR\x04body\"\x99\x02\n" +
 	"\bHTTPRule\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x123\n" +
 	"\aheaders\x18\x04 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12(\n" +
-	"\x03ref\x18\x05 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"2\n" +
+	"\x03ref\x18\x05 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\x123\n" +
+	"\x05edits\x18\x06 \x03(\v2\x1d.headgate.proxy.v1.HeaderEditR\x05edits\x129\n" +
+	"\asecrets\x18\a \x03(\v2\x1f.headgate.proxy.v1.SecretHeaderR\asecrets\"\x84\x01\n" +
+	"\n" +
+	"HeaderEdit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\rR\x06action\x124\n" +
+	"\x06secret\x18\x04 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\"n\n" +
+	"\fSecretHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
+	"\x06secret\x18\x02 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"f\n" +
+	"\bGRPCRule\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12(\n" +
+	"\x03ref\x18\x03 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"1\n" +
@@ -1181,51 +1695,71 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
 	(*EnforceRequest)(nil),  // 2: headgate.proxy.v1.EnforceRequest
-	(*EnforceResponse)(nil), // 3: headgate.proxy.v1.EnforceResponse
-	(*SetFailure)(nil),      // 4: headgate.proxy.v1.SetFailure
-	(*L7Set)(nil),           // 5: headgate.proxy.v1.L7Set
-	(*HTTPRule)(nil),        // 6: headgate.proxy.v1.HTTPRule
-	(*Header)(nil),          // 7: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 8: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 9: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 10: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 11: headgate.proxy.v1.Record
-	(*StatusRequest)(nil),   // 12: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 13: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 14: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 15: headgate.proxy.v1.DrainResponse
+	(*SecretRef)(nil),       // 3: headgate.proxy.v1.SecretRef
+	(*SecretValue)(nil),     // 4: headgate.proxy.v1.SecretValue
+	(*EnforceResponse)(nil), // 5: headgate.proxy.v1.EnforceResponse
+	(*SetFailure)(nil),      // 6: headgate.proxy.v1.SetFailure
+	(*L7Set)(nil),           // 7: headgate.proxy.v1.L7Set
+	(*L7Rules)(nil),         // 8: headgate.proxy.v1.L7Rules
+	(*DenyResponse)(nil),    // 9: headgate.proxy.v1.DenyResponse
+	(*HTTPRule)(nil),        // 10: headgate.proxy.v1.HTTPRule
+	(*HeaderEdit)(nil),      // 11: headgate.proxy.v1.HeaderEdit
+	(*SecretHeader)(nil),    // 12: headgate.proxy.v1.SecretHeader
+	(*GRPCRule)(nil),        // 13: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 14: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 15: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 16: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 17: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 18: headgate.proxy.v1.Record
+	(*StatusRequest)(nil),   // 19: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 20: headgate.proxy.v1.StatusResponse
+	(*DrainRequest)(nil),    // 21: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 22: headgate.proxy.v1.DrainResponse
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
-	5,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
-	4,  // 1: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	6,  // 2: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	7,  // 3: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	8,  // 4: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	11, // 5: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	8,  // 6: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	8,  // 7: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	7,  // 8: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	4,  // 9: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	0,  // 10: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 11: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	9,  // 12: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	12, // 13: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	14, // 14: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 15: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	3,  // 16: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	10, // 17: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	13, // 18: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	15, // 19: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
+	4,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
+	3,  // 2: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
+	6,  // 3: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	10, // 4: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	13, // 5: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	8,  // 6: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	9,  // 7: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	7,  // 8: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
+	10, // 9: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	13, // 10: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	14, // 11: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	15, // 12: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	11, // 13: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	12, // 14: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	3,  // 15: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	3,  // 16: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	15, // 17: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	18, // 18: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	15, // 19: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	15, // 20: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	14, // 21: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	6,  // 22: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	0,  // 23: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 24: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	16, // 25: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	19, // 26: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	21, // 27: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 28: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	5,  // 29: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	17, // 30: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	20, // 31: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	22, // 32: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -1239,7 +1773,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -7,6 +7,7 @@ type say struct {
 	first, last int  // otherwise: of which ports
 	requests    bool // it is about some requests only
 	matches     bool // and this is one
+	denies      bool // as a deny, which is wider
 }
 
 // Allowed judges a connection by the policies: in words of the documentation,
@@ -83,6 +84,7 @@ func (d *Document) about(c *Connection) (selected, defaultDeny bool, says []say)
 	for i := range denies {
 		for _, one := range denies[i].says(d.Namespace, c) {
 			one.deny = true
+			one.matches = one.denies
 			says = append(says, one)
 		}
 	}
@@ -112,8 +114,10 @@ func (r *CiliumRule) says(namespace string, c *Connection) []say {
 			switch {
 			case p.HTTP != nil && c.Protocol == "TCP":
 				s.requests, s.matches = true, anyHTTP(p.HTTP, &c.Request)
+				s.denies = deniedHTTP(p.HTTP, &c.Request)
 			case p.DNS != nil:
 				s.requests, s.matches = true, anyDNS(p.DNS, c.Request.Name)
+				s.denies = s.matches
 			}
 			says = append(says, s)
 		}

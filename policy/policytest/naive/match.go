@@ -102,6 +102,18 @@ func whole(expression, value string) bool {
 	return expression == "" || regexp.MustCompile("^(?:"+expression+")$").MatchString(value)
 }
 
+// deniedHTTP: a deny holds for whatever a server takes for the same host.
+func deniedHTTP(rules []HTTP, r *Request) bool {
+	for _, host := range []string{r.Host, regexp.MustCompile(`:[0-9]*$`).ReplaceAllString(r.Host, "")} {
+		as := *r
+		as.Host = strings.ToLower(host)
+		if anyHTTP(rules, &as) {
+			return true
+		}
+	}
+	return false
+}
+
 func anyHTTP(rules []HTTP, r *Request) bool {
 	return slices.ContainsFunc(rules, func(h HTTP) bool {
 		for _, header := range h.Headers {

@@ -1,0 +1,56 @@
+package http
+
+import "bytes"
+
+// What HTTP/2 has in common with HTTP/1 is judged by the same code.
+
+// Path brings the path and query of a target in origin-form into the form that is
+// judged, appended to dst, and reports whether it differs. If not, dst may have
+// been written to, but the form is the target.
+func Path(dst, target []byte) (form []byte, differs bool, err *Refusal) {
+	if err := checkTarget(target); err != nil {
+		return dst, false, err
+	}
+	path, query := target, []byte(nil)
+	if n := bytes.IndexByte(target, '?'); n >= 0 {
+		path, query = target[:n], target[n:]
+	}
+	if len(path) > 0 && plainPath(path) {
+		return dst, false, nil
+	}
+	if len(path) == 0 {
+		dst = append(dst, '/')
+	} else {
+		normal, err := NormalPath(dst, path)
+		if err != nil {
+			return dst, false, err.(*Refusal)
+		}
+		if dst = normal; bytes.Equal(normal, path) {
+			return dst, false, nil
+		}
+	}
+	return append(dst, query...), true, nil
+}
+
+func checkTarget(target []byte) *Refusal {
+	switch {
+	case all(target, inTarget):
+		return nil
+	case bytes.IndexByte(target, '#') >= 0:
+		return ErrFragment
+	}
+	return ErrTarget
+}
+
+// ValidHost reports whether a Host names a host, with or without a port.
+func ValidHost(h []byte) bool { return validHost(h) }
+
+// Token reports whether b is one (RFC 9110 section 5.6.2).
+func Token(b []byte) bool { return len(b) > 0 && all(b, inToken) }
+
+// FieldValue reports whether b can be the value of a field, without white space
+// around it.
+func FieldValue(b []byte) bool { return all(b, inValue) && len(trim(b)) == len(b) }
+
+// Decimal reads digits without sign or leading zeros; -1 is anything else.
+func Decimal(b []byte) int64 { return decimal(b) }

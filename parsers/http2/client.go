@@ -1,0 +1,246 @@
+package http2
+
+import (
+	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+)
+
+// Preface is what a client that knows that it speaks HTTP/2 says first (RFC 9113
+// section 3.4).
+const Preface = http2.ClientPreface
+
+func (s *Session) clientPreface(data []byte) (int64, bool) {
+	n := min(len(data), len(Preface))
+	if string(data[:n]) != Preface[:n] {
+		return s.fail(parsers.Client, ErrPreface)
+	}
+	if n < len(Preface) {
+		return 0, true
+	}
+	s.sides[parsers.Client].preface = true
+	return s.move(parsers.Forward, int64(n)), false
+}
+
+// clientHeaders takes a header block of the client: a new request, or the trailers
+// of one.
+func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint32) (int64, bool) {
+	if st := s.streams.open[f.StreamID]; st != nil {
+		return s.trailers(st, f, whole)
+	}
+	switch {
+	case f.StreamID%2 == 0:
+		return s.fail(parsers.Client, ErrStreamID)
+	case f.StreamID <= s.streams.last:
+		return s.fail(parsers.Client, ErrStreamClosed)
+	}
+	s.streams.last = f.StreamID
+	s.noise(parsers.Client, -100)
+	s.id++
+	ends := f.Flags.Has(http2.FlagHeadersEndStream)
+	r := requestHead{session: s}
+	var err *Refusal
+	switch {
+	case depends == f.StreamID:
+		err = ErrDependency
+	case s.streams.live() >= s.limits.Streams:
+		err = ErrStreamsMany
+	default:
+		err = r.read(&s.sides[parsers.Client].fields)
+	}
+	if err == nil && ends && r.length > 0 {
+		err = ErrBodyLength
+	}
+	if err != nil {
+		if s.passes(s.id, parsers.Client, err) {
+			return 0, false
+		}
+		n := s.without(parsers.Client, whole)
+		s.refuse(f.StreamID, r.call, ends, err)
+		return n, false
+	}
+	d := s.hooks.Request(s.id, &s.request)
+	if d.Verdict != policy.Allow && d.Verdict != policy.Redirect {
+		n := s.without(parsers.Client, whole)
+		s.deny(f.StreamID, r.call, ends, d.Response)
+		return n, false
+	}
+	st := s.streams.add(f.StreamID)
+	st.request, st.call, st.connect, st.length = s.id, r.call, r.connect, r.length
+	s.keep(st)
+	s.streams.sent = f.StreamID
+	if !st.call {
+		s.streams.uploads++
+	}
+	w := rewrite{edited: d.Edited, fields: d.Headers}
+	if r.rewritten {
+		w.path = s.request.Path
+	}
+	n := s.pass(parsers.Client, f, whole, w)
+	if ends {
+		s.endSide(st, parsers.Client)
+	}
+	return n, false
+}
+
+// trailers take the second header block of a stream, which must be its end.
+func (s *Session) trailers(st *stream, f http2.FrameHeader, whole []byte) (int64, bool) {
+	ends := f.Flags.Has(http2.FlagHeadersEndStream)
+	switch {
+	case st.over:
+		n := s.without(parsers.Client, whole)
+		s.lateEnd(st, ends)
+		return n, false
+	}
+	err := s.sides[parsers.Client].fields.checkTrailers()
+	switch {
+	case st.ended[parsers.Client]:
+		err = ErrEnded
+	case err == nil && (!ends || st.connect):
+		err = ErrTrailer
+	case err == nil && st.length >= 0 && st.got != st.length:
+		err = ErrBodyLength
+	}
+	if err != nil {
+		if s.passes(st.request, parsers.Client, err) {
+			return 0, false
+		}
+		n := s.without(parsers.Client, whole)
+		s.abort(st, err)
+		return n, false
+	}
+	n := s.pass(parsers.Client, f, whole, rewrite{})
+	s.endSide(st, parsers.Client)
+	return n, false
+}
+
+// clientData takes a DATA frame of the client.
+func (s *Session) clientData(f http2.FrameHeader, data []byte) (int64, bool) {
+	ends := f.Flags.Has(http2.FlagDataEndStream)
+	body, skip, more, err := unpad(f, data)
+	switch {
+	case err != nil:
+		return s.fail(parsers.Client, err)
+	case more:
+		return 0, true
+	}
+	st := s.streams.open[f.StreamID]
+	switch {
+	case st == nil && f.StreamID > s.streams.last:
+		return s.fail(parsers.Client, ErrStreamIdle)
+	case st == nil:
+		return s.closedData(f), false
+	case st.over && !st.ended[parsers.Client]:
+		n := s.swallow(parsers.Client, f)
+		s.lateEnd(st, ends)
+		return n, false
+	case st.ended[parsers.Client]:
+		return s.wrongData(st, f, ErrEnded), false
+	}
+	if st.call && !st.messages[parsers.Client].pass(part(data, skip), body) {
+		return 0, true
+	}
+	st.got += body
+	if st.length >= 0 && (st.got > st.length || ends && st.got != st.length) {
+		return s.wrongData(st, f, ErrBodyLength), false
+	}
+	if body == 0 && !ends {
+		s.noise(parsers.Client, 10)
+	} else {
+		s.noise(parsers.Client, -1)
+	}
+	n := s.forward(f)
+	if ends {
+		s.endSide(st, parsers.Client)
+	}
+	return n, false
+}
+
+// wrongData is a DATA frame that must not be where it is.
+func (s *Session) wrongData(st *stream, f http2.FrameHeader, err *Refusal) int64 {
+	if s.passes(st.request, parsers.Client, err) {
+		return 0
+	}
+	n := s.swallow(parsers.Client, f)
+	s.abort(st, err)
+	return n
+}
+
+// closedData is for a stream that the client has ended before: it is told again.
+func (s *Session) closedData(f http2.FrameHeader) int64 {
+	n := s.swallow(parsers.Client, f)
+	s.noise(parsers.Client, 100)
+	s.tell(parsers.Client, f.StreamID, http2.ErrCodeStreamClosed)
+	return n
+}
+
+// lateEnd notes that the client has ended a stream that is over.
+func (s *Session) lateEnd(st *stream, ends bool) {
+	s.noise(parsers.Client, 1)
+	switch {
+	case !ends:
+	case st.mute:
+		st.ended[parsers.Client] = true
+	default:
+		s.streams.forget(st.id)
+	}
+}
+
+// unpad returns how long the body in a DATA frame is and where it begins.
+func unpad(f http2.FrameHeader, data []byte) (body int64, skip int, more bool, err *Refusal) {
+	body, skip = int64(f.Length), frameHead
+	if !f.Flags.Has(http2.FlagDataPadded) {
+		return body, skip, false, nil
+	}
+	if f.Length == 0 {
+		return 0, 0, false, ErrFrameSize
+	}
+	if len(data) <= frameHead {
+		return 0, 0, true, nil
+	}
+	if body -= 1 + int64(data[frameHead]); body < 0 {
+		return 0, 0, false, ErrPadding
+	}
+	return body, skip + 1, false, nil
+}
+
+// part is what is there of a frame's body.
+func part(data []byte, skip int) []byte { return data[min(skip, len(data)):] }
+
+// swallow drops a DATA frame; its sender gets its credit back.
+func (s *Session) swallow(from parsers.Side, f http2.FrameHeader) int64 {
+	n := s.drop(from, f, 1)
+	if f.Length > 0 {
+		start := len(s.out)
+		s.out = appendWindowUpdate(s.out, 0, f.Length)
+		s.send(from, start)
+	}
+	return n
+}
+
+// abort ends a stream on which the client went wrong, towards both sides. It was
+// reported.
+func (s *Session) abort(st *stream, why *Refusal) {
+	if !st.over {
+		s.cut(st, why.Code, why)
+		s.premature()
+		return
+	}
+	s.tell(parsers.Client, st.id, why.Code)
+	s.noise(parsers.Client, 100)
+}
+
+// cut resets a stream towards both sides.
+func (s *Session) cut(st *stream, code http2.ErrCode, why error) {
+	s.tell(parsers.Client, st.id, code)
+	s.tell(parsers.Server, st.id, http2.ErrCodeCancel)
+	s.giveUp(st, why, true)
+}
+
+// tell sends RST_STREAM.
+func (s *Session) tell(to parsers.Side, stream uint32, code http2.ErrCode) {
+	start := len(s.out)
+	s.out = appendReset(s.out, stream, code)
+	s.send(to, start)
+}
