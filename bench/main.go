@@ -58,7 +58,7 @@ func run(args []string) error {
 	}
 	o := options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := f.String("only", "l4,http1,http2", "which benchmarks, separated by commas: l4, http1, http2")
+	only := f.String("only", "l4,http1,http2,packet", "which benchmarks, separated by commas: l4, http1, http2, packet")
 	where := f.String("where", "pinned,free", "pinned: what carries has a core for itself; free: all share all cores")
 	out := f.String("out", "", "directory for results and plots; none are written if it is empty")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each side")
@@ -81,7 +81,15 @@ func run(args []string) error {
 	}
 	for name := range strings.SplitSeq(*only, ",") {
 		r := report{Name: name, Machine: thisMachine(), Rounds: o.rounds, Seconds: o.seconds}
+		if name == "packet" {
+			if r.Paths, err = o.packets(ctx); err != nil {
+				return err
+			}
+		}
 		for place := range strings.SplitSeq(*where, ",") {
+			if name == "packet" {
+				break
+			}
 			tables, err := o.benchmark(ctx, name, place == "pinned")
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
@@ -113,7 +121,7 @@ func (o options) benchmark(ctx context.Context, name string, pinned bool) ([]tab
 	case "http2":
 		return w.http2()
 	}
-	return nil, errors.New("there is no such benchmark; there are l4, http1 and http2")
+	return nil, errors.New("there is no such benchmark; there are l4, http1, http2 and packet")
 }
 
 func serveArgs(args []string) error {

@@ -17,8 +17,9 @@ type report struct {
 	Name    string
 	Machine machine
 	Rounds  int
-	Seconds float64 // of a turn
-	Places  []placed
+	Seconds float64  // of a turn
+	Places  []placed `json:",omitempty"`
+	Paths   []path   `json:",omitempty"`
 }
 
 // placed is what was found with processes in one place: pinned or free.
@@ -84,6 +85,9 @@ func (r *report) markdown() string {
 			fmt.Fprintf(&b, "\n## %s (%s)\n\n", t.Title, p.Place)
 			t.markdown(&b)
 		}
+	}
+	if len(r.Paths) > 0 {
+		pathTable(&b, r.Paths)
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package bpf
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -45,7 +46,9 @@ func (l *lab) timed(p *ebpf.Program, ifindex int, mark uint32, packet []byte, re
 }
 
 // path is one way through a program. A packet that is remembered is forgotten again
-// before the next, which therefore runs alone and on colder caches.
+// before the next, which therefore runs alone and on colder caches; so it is the middle
+// one that counts. What is handed from workload to workload is in BenchmarkEstablished:
+// the kernel runs a program again on what it made of the packet.
 type path struct {
 	name    string
 	program func(*gateObjects) *ebpf.Program
@@ -62,15 +65,7 @@ func ofA(l *lab) int                            { return l.a.ifindex }
 func ofB(l *lab) int                            { return l.b.ifindex }
 
 func paths() []path {
-	opened := func(f frame, l *lab) frame {
-		l.open(f)
-		return f.with(ack)
-	}
 	return []path{
-		{"established", fromWorkload, ofA, 0, actionSend, false, func(l *lab, v6 bool) frame {
-			l.reset(nil, nil)
-			return opened(l.tcp(v6, 40000, 80, 0), l)
-		}},
 		{"new, allowed", fromWorkload, ofA, 0, actionSend, true, func(l *lab, v6 bool) frame {
 			l.reset(PolicyTable{egress(identityB, policy.ProtoTCP, 80, 16): allow(1)}, PolicyTable{ingress(identityA, policy.ProtoTCP, 80, 16): allow(1)})
 			return l.tcp(v6, 40000, 80, syn)
@@ -125,7 +120,7 @@ func BenchmarkPath(b *testing.B) {
 // BenchmarkAllowed holds what a new connection costs against the size of the table.
 func BenchmarkAllowed(b *testing.B) {
 	l := newLab(b)
-	p := paths()[1]
+	p := paths()[0]
 	for _, n := range []int{1, 100, 10_000, 50_000} {
 		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
 			l := l.in(b)
@@ -144,13 +139,13 @@ func (l *lab) walk(b *testing.B, p path, f frame) {
 	if p.fresh {
 		repeat = 1
 	}
-	total, n := 0.0, 0
-	for n < b.N {
+	var all []uint32
+	for n := 0; n < b.N; n += int(repeat) {
 		action, ns := l.timed(program, ifindex, p.mark, packet, repeat)
 		if action != p.action {
 			b.Fatalf("action %d, want %d; counted %.200s", action, p.action, l.counted())
 		}
-		total, n = total+float64(ns)*float64(repeat), n+int(repeat)
+		all = append(all, ns)
 		b.StopTimer()
 		l.seen()
 		if p.fresh {
@@ -158,6 +153,7 @@ func (l *lab) walk(b *testing.B, p path, f frame) {
 		}
 		b.StartTimer()
 	}
-	b.ReportMetric(total/float64(n), "ns/packet")
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2]), "ns/packet")
 	b.ReportMetric(0, "ns/op") // has the cost of starting each run in it
 }
