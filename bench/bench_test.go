@@ -49,8 +49,8 @@ func TestContentLength(t *testing.T) {
 func someTable() table {
 	turns := func(n uint64, group string) []turn {
 		return []turn{
-			{sample: sample{Requests: n, Seconds: 1, P50: 10}, CPU: map[string]float64{"client": 3, group: 20}, Recorded: n},
-			{sample: sample{Requests: 3 * n, Seconds: 1, P50: 30}, CPU: map[string]float64{"client": 3, group: 40}, Recorded: 3 * n},
+			{sample: sample{Requests: n, Seconds: 1, P50: 10}, CPU: map[string]float64{"client": 3, group: 20}, Carrier: group, Recorded: n},
+			{sample: sample{Requests: 3 * n, Seconds: 1, P50: 30}, CPU: map[string]float64{"client": 3, group: 40}, Carrier: group, Recorded: 3 * n},
 		}
 	}
 	return table{Title: "work <&>", Unit: "requests", Rows: []row{{"Envoy", turns(100, "envoy")}, {"headgate", turns(200, "headgate")}}}

@@ -37,7 +37,7 @@ func (w *world) httpSides() ([]side, error) {
 		}
 		sides = append(sides, side{name: s.name, client: client, to: netip.AddrPortFrom(addr, 80)})
 	}
-	sides[2].recorded = g.recorded
+	sides[2].carrier, sides[2].recorded = "headgate", g.recorded
 	if err := g.isolateProxy(); err != nil {
 		return nil, err
 	}
@@ -55,8 +55,8 @@ func (w *world) httpSides() ([]side, error) {
 		return nil, err
 	}
 	sides = append(sides,
-		side{name: "Envoy", client: r.client, to: netip.AddrPortFrom(r.address, 80)},
-		side{name: "nginx", client: r.client, to: netip.AddrPortFrom(r.gateway, nginxPort)})
+		side{name: "Envoy", carrier: "envoy", client: r.client, to: netip.AddrPortFrom(r.address, 80)},
+		side{name: "nginx", carrier: "nginx", client: r.client, to: netip.AddrPortFrom(r.gateway, nginxPort)})
 	return sides, nil
 }
 

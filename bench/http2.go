@@ -41,7 +41,7 @@ func (w *world) http2() ([]table, error) {
 		}
 		sides = append(sides, side{name: s.name, client: client, to: netip.AddrPortFrom(addr, 82)})
 	}
-	sides[1].recorded = g.recorded
+	sides[1].carrier, sides[1].recorded = "headgate", g.recorded
 	if err := g.isolateProxy(); err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (w *world) http2() ([]table, error) {
 	if err != nil {
 		return nil, err
 	}
-	sides = append(sides, side{name: "Envoy", client: r.client, to: netip.AddrPortFrom(r.address, 82)})
+	sides = append(sides, side{name: "Envoy", carrier: "envoy", client: r.client, to: netip.AddrPortFrom(r.address, 82)})
 	time.Sleep(time.Second) // until all listen
 	return w.measure(sides, []work{
 		{"HTTP/2, 16 connections of 10 streams", "requests", nil, loadOptions{Path: smallPath, Connections: 16, Streams: 10, Seconds: w.seconds}},

@@ -92,9 +92,6 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// carriers are the groups of processes that stand between client and server.
-var carriers = []string{"headgate", "envoy", "nginx"}
-
 // markdown writes a row a side. Ratios are those of the rounds, and so are what they
 // range over.
 func (t *table) markdown(b *bytes.Buffer) {
@@ -128,14 +125,7 @@ func (t *table) row(side string) *row {
 }
 
 // carried is the processor time of what stands between, a request.
-func (t *turn) carried() (sum float64) {
-	for _, g := range carriers {
-		if used := t.CPU[g]; used > 1 { // the others idle meanwhile
-			sum += used
-		}
-	}
-	return sum
-}
+func (t *turn) carried() float64 { return t.CPU[t.Carrier] }
 
 // all is that of every process, client and server and agent among them.
 func (t *turn) all() (sum float64) {

@@ -12,9 +12,10 @@ import (
 
 // side is one way from a client to a server.
 type side struct {
-	name   string
-	client *netns
-	to     netip.AddrPort
+	name    string
+	carrier string // group of the process that carries; empty: the kernel alone does
+	client  *netns
+	to      netip.AddrPort
 	// recorded says how many answered requests were recorded so far, and how many
 	// were lost. Nil: it does not record, or nobody counts.
 	recorded func() (requests, lost uint64, err error)
@@ -26,6 +27,7 @@ type turn struct {
 	// CPU is µs of processor time a request, by group of processes. Softirqs count
 	// for the process on whose back they ran.
 	CPU            map[string]float64
+	Carrier        string `json:",omitempty"`
 	Recorded, Lost uint64
 }
 
@@ -134,7 +136,7 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 	if err != nil {
 		return t, err
 	}
-	t.CPU = map[string]float64{}
+	t.CPU, t.Carrier = map[string]float64{}, s.carrier
 	for group, used := range after {
 		if d := used - before[group]; d > 0 && group != "setup" {
 			t.CPU[group] = d / float64(t.Requests)
