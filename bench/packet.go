@@ -21,8 +21,8 @@ var benchLine = regexp.MustCompile(`(?m)^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+([0-9.
 // packets has the kernel measure the gate's programs, packet by packet: the benchmarks
 // of package bpf, some times over.
 func (o *options) packets(ctx context.Context) ([]path, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "./bpf", "-run", "^$", "-bench", "Path|Allowed|Denied|Established",
-		"-benchtime", "10000x", "-count", strconv.Itoa(o.rounds))
+	cmd := exec.CommandContext(ctx, "go", "test", "./bpf", "-run", "^$", "-bench", "Path|Allowed|Unmatched|Denied|Established",
+		"-benchtime", "4000x", "-count", strconv.Itoa(o.rounds))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
