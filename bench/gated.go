@@ -116,16 +116,21 @@ func (g *gated) recorded() (requests, lost uint64, err error) {
 	return requests, lost, err
 }
 
-// allow is a policy that lets the client in to an app's port, with rules in toPorts.
-func allow(app, ports, rules string) string {
+// policyHead is the beginning of a policy for an app, up to its rules.
+func policyHead(name, app string) string {
 	return fmt.Sprintf(`apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
-metadata: {name: %[1]s}
+metadata: {name: %s}
 spec:
-  endpointSelector: {matchLabels: {app: %[1]s}}
+  endpointSelector: {matchLabels: {app: %s}}
   ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
+`, name, app)
+}
+
+// allow is a policy that lets the client in to a port of an app, with what rules say.
+func allow(app, port, rules string) string {
+	return policyHead(app, app) + fmt.Sprintf(`  - fromEndpoints: [{matchLabels: {app: client}}]
     toPorts:
-    - ports: [%s]
-%s`, app, ports, rules)
+    - ports: [{port: %q, protocol: TCP}]
+%s`, port, rules)
 }

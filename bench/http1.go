@@ -1,10 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -25,8 +22,8 @@ func (w *world) httpSides() ([]side, error) {
 	var sides []side
 	for _, s := range []struct{ name, app, policy string }{
 		{"no policy", "open", ""},
-		{"L3/L4 rule", "l4", allow("l4", "{port: '80', protocol: TCP}", "")},
-		{"headgate", "l7", allow("l7", "{port: '80', protocol: TCP}", httpRules)},
+		{"L3/L4 rule", "l4", allow("l4", "80", "")},
+		{"headgate", "l7", allow("l7", "80", httpRules)},
 	} {
 		n, addr, err := g.endpoint(s.app)
 		if err == nil {
@@ -40,7 +37,7 @@ func (w *world) httpSides() ([]side, error) {
 		}
 		sides = append(sides, side{name: s.name, client: client, to: netip.AddrPortFrom(addr, 80)})
 	}
-	sides[2].recorded = g.recorded
+	sides[2].carrier, sides[2].recorded = "headgate", g.recorded
 	if err := g.isolateProxy(); err != nil {
 		return nil, err
 	}
@@ -58,30 +55,9 @@ func (w *world) httpSides() ([]side, error) {
 		return nil, err
 	}
 	sides = append(sides,
-		side{name: "Envoy", client: r.client, to: netip.AddrPortFrom(r.address, 80)},
-		side{name: "nginx", client: r.client, to: netip.AddrPortFrom(r.gateway, nginxPort)})
-	sides = slices.DeleteFunc(sides, func(s side) bool {
-		return w.sides != "" && !slices.Contains(strings.Split(w.sides, ","), s.name)
-	})
-	for i := range sides {
-		if err := w.waitFor(&sides[i]); err != nil {
-			return nil, err
-		}
-	}
+		side{name: "Envoy", carrier: "envoy", client: r.client, to: netip.AddrPortFrom(r.address, 80)},
+		side{name: "nginx", carrier: "nginx", client: r.client, to: netip.AddrPortFrom(r.gateway, nginxPort)})
 	return sides, nil
-}
-
-// waitFor waits until a side answers.
-func (w *world) waitFor(s *side) error {
-	var err error
-	for range 100 {
-		var t turn
-		if t, err = w.takeTurn(s, work{loadOptions: loadOptions{Path: smallPath, Connections: 1, Seconds: 0.02}}); err == nil && t.Requests > 0 {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return fmt.Errorf("%s does not answer: %w\n%s", s.name, err, w.logs())
 }
 
 // settled waits until all requests were recorded or lost, or nothing more comes.
@@ -104,20 +80,9 @@ func (w *world) http1() ([]table, error) {
 	if err != nil {
 		return nil, err
 	}
-	var tables []table
-	for i, do := range []work{
-		{"small requests, 64 connections", "requests", loadOptions{Path: smallPath, Connections: 64, Seconds: w.seconds}},
-		{"small requests, one connection", "requests", loadOptions{Path: smallPath, Connections: 1, Seconds: w.seconds}},
-		{"bodies of 1 MB, 16 connections", "requests", loadOptions{Path: largePath, Connections: 16, Seconds: w.seconds}},
-	} {
-		if w.work >= 0 && i != w.work {
-			continue
-		}
-		t, err := w.takeTurns(sides, do)
-		if err != nil {
-			return nil, err
-		}
-		tables = append(tables, t)
-	}
-	return tables, nil
+	return w.measure(sides, []work{
+		{"small requests, 64 connections", "requests", nil, loadOptions{Path: smallPath, Connections: 64, Seconds: w.seconds}},
+		{"small requests, one connection", "requests", nil, loadOptions{Path: smallPath, Connections: 1, Seconds: w.seconds}},
+		{"bodies of 1 MB, 16 connections", "requests", nil, loadOptions{Path: largePath, Connections: 16, Seconds: w.seconds}},
+	})
 }

@@ -17,6 +17,7 @@ type loadOptions struct {
 	To          netip.AddrPort
 	Path        string
 	Connections int
+	Streams     int // of each connection; 0: HTTP/1
 	Seconds     float64
 	Reconnect   bool // a connection for each request
 }
@@ -26,8 +27,8 @@ type sample struct {
 	Requests, Errors uint64
 	Bytes            uint64
 	Seconds          float64
-	P50, P90, P99    float64 // µs
-	Max              float64
+	P50, P90, P99    float64 // µs; 0: not known
+	Mean, Max        float64
 }
 
 type asked struct {

@@ -27,9 +27,13 @@ var nginxConfig string
 type options struct {
 	rounds                int
 	seconds               float64
-	sides                 string
-	work                  int
+	sides, works          string // which: names, or parts of them, separated by semicolons; empty: all
 	headgate, envoy, self string
+}
+
+// wants reports whether a name is among those asked for.
+func (o *options) wants(list, name string) bool {
+	return list == "" || slices.ContainsFunc(strings.Split(list, ";"), func(part string) bool { return strings.Contains(name, part) })
 }
 
 // The main goroutine keeps the main thread: a namespace is held by another, and so
@@ -54,13 +58,13 @@ func run(args []string) error {
 	}
 	o := options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := f.String("only", "", "which benchmarks, separated by commas: l4, http1, http2, packet")
-	works := f.String("variants", "pinned,free", "where processes run: pinned, free")
-	f.StringVar(&o.sides, "sides", "", "sides to take, separated by commas, all if empty")
-	f.IntVar(&o.work, "work", -1, "only the work of this number")
-	out := f.String("out", "", "directory for results; none are written if it is empty")
+	only := f.String("only", "l4,http1,http2,packet", "which benchmarks, separated by commas: l4, http1, http2, packet")
+	where := f.String("where", "pinned,free", "pinned: what carries has a core for itself; free: all share all cores")
+	out := f.String("out", "", "directory for results and plots; none are written if it is empty")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each side")
 	f.Float64Var(&o.seconds, "seconds", 2, "length of a turn")
+	f.StringVar(&o.sides, "sides", "", "only sides whose names have one of these in them, separated by semicolons")
+	f.StringVar(&o.works, "works", "", "only work whose title has one of these in it, separated by semicolons")
 	f.StringVar(&o.headgate, "headgate", "bin/headgate", "the binary")
 	f.StringVar(&o.envoy, "envoy", cmp.Or(os.Getenv("HEADGATE_ENVOY"), "envoy"), "stock Envoy")
 	if err := f.Parse(args); err != nil {
@@ -70,45 +74,54 @@ func run(args []string) error {
 	defer stop()
 	var err error
 	if o.self, err = os.Executable(); err != nil {
-		return err
+		return fmt.Errorf("find this program: %w", err)
 	}
 	if err := precede(os.Getpid()); err != nil {
 		return fmt.Errorf("%w (run as root)", err)
 	}
-	_ = only
-	_ = out
-	for _, variant := range strings.Split(*works, ",") {
-		w, err := newWorld(ctx, o, variant == "pinned")
-		if err != nil {
-			return err
+	for name := range strings.SplitSeq(*only, ",") {
+		r := report{Name: name, Machine: thisMachine(), Rounds: o.rounds, Seconds: o.seconds}
+		if name == "packet" {
+			if r.Paths, err = o.packets(ctx); err != nil {
+				return err
+			}
 		}
-		tables, err := w.http1()
-		w.close()
-		if err != nil {
-			return err
+		for place := range strings.SplitSeq(*where, ",") {
+			if name == "packet" {
+				break
+			}
+			tables, err := o.benchmark(ctx, name, place == "pinned")
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			r.Places = append(r.Places, placed{place, tables})
 		}
-		for _, t := range tables {
-			show(t)
+		fmt.Print(r.markdown())
+		if *out != "" {
+			if err := r.write(*out); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func show(t table) {
-	fmt.Println(t.Title)
-	for _, r := range t.Rows {
-		rate := r.each(func(x *turn) float64 { return x.perSecond(t.Unit) })
-		fmt.Printf("  %-12s %9.0f  [%.2f]", r.Side, rate.Median, r.ratio(&t.Rows[0], func(x *turn) float64 { return x.perSecond(t.Unit) }).Median)
-		fmt.Printf(" p50 %.0f p99 %.0f", r.each(func(x *turn) float64 { return x.P50 }).Median, r.each(func(x *turn) float64 { return x.P99 }).Median)
-		for _, g := range []string{"client", "server", "agent", "headgate", "envoy", "nginx"} {
-			fmt.Printf(" %s %.1f", g, r.each(func(x *turn) float64 { return x.CPU[g] }).Median)
-		}
-		var req, rec, lost uint64
-		for _, x := range r.Turns {
-			req, rec, lost = req+x.Requests, rec+x.Recorded, lost+x.Lost
-		}
-		fmt.Printf(" recorded %d of %d lost %d\n", rec, req, lost)
+// benchmark makes a world for one benchmark and takes it away again.
+func (o options) benchmark(ctx context.Context, name string, pinned bool) ([]table, error) {
+	w, err := newWorld(ctx, o, pinned)
+	if err != nil {
+		return nil, err
 	}
+	defer w.close()
+	switch name {
+	case "l4":
+		return w.l4()
+	case "http1":
+		return w.http1()
+	case "http2":
+		return w.http2()
+	}
+	return nil, errors.New("there is no such benchmark; there are l4, http1, http2 and packet")
 }
 
 func serveArgs(args []string) error {
@@ -136,9 +149,7 @@ func loadArgs(args []string) error {
 		o.To, err = netip.ParseAddrPort(*to)
 	}
 	if err != nil {
-		return errors.Join(errors.New("load: bad arguments"), err)
+		return fmt.Errorf("load: %w", err)
 	}
 	return runLoad(o)
 }
-
-var _ = slices.Sort[[]int]

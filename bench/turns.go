@@ -7,13 +7,15 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // side is one way from a client to a server.
 type side struct {
-	name   string
-	client *netns
-	to     netip.AddrPort
+	name    string
+	carrier string // group of the process that carries; empty: the kernel alone does
+	client  *netns
+	to      netip.AddrPort
 	// recorded says how many answered requests were recorded so far, and how many
 	// were lost. Nil: it does not record, or nobody counts.
 	recorded func() (requests, lost uint64, err error)
@@ -25,6 +27,7 @@ type turn struct {
 	// CPU is µs of processor time a request, by group of processes. Softirqs count
 	// for the process on whose back they ran.
 	CPU            map[string]float64
+	Carrier        string `json:",omitempty"`
 	Recorded, Lost uint64
 }
 
@@ -45,7 +48,44 @@ type table struct {
 // work is what is asked of every side in turn.
 type work struct {
 	title, unit string
+	takes       func(*side) bool // nil: every side
 	loadOptions
+}
+
+// measure gives all work to all sides that take it.
+func (w *world) measure(sides []side, works []work) ([]table, error) {
+	sides = slices.DeleteFunc(sides, func(s side) bool { return !w.wants(w.sides, s.name) })
+	for i := range sides {
+		if err := w.waitFor(&sides[i], works[0].Streams); err != nil {
+			return nil, err
+		}
+	}
+	var tables []table
+	for _, do := range works {
+		if !w.wants(w.works, do.title) {
+			continue
+		}
+		taken := slices.DeleteFunc(slices.Clone(sides), func(s side) bool { return do.takes != nil && !do.takes(&s) })
+		t, err := w.takeTurns(taken, do)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// waitFor waits until a side answers.
+func (w *world) waitFor(s *side, streams int) error {
+	var err error
+	for range 100 {
+		try := loadOptions{Path: smallPath, Connections: 1, Streams: min(streams, 1), Seconds: 0.02}
+		if _, err = w.takeTurn(s, work{loadOptions: try}); err == nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return fmt.Errorf("%s does not answer: %w\n%s", s.name, err, w.logs())
 }
 
 // takeTurns has every side do the work once a round, beginning with another each
@@ -71,7 +111,6 @@ func (w *world) takeTurns(sides []side, do work) (table, error) {
 }
 
 func (w *world) takeTurn(s *side, do work) (t turn, err error) {
-	do.To = s.to
 	before, err := w.used()
 	if err != nil {
 		return t, err
@@ -82,12 +121,13 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 			return t, err
 		}
 	}
-	out, err := w.run(s.client, "client", "", w.self, do.arguments()...)
+	if do.Streams > 0 {
+		t.sample, err = w.h2load(s, do)
+	} else {
+		t.sample, err = w.load(s, do)
+	}
 	if err != nil {
 		return t, err
-	}
-	if err := json.Unmarshal(out, &t.sample); err != nil {
-		return t, fmt.Errorf("read what the load printed: %w: %s", err, out)
 	}
 	if t.Requests == 0 || t.Errors > t.Requests/1000 {
 		return t, fmt.Errorf("%d requests were answered and %d failed", t.Requests, t.Errors)
@@ -96,7 +136,7 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 	if err != nil {
 		return t, err
 	}
-	t.CPU = map[string]float64{}
+	t.CPU, t.Carrier = map[string]float64{}, s.carrier
 	for group, used := range after {
 		if d := used - before[group]; d > 0 && group != "setup" {
 			t.CPU[group] = d / float64(t.Requests)
@@ -109,9 +149,18 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 	return t, err
 }
 
-func (o loadOptions) arguments() []string {
-	return []string{"load", "--to", o.To.String(), "--path", o.Path, "--connections", strconv.Itoa(o.Connections),
-		"--seconds", strconv.FormatFloat(o.Seconds, 'g', -1, 64), "--reconnect=" + strconv.FormatBool(o.Reconnect)}
+// load does the work by this program's own load.
+func (w *world) load(s *side, do work) (x sample, err error) {
+	out, err := w.run(s.client, "client", "", w.self, "load", "--to", s.to.String(), "--path", do.Path,
+		"--connections", strconv.Itoa(do.Connections), "--seconds", strconv.FormatFloat(do.Seconds, 'g', -1, 64),
+		"--reconnect="+strconv.FormatBool(do.Reconnect))
+	if err != nil {
+		return x, err
+	}
+	if err := json.Unmarshal(out, &x); err != nil {
+		return x, fmt.Errorf("read what the load printed: %w: %s", err, out)
+	}
+	return x, nil
 }
 
 func (t *turn) perSecond(unit string) float64 {

@@ -63,6 +63,7 @@ func cgroupMount() (string, error) {
 
 // close ends and removes everything. What does not end by itself is killed by its group.
 func (w *world) close() {
+	w.ctx = context.Background() // also when we were told to end
 	for i := len(w.undo) - 1; i >= 0; i-- {
 		w.undo[i]()
 	}
@@ -133,10 +134,10 @@ func (w *world) move(pid int, group, cores string) error {
 // precede lets a process and its later children go before whatever else the machine
 // does. The proxy has a session of its own, and so a scheduling group of its own.
 func precede(pid int) error {
-	err := unix.Setpriority(unix.PRIO_PROCESS, pid, -10)
+	err := unix.Setpriority(unix.PRIO_PROCESS, pid, -20)
 	group := fmt.Sprintf("/proc/%d/autogroup", pid)
 	if _, missing := os.Stat(group); err == nil && missing == nil {
-		err = os.WriteFile(group, []byte("-10"), 0)
+		err = os.WriteFile(group, []byte("-20"), 0)
 	}
 	if err != nil {
 		return fmt.Errorf("take precedence on the processors: %w", err)

@@ -15,6 +15,10 @@ want /usr/include/linux/bpf.h linux-libc-dev
 want protoc protobuf-compiler
 want curl curl
 want nginx nginx-light
+want iptables iptables
+want nft nftables
+want h2load nghttp2-client
+want nghttpd nghttp2-server
 want ping iputils-ping
 want traceroute traceroute
 want ip iproute2

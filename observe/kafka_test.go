@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	flowpb "github.com/cilium/cilium/api/v1/flow"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -26,17 +25,12 @@ func TestKafkaSummary(t *testing.T) {
 func TestKafkaMetricsAreBounded(t *testing.T) {
 	m := newKafkaMetrics()
 	for i := range 1000 {
-		for _, verdict := range []flowpb.Verdict{flowpb.Verdict_FORWARDED, flowpb.Verdict_DROPPED} {
-			kind := flowpb.L7FlowType_RESPONSE
-			if verdict == flowpb.Verdict_DROPPED {
-				kind = flowpb.L7FlowType_REQUEST
-			}
-			f := &flowpb.Flow{Verdict: verdict, L7: &flowpb.Layer7{Type: kind}}
-			record := (&Kafka{APIKey: int16(i), Topic: fmt.Sprint("topic", i)}).record().Kafka
+		for _, word := range []Word{Forwarded, Dropped} {
+			k := &Kafka{APIKey: int16(i), Topic: fmt.Sprint("topic", i)}
 			if i%3 == 0 {
-				record.ErrorCode = int32(i)
+				k.ErrorCode = int16(i)
 			}
-			m.observe(f, record, strings.ToLower(verdict.String()), "ingress")
+			m.observe(&Record{Kind: KindL7, Word: word, Reply: word == Forwarded, Kafka: k})
 		}
 	}
 	topics, series := map[string]bool{}, 0

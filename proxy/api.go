@@ -33,15 +33,18 @@ func (p *process) newAPI() *grpc.Server {
 	return s
 }
 
-// encoded is a message that is sent as it is.
-type encoded []byte
+// encoded is a message that is sent as it is, and then put back.
+type encoded struct {
+	data []byte
+	from mem.BufferPool
+}
 
 // codec is the protobuf codec, and passes what is encoded already.
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if b, ok := v.(encoded); ok {
-		return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+	if e, ok := v.(encoded); ok {
+		return mem.BufferSlice{mem.NewBuffer(&e.data, e.from)}, nil
 	}
 	return c.CodecV2.Marshal(v)
 }
@@ -105,7 +108,7 @@ func (a *api) Records(_ *proxyv1.RecordsRequest, stream grpc.ServerStreamingServ
 		if err != nil {
 			return status.FromContextError(err).Err()
 		}
-		err = stream.SendMsg(encoded(batch))
+		err = stream.SendMsg(encoded{batch, a.p.ring})
 		if err == nil {
 			err = ctx.Err() // nobody is there to read what was sent
 		}

@@ -23,6 +23,7 @@ const (
 type ring struct {
 	max   int           // chunks
 	ready chan struct{} // something was added
+	spare sync.Pool
 
 	mu     sync.Mutex
 	chunks []chunk // oldest first, the last is being filled
@@ -33,6 +34,23 @@ type ring struct {
 type chunk struct {
 	data    []byte
 	records uint64
+}
+
+// Get and Put make the ring a mem.BufferPool, for chunks that were sent: they are
+// filled again, so that requests cost no allocation and no collection.
+func (r *ring) Get(int) *[]byte {
+	if b, ok := r.spare.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, 0, chunkSize+64)
+	return &b
+}
+
+func (r *ring) Put(b *[]byte) {
+	if cap(*b) >= chunkSize {
+		*b = (*b)[:0]
+		r.spare.Put(b)
+	}
 }
 
 func newRing(bytes int) *ring {
@@ -57,7 +75,7 @@ func (r *ring) add(parts ...[]byte) {
 			r.chunks[0] = chunk{}
 			r.chunks = r.chunks[1:]
 		case last >= 0: // there is traffic: it will be filled too
-			fresh.data = make([]byte, 0, chunkSize+64)
+			fresh.data = *r.Get(chunkSize)
 		}
 		r.chunks = append(r.chunks, fresh)
 		last = len(r.chunks) - 1
