@@ -51,8 +51,9 @@ func strangeLinks(known []string) error {
 		if !slices.Contains(known, l.Attrs().Name) {
 			err = errors.Join(err, fmt.Errorf("interface %s is left", l.Attrs().Name))
 		}
-		if attached, asked := bpf.AttachedDevice(l.Attrs().Index); attached || asked != nil {
-			err = errors.Join(err, fmt.Errorf("programs are left on interface %s, %w", l.Attrs().Name, asked))
+		attached, asked := bpf.AttachedDevice(l.Attrs().Index)
+		if err = errors.Join(err, asked); attached {
+			err = errors.Join(err, fmt.Errorf("programs are left on interface %s", l.Attrs().Name))
 		}
 	}
 	return err
