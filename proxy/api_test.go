@@ -150,18 +150,33 @@ func TestEnforceRefusesNonsense(t *testing.T) {
 	}
 }
 
+// Nothing of a set is lost on its way: what was left out would be allowed or denied.
 func TestSnapshotConversion(t *testing.T) {
-	id := policy.SetID{1}
-	want := redirect.Snapshot{Revision: 3, Sets: map[policy.SetID]redirect.NumberedSet{id: {Number: setA, Set: &policy.L7Set{
-		ID: id, Protocol: policy.ProtocolHTTP,
-		HTTP: []policy.HTTPRule{{Method: "m", Path: "p", Host: "h", Headers: []policy.HeaderRule{{Name: "n", Value: "v"}}, Ref: policy.Ref{Policy: "a", Path: "b"}}},
-	}}}}
+	id, secret := policy.SetID{1}, policy.SecretRef{Namespace: "s", Name: "t"}
+	ref := policy.Ref{Policy: "a", Path: "b"}
+	http := []policy.HTTPRule{{
+		Method: "m", Path: "p", Host: "h", Ref: ref, Headers: []policy.HeaderRule{{Name: "n", Value: "v"}},
+		Edits: []policy.HeaderEdit{
+			{HeaderRule: policy.HeaderRule{Name: "e", Value: "f"}, Action: policy.HeaderReplace, Secret: &secret},
+			{HeaderRule: policy.HeaderRule{Name: "g"}, Action: policy.HeaderLog},
+		},
+		Secrets: []policy.SecretHeader{{Name: "x", Secret: secret, Value: "instead"}},
+	}}
+	grpc := []policy.GRPCRule{{Service: "a.B", Method: "C", Ref: ref}}
+	set := &policy.L7Set{
+		ID: id, Protocol: policy.ProtocolHTTP, HTTP: http, GRPC: grpc, Observed: true,
+		Deny:         &policy.L7Rules{Protocol: policy.ProtocolHTTP, HTTP: http[:1], GRPC: grpc},
+		DenyResponse: &policy.DenyResponse{Status: 451, Body: "no"},
+		Audit:        &policy.L7Set{Protocol: policy.ProtocolHTTP, HTTP: http},
+	}
+	want := redirect.Snapshot{
+		Revision: 3, Audit: true, Sets: map[policy.SetID]redirect.NumberedSet{id: {Number: setA, Set: set}},
+		Secrets: map[policy.SecretRef]string{secret: "value"},
+	}
 	got, err := snapshotFromProto(snapshotToProto(want))
 	must(t, err)
-	g := got.Sets[id]
-	if got.Revision != 3 || g.Number != setA || g.Set.ID != id || len(g.Set.HTTP) != 1 ||
-		g.Set.HTTP[0].Headers[0].Value != "v" || g.Set.HTTP[0].Ref.Path != "b" || g.Set.HTTP[0].Host != "h" {
-		t.Errorf("%+v", g.Set)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v\nset %+v\nwant %+v", got, want, got.Sets[id].Set, set)
 	}
 }
 
