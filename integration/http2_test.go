@@ -21,10 +21,10 @@ import (
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 )
 
-// needPart finds a program that 'make parts' builds.
+// needPart finds a program that 'make parts' builds, in the folder HEADGATE_PARTS.
 func needPart(t *testing.T, path string) string {
 	t.Helper()
-	return needProgram(t, filepath.Join(os.Getenv("HEADGATE_PARTS"), path), filepath.Base(path))
+	return needProgram(t, filepath.Join(os.Getenv("HEADGATE_PARTS"), path))
 }
 
 // serveHTTP2 starts a server in the namespace that takes both versions without TLS,
