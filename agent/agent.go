@@ -19,6 +19,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/reconcile"
+	"github.com/headgate/headgate/agent/secret"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
@@ -31,6 +32,7 @@ type Config struct {
 	RunDir        string
 	StateDir      string
 	PolicyDir     string // watched; empty: none
+	SecretsDir    string // of values that policies refer to, watched; empty: none
 	NodeName      string
 	EndpointCIDRs []netip.Prefix
 	Enforcement   policy.Enforcement
@@ -139,6 +141,7 @@ func (a *Agent) start(ctx context.Context) error {
 	a.engine = reconcile.New(reconcile.Config{
 		Gate: a.gate, Backend: a.backend, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
+		Secrets: secret.Dir(a.cfg.SecretsDir).Read,
 	})
 	a.seeing.builder.Directory = a.engine
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)

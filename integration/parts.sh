@@ -21,6 +21,9 @@ want python3 python3
 want java default-jre-headless
 want mvn maven
 want kcat kcat
+want /usr/lib/python3/dist-packages/requests python3-requests
+want /usr/lib/python3/dist-packages/websockets python3-websockets
+want node nodejs
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
 	echo "installing ${missing[*]}"

@@ -33,7 +33,7 @@ func ValidateEdit(name string) error {
 func compileEdits(rules []HTTPRule) (list []editor, err error) {
 	for i := range rules {
 		for _, e := range rules[i].Edits {
-			if err := ValidateEdit(e.Name); err != nil {
+			if err := ValidateEdit(e.Name); err != nil && e.Action != HeaderLog {
 				return nil, fmt.Errorf("%s: %w", rules[i].Ref, err)
 			}
 			if e.Value != "" && !ValidHeaderValue(e.Value) {

@@ -8,12 +8,6 @@ import "fmt"
 // it denies, or deny what it allows.
 func Unenforceable(p *Policy) []error {
 	u := &unenforceable{policy: p.Kind + " " + p.FullName(), seen: map[string]bool{}}
-	if p.Mode != ModeEnforce {
-		u.add(`metadata.annotations["headgate.dev/mode"]`, "mode "+p.Mode.String(), "write enforce, or delete the annotation")
-	}
-	if p.DenyResponse != nil {
-		u.add(`metadata.annotations["headgate.dev/deny-response"]`, "a response of one's own", "delete the annotation; denied clients get 403")
-	}
 	for i := range p.Rules {
 		u.rule(&p.Rules[i])
 	}
@@ -62,14 +56,6 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	}
 	if p.L7 == nil {
 		return
-	}
-	if r.Deny {
-		u.add(p.Ref.Path+".rules", "a deny of requests", "deny the port, or allow the good requests by rules in ingress or egress")
-	}
-	for _, rule := range p.L7.HTTP {
-		if len(rule.Edits)+len(rule.Secrets) > 0 {
-			u.add(rule.Ref.Path+".headerMatches", "a header match with mismatch or secret", "write name and value alone")
-		}
 	}
 	for _, rule := range p.L7.GRPC {
 		u.add(rule.Ref.Path, "a rule for gRPC", "write http with method POST and path /package.Service/Method")

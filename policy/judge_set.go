@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Judge answers for an L7Set. It may be used from many goroutines at once.
 type Judge interface{ Decide(Request) Decision }
@@ -110,11 +113,12 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 func withoutSecrets(rules []HTTPRule, deny bool) []HTTPRule {
 	var readable []HTTPRule
 	for _, r := range rules {
-		if len(r.Secrets) > 0 && !deny {
+		unknown := slices.ContainsFunc(r.Secrets, func(s SecretHeader) bool { return s.Value == "" })
+		if unknown && !deny {
 			continue
 		}
 		for _, s := range r.Secrets {
-			r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], HeaderRule{Name: s.Name})
+			r.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], HeaderRule{Name: s.Name, Value: s.Value})
 		}
 		readable = append(readable, r)
 	}

@@ -80,10 +80,12 @@ type HeaderEdit struct {
 	Secret *SecretRef
 }
 
-// SecretHeader is a HeaderRule whose value is in a secret.
+// SecretHeader is a HeaderRule whose value is in a secret. Value stands in for one
+// that cannot be read.
 type SecretHeader struct {
 	Name   string
 	Secret SecretRef
+	Value  string
 }
 
 // GRPCRule matches calls. Empty fields match everything; "*" stands for any

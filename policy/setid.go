@@ -95,7 +95,7 @@ func (h *HTTPRule) append(b []byte) []byte {
 		}
 	}
 	for _, s := range h.Secrets {
-		b = appendStrings(append(b, 3), s.Name, s.Secret.Namespace, s.Secret.Name)
+		b = appendStrings(append(b, 3), s.Name, s.Secret.Namespace, s.Secret.Name, s.Value)
 	}
 	return b
 }

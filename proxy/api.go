@@ -72,10 +72,7 @@ func (a *api) Enforce(_ context.Context, r *proxyv1.EnforceRequest) (*proxyv1.En
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	a.p.snapshot.Store(next)
-	select {
-	case a.p.recheck <- struct{}{}:
-	default:
-	}
+	a.p.lookAtTunnels()
 	return &proxyv1.EnforceResponse{Failed: next.failures()}, nil
 }
 

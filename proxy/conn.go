@@ -209,6 +209,7 @@ type judgement struct {
 	opened    bool // and it was given
 	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
+	looked    look            // when it was last judged again
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records
 	scratch   []byte

@@ -79,7 +79,7 @@ func httpToProto(h policy.HTTPRule) *proxyv1.HTTPRule {
 			return &proxyv1.HeaderEdit{Name: e.Name, Value: e.Value, Action: uint32(e.Action), Secret: secretToProto(e.Secret)}
 		}),
 		Secrets: each(h.Secrets, func(s policy.SecretHeader) *proxyv1.SecretHeader {
-			return &proxyv1.SecretHeader{Name: s.Name, Secret: secretToProto(&s.Secret)}
+			return &proxyv1.SecretHeader{Name: s.Name, Secret: secretToProto(&s.Secret), Value: s.Value}
 		}),
 	}
 }
@@ -97,7 +97,7 @@ func httpFromProto(p *proxyv1.HTTPRule) policy.HTTPRule {
 			}
 		}),
 		Secrets: each(p.Secrets, func(s *proxyv1.SecretHeader) policy.SecretHeader {
-			return policy.SecretHeader{Name: s.Name, Secret: policy.SecretRef{
+			return policy.SecretHeader{Name: s.Name, Value: s.Value, Secret: policy.SecretRef{
 				Namespace: s.Secret.GetNamespace(), Name: s.Secret.GetName(),
 			}}
 		}),

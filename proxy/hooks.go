@@ -159,6 +159,7 @@ func (c *conn) Malformed(id uint64, from parsers.Side, err error) bool {
 	}
 	c.p.malformed.Add(1)
 	c.passed = true
+	c.tunnels()
 	word := observe.Forwarded
 	if audited {
 		word = observe.Audited

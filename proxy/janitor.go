@@ -3,15 +3,17 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/parsers"
 )
 
 const (
-	sweepEvery   = time.Second            // time-outs
-	recheckEvery = 200 * time.Millisecond // a look whether tunnels must be judged again
-	collectEvery = 10 * time.Second       // conntrack
+	sweepEvery   = time.Second           // time-outs
+	recheckEvery = 25 * time.Millisecond // a look whether tunnels must be judged again
+	collectEvery = 10 * time.Second      // conntrack
 )
 
 // watch is what the janitor remembers of a connection. Time-outs are kept by
@@ -29,6 +31,7 @@ func (p *process) janitor(ctx context.Context) {
 	sweep, look := time.NewTicker(min(sweepEvery, p.config.Limits.Head/4)), time.NewTicker(recheckEvery)
 	defer sweep.Stop()
 	defer look.Stop()
+	seen, lagging := p.config.Connections.Revision(), false
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,10 +41,21 @@ func (p *process) janitor(ctx context.Context) {
 				p.sweep(c, now)
 			}
 		case <-p.recheck:
-			p.recheckTunnels()
+			lagging = p.recheckTunnels() || lagging
 		case <-look.C:
-			p.recheckTunnels() // those that lag behind; for others it is one comparison
+			if now := p.config.Connections.Revision(); now != seen || lagging {
+				seen, lagging = now, p.recheckTunnels()
+			}
 		}
+	}
+}
+
+// lookAtTunnels makes the janitor judge tunnels again: there is a new snapshot, or a
+// tunnel that may have been judged by an old one.
+func (p *process) lookAtTunnels() {
+	select {
+	case p.recheck <- struct{}{}:
+	default:
 	}
 }
 
@@ -55,12 +69,16 @@ func (p *process) all() []*conn {
 	return all
 }
 
-func (p *process) recheckTunnels() {
-	for _, c := range p.all() {
-		if c.tunnel.Load() {
-			c.recheck()
-		}
+// recheckTunnels judges tunnels again. Some may be behind the datapath's revision
+// even then: it judges them at their next packet.
+func (p *process) recheckTunnels() (lagging bool) {
+	p.mu.Lock()
+	standing := slices.Collect(maps.Keys(p.standing))
+	p.mu.Unlock()
+	for _, c := range standing {
+		lagging = c.recheck() || lagging
 	}
+	return lagging
 }
 
 // sweep ends the connection if one of its times is over.

@@ -41,6 +41,7 @@ type process struct {
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
+	standing  map[*conn]struct{} // those of conns that carry what was judged once and goes on
 	perSource map[netip.Addr]int
 }
 
@@ -49,7 +50,7 @@ func newProcess(ctx context.Context, config Config) *process {
 		config: config, log: config.Logger, life: ctx, started: time.Now(),
 		ring: newRing(config.Limits.Records), buffers: newBuffers(),
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
-		conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
+		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
 	}
 }
 
@@ -106,7 +107,9 @@ func (p *process) serve(sock *net.TCPConn) {
 	c.mu.Unlock()
 	if raw || pass {
 		// The server may be the one who speaks first.
-		c.tunnel.Store(raw)
+		if raw {
+			c.tunnels()
+		}
 		if !c.reachServer() {
 			c.abort(true)
 		}
@@ -179,6 +182,7 @@ func (p *process) forget(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, c)
+	delete(p.standing, c)
 	source := c.source.Addr()
 	if p.perSource[source]--; p.perSource[source] <= 0 {
 		delete(p.perSource, source)

@@ -89,8 +89,8 @@ func (c *conn) plan(s parsers.Side, steps []parsers.Step) (toPeer, flush bool) {
 				continue
 			}
 			toPeer = toPeer || st.Op == parsers.Forward
-			if s == parsers.Client && st.N == parsers.Unbounded && st.Op == parsers.Forward {
-				c.tunnel.Store(true)
+			if s == parsers.Client && st.N == parsers.Unbounded && st.Op == parsers.Forward && !c.tunnel.Load() {
+				c.tunnels()
 			}
 			e.ops = append(e.ops, op{kind: st.Op, n: st.N})
 		case parsers.Send:

@@ -28,22 +28,34 @@ func (c *conn) rememberUpgrade(id uint64, r *policy.HTTPRequest) {
 	c.upgrade = kept
 }
 
+// look is what a tunnel was judged again for.
+type look struct {
+	snapshot *snapshot
+	revision uint32
+	activity uint32
+}
+
 // recheck judges a tunnel again, by the request that opened it, and ends it if
-// that is denied now.
-func (c *conn) recheck() {
+// that is denied now. It says whether the datapath has not judged it yet.
+func (c *conn) recheck() (lagging bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead || c.p.snapshot.Load() == c.judgedBy && c.p.config.Connections.Revision() == c.revision {
-		return
+	now := look{c.p.snapshot.Load(), c.p.config.Connections.Revision(), c.activity.Load()}
+	switch {
+	case c.dead || now.snapshot == c.judgedBy && now.revision == c.revision:
+		return false
+	case now == c.looked: // the datapath judges it when it moves again
+		return true
 	}
+	c.looked = now
 	var decision policy.Decision
 	var direction policy.Direction
 	switch {
 	case c.passed:
-		if pass, _ := c.passes(); pass {
-			return
-		}
 		decision.Reason = "what is on the connection cannot be read"
+		if pass, _ := c.passes(); pass {
+			decision.Verdict = policy.Allow
+		}
 	case c.upgrade != nil:
 		decision, direction = c.judge(c.upgrade)
 	default:
@@ -55,7 +67,7 @@ func (c *conn) recheck() {
 		}
 	}
 	if decision.Verdict == policy.Allow {
-		return
+		return c.p.config.Connections.Revision() != c.revision
 	}
 	c.p.denied.Add(1)
 	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
@@ -65,6 +77,7 @@ func (c *conn) recheck() {
 	b = appendDecision(b, &decision, direction)
 	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))
 	c.kill(true)
+	return false
 }
 
 // opens notes whether an answer makes the connection a tunnel.
@@ -73,7 +86,25 @@ func (c *conn) opens(id uint64, status int) {
 		return
 	}
 	connected := string(c.upgrade.Method) == http.MethodConnect && status/100 == 2
-	c.opened = c.opened || connected || status == http.StatusSwitchingProtocols
+	if connected || status == http.StatusSwitchingProtocols {
+		c.opened = true
+		c.tunnels()
+	}
+}
+
+// tunnels notes that what the client sends is no longer judged from here on.
+func (c *conn) tunnels() {
+	c.tunnel.Store(true)
+	c.stands()
+}
+
+// stands has what is under way judged again whenever policy changes, and once now:
+// it may have changed since it was judged.
+func (c *conn) stands() {
+	c.p.mu.Lock()
+	c.p.standing[c] = struct{}{}
+	c.p.mu.Unlock()
+	c.p.lookAtTunnels()
 }
 
 // reportTunnel records how much a tunnel carried, with mu held, when it is over.

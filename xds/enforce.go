@@ -19,6 +19,9 @@ import (
 // RefusedError the snapshot before is in force; after any other error but
 // redirect.SetsError this one is what Envoy gets when it can.
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
+	if s.Audit {
+		return errors.New("enforce by Envoy: it cannot be told to deny nothing yet: leave out --audit, or start the agent with --backend go")
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, err := translate(s)

@@ -18,6 +18,9 @@ func denyAll() *rbacv3.RBAC { return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW} }
 // rbacOf translates a set: every rule is an RBAC policy that allows, named so that
 // Envoy's access log tells which one did.
 func rbacOf(set *policy.L7Set) (*rbacv3.RBAC, error) {
+	if err := translatable(set); err != nil {
+		return nil, err
+	}
 	if _, err := policy.CompileL7(set); err != nil {
 		return nil, err
 	}
@@ -37,6 +40,30 @@ func rbacOf(set *policy.L7Set) (*rbacv3.RBAC, error) {
 		return nil, fmt.Errorf("translate set %x for Envoy: %w", set.ID, err)
 	}
 	return out, nil
+}
+
+// translatable refuses what Envoy is not told to do yet: to leave it out would
+// allow what the set denies, or deny what it allows.
+func translatable(set *policy.L7Set) error {
+	const advice = "start the agent with --backend go, or leave it out"
+	switch {
+	case set.Deny != nil:
+		return fmt.Errorf("rules that deny requests are not given to Envoy yet: %s", advice)
+	case set.DenyResponse != nil:
+		return fmt.Errorf("a response of one's own to denied requests is not given to Envoy yet: %s", advice)
+	case set.Audit != nil:
+		return fmt.Errorf("policies that audit requests are not given to Envoy yet: %s", advice)
+	case set.Observed:
+		return fmt.Errorf("policies that only observe are not given to Envoy yet: %s", advice)
+	case len(set.GRPC) > 0:
+		return fmt.Errorf("%s: rules for gRPC are not given to Envoy yet: %s", set.GRPC[0].Ref, advice)
+	}
+	for i := range set.HTTP {
+		if r := &set.HTTP[i]; len(r.Edits)+len(r.Secrets) > 0 {
+			return fmt.Errorf("%s: header matches with mismatch or secret are not given to Envoy yet: %s", r.Ref, advice)
+		}
+	}
+	return nil
 }
 
 // permissionOf translates one rule: all that it asks for must match.

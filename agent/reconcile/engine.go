@@ -38,10 +38,13 @@ type Config struct {
 	Backend     redirect.Backend
 	Enforcement policy.Enforcement
 	Cluster     string
+	Audit       bool // nothing is denied; what would be is reported
 	Logger      *slog.Logger
 	// Fixed are prefixes whose identity does not come from endpoints or policies:
 	// the host's addresses, the endpoint CIDRs (nobody's), the world.
 	Fixed map[netip.Prefix]policy.Identity
+	// Secrets reads a value that policies refer to; nil: there are none.
+	Secrets func(policy.SecretRef) (string, error)
 	// Save is called with the state after each change that must survive a restart.
 	Save func(State) error
 }
@@ -81,6 +84,7 @@ type Engine struct {
 	lastSets policy.L7Table // in force before: connections may still name them
 	prefixes map[netip.Prefix]policy.Identity
 	written  map[netip.Addr]bpf.Endpoint // as in the gate
+	secrets  map[policy.SecretRef]string // as the backend was given them
 	dirty    bool                        // the last sync did not end well
 
 	enforced  atomic.Uint64

@@ -163,7 +163,7 @@ func (e *Engine) enforce(ctx context.Context) error {
 	if e.cfg.Backend == nil {
 		return nil
 	}
-	snap := redirect.Snapshot{Revision: e.revision, Sets: map[policy.SetID]redirect.NumberedSet{}}
+	snap := redirect.Snapshot{Revision: e.revision, Audit: e.cfg.Audit, Sets: map[policy.SetID]redirect.NumberedSet{}}
 	for _, table := range []policy.L7Table{e.lastSets, e.sets} {
 		for id, set := range table {
 			number, err := e.numbers.set(set)
@@ -173,6 +173,8 @@ func (e *Engine) enforce(ctx context.Context) error {
 			snap.Sets[id] = redirect.NumberedSet{Number: number, Set: set}
 		}
 	}
+	snap.Secrets, _ = e.readSecrets() // whoever is told of errors is CheckSecrets
+	e.secrets = snap.Secrets
 	ctx, cancel := context.WithTimeout(ctx, backendPatience)
 	defer cancel()
 	err := e.cfg.Backend.Enforce(ctx, snap)

@@ -18,6 +18,7 @@ type agentFlags struct {
 	dirs          dirs
 	config        string
 	policyDir     string
+	secretsDir    string
 	nodeName      string
 	endpointCIDRs []string
 	enforcement   string
@@ -25,6 +26,7 @@ type agentFlags struct {
 	metrics       string
 	logFormat     string
 	proxyUID      uint32
+	proxy         proxyLimits
 	flowBuffer    int
 }
 
@@ -49,6 +51,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	f.dirs.addTo(fs)
 	fs.StringVar(&f.config, "config", "", "YAML file with the same keys as these flags")
 	fs.StringVar(&f.policyDir, "policy-dir", "", "directory of YAML policies, watched")
+	fs.StringVar(&f.secretsDir, "secrets-dir", "", "directory of the secrets that policies refer to, DIR/NAMESPACE/NAME[/KEY], watched")
 	fs.StringVar(&f.nodeName, "node-name", "", "name of this node in flows (default: the hostname)")
 	fs.StringArrayVar(&f.endpointCIDRs, "endpoint-cidr", []string{"10.210.0.0/16", "fd00:210::/64"}, "addresses for endpoints; repeatable")
 	fs.StringVar(&f.enforcement, "enforcement", "default", "when policy is on: default (for who is selected), always, never")
@@ -57,6 +60,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
 	fs.Uint32Var(&f.proxyUID, "proxy-uid", 0, "user and group that the proxy runs as (default: one that nobody else has)")
+	f.proxy.addTo(fs)
 	return c
 }
 
@@ -88,10 +92,13 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	if !ok {
 		return agent.Config{}, usagef("--enforcement %q: write default, always or never", f.enforcement)
 	}
+	if err := f.proxy.check(); err != nil {
+		return agent.Config{}, err
+	}
 	cfg := agent.Config{
-		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir,
+		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir, SecretsDir: f.secretsDir,
 		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
-		NewBackend: newGoBackend(f.proxyUID),
+		NewBackend: newGoBackend(f.proxyUID, &f.proxy),
 	}
 	for _, s := range f.endpointCIDRs {
 		p, err := netip.ParsePrefix(s)

@@ -16,6 +16,7 @@ import (
 
 func newProxyCommand() *cobra.Command {
 	var runDir, format string
+	var limits proxyLimits
 	c := &cobra.Command{
 		Use:   "proxy",
 		Short: "Run the proxy of this node; the agent starts it",
@@ -24,14 +25,15 @@ judges each request. The agent starts it, with sockets and maps already open and
 privilege but that of transparent sockets; started by hand it says what it misses. It
 outlives the agent. 'headgate cleanup' ends it.`,
 		Args: wantArgs(),
-		RunE: func(c *cobra.Command, _ []string) error { return runProxy(c.Context(), format) },
+		RunE: func(c *cobra.Command, _ []string) error { return runProxy(c.Context(), format, &limits) },
 	}
 	c.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "run directory of the agent that started it, to tell processes apart")
 	c.Flags().StringVar(&format, "log-format", "text", "text or json")
+	limits.addTo(c.Flags())
 	return c
 }
 
-func runProxy(ctx context.Context, format string) error {
+func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	log, err := newLogger(format)
 	if err != nil {
 		return err
@@ -45,8 +47,8 @@ func runProxy(ctx context.Context, format string) error {
 		return err
 	}
 	cfg := proxy.Config{
-		Version: buildVersion().String(), Layout: bpf.Layout, Logger: log, API: api,
-		Connections: connections{ct}, Collector: collector{ct},
+		Version: buildVersion().String(), Layout: layoutWith(bpf.Layout, limits), Logger: log, API: api,
+		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 	}
 	if waits, err := redirect.OpenTimeWaits(); err == nil {
 		cfg.TimeWaits = waits
@@ -73,12 +75,16 @@ type collector struct{ *bpf.Conntrack }
 func (c collector) Collect(context.Context, time.Time) (int, error) { return c.Conntrack.Collect() }
 
 // newGoBackend makes the agent's side of the proxy.
-func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
+func newGoBackend(uid uint32, limits *proxyLimits) func(agent.BackendConfig) (agent.Backend, error) {
 	return func(cfg agent.BackendConfig) (agent.Backend, error) {
 		return proxy.NewBackend(proxy.BackendConfig{
-			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: cfg.Layout, Logger: cfg.Logger,
-			OnPort: cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
+			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: layoutWith(cfg.Layout, limits), Logger: cfg.Logger,
+			Arguments: append([]string{"headgate", "proxy", "--run-dir", cfg.RunDir}, limits.arguments()...),
+			OnPort:    cfg.OnPort, Sink: func(records []observe.Record) { cfg.Records(records, 0) },
 			MapFiles: cfg.Maps, UID: uid, GID: uid,
 		})
 	}
 }
+
+// layoutWith names what a proxy must have been started with to be adopted.
+func layoutWith(maps string, limits *proxyLimits) string { return maps + "; " + limits.String() }

@@ -146,6 +146,7 @@ func (s *Session) requestHead(data []byte) (n int64, more bool) {
 // forward moves an allowed request, of whose body some bytes are there.
 func (s *Session) forward(head []byte, have int64) int64 {
 	c, r := &s.client, &s.client.req
+	r.closeBehindContent()
 	s.queue.push(pending{id: s.id, head: string(r.Method) == "HEAD", connect: r.connect, switches: r.switches})
 	c.last, c.waits = !r.persistent(), r.expect
 	if r.switches {

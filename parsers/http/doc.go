@@ -6,10 +6,15 @@
 //
 // The bytes of an allowed request are moved as they are; its body is moved
 // without being looked at (Content-Length) or after each chunk header was
-// checked (chunked, RFC 9112 section 7.1). Only the request target is ever
-// changed: when its normal form differs from what was received, or when it came
-// in absolute-form, the head is sent again with the path that was judged.
-// NormalPath describes that form. Nothing else is added, removed or folded.
+// checked (chunked, RFC 9112 section 7.1). A head is sent again, rather than moved,
+// in three cases: the normal form of the path (see NormalPath) is not what was
+// received, the request is in absolute-form, or fields were changed. Those that
+// change are what the decision edits, the wish for a protocol that may not be
+// spoken unseen, the Host of a CONNECT that lacks the port, and Connection: a
+// request with content whose method has none (GET, HEAD, OPTIONS, DELETE) is the
+// last on its connection, and the server told so. Some servers do not read such
+// content and take it for the next request, which nobody would have judged.
+// Nothing else is added, removed or folded.
 //
 // # Refused
 //
@@ -22,20 +27,22 @@
 //   - a method that is not a token, more than one space between the parts of
 //     the request line, any version but HTTP/1.0 and HTTP/1.1
 //   - in the target: bytes outside 0x21–0x7e, a fragment; asterisk-form but for
-//     OPTIONS, authority-form, absolute-form of a scheme other than http or
-//     whose authority is not exactly the Host
+//     OPTIONS, authority-form but for CONNECT, absolute-form of a scheme other
+//     than http or whose authority is not exactly the Host
 //   - folded lines, lines without a colon, white space before it, empty names
 //   - no Host in HTTP/1.1, more than one, an empty one, one with bytes that have
 //     no place in a name, an address or a port
 //   - Content-Length twice, even with the same value, as a list, or with a sign
 //     or leading zeros; Content-Length with Transfer-Encoding; any coding but
 //     exactly "chunked"; Transfer-Encoding in HTTP/1.0; either name written with
-//     an underscore; either name, or Host, as an option of Connection
+//     an underscore
+//   - an option of Connection that names a field which was sent, or either of those
+//     names, or Host: the next hop might drop what was judged
+//   - TRACE with content
+//   - CONNECT without a port, to another authority than the Host, or with content
 //
 // Too long a request line is 414, too long a head 431, an Expect that is not
-// 100-continue 417, more unanswered requests than Limits.Pipelined 503. CONNECT
-// is 501. Any attempt to switch protocols (Upgrade, HTTP2-Settings, the upgrade
-// option of Connection) is judged, and if allowed answered 501 too.
+// 100-continue 417, more unanswered requests than Limits.Pipelined 503.
 //
 // Chunk sizes must be plain hexadecimal, extensions well-formed and without
 // white space, and trailers may not name fields of framing or routing. A body
@@ -46,19 +53,33 @@
 // (which match no rule for upper case), a missing Host in HTTP/1.0 (empty to the
 // rules), a body with any method.
 //
+// Where nothing is enforced (Hooks.Malformed says pass) the connection becomes a
+// tunnel instead, from the first byte that was not understood on.
+//
+// # Tunnels
+//
+// A CONNECT that is answered 2xx, and an upgrade that is answered 101, make the
+// connection a tunnel: Forward without end, both ways. Behind such a request
+// nothing is read before its answer. A 101 must name one of the protocols offered,
+// and answer the key of a WebSocket. HTTP, h2c and TLS are not offered on: the wish
+// is taken out of the head before it is judged (RFC 9110 section 7.8 lets a server
+// ignore it), as it is in HTTP/1.0 and without the option of Connection.
+//
 // # Denied
 //
-// A denied request is answered 403 when all answers before it are complete. Its
+// A denied request is answered 403, or what the decision says, when all answers
+// before it are complete. Its
 // body is dropped, and the connection goes on; it is closed after the answer
-// if the body is longer than Limits.DeniedBody, was announced with Expect, or
-// if the client would close it anyway.
+// if the body is longer than Limits.DeniedBody, was announced with Expect, if the
+// request asked for a tunnel, or if the client would close it anyway.
 //
 // # Answers
 //
 // Responses are matched to requests in order (RFC 9112 section 9.3). Interim
 // ones pass. The end of each is found as in section 6.3; a response whose end
 // is in doubt (both framings, differing lengths, another coding, a bad chunk),
-// one that nobody asked for and a 101 end the connection with an error.
+// one that nobody asked for and a 101 that takes no offer end the connection with
+// an error.
 // An answer that lasts until the server closes is moved without end.
 // After an answer that says so, or to a request that said so, the session closes
 // (section 9.6); what a client sends behind its last request is dropped.

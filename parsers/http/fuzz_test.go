@@ -35,6 +35,7 @@ func FuzzRequests(f *testing.F) {
 		"POST /deny HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + get,
 		"POST http://h/?q HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello" + get,
 		"OPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+		upgrade + get, connect + get, "GET / HTTP/1.0\r\nUpgrade: h2c, x\r\nConnection: upgrade, te\r\nHTTP2-Settings: a\r\n\r\n" + get,
 		"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get,
 	} {
 		f.Add([]byte(s), uint64(len(s)))
@@ -42,6 +43,7 @@ func FuzzRequests(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
 		checkUpstream(t, sameInPieces(t, seed, c(string(input)), v(ok), v(fin)))
 		checkUpstream(t, sameInPieces(t, seed, c(string(input)), c(fin), v(ok), v(ok)))
+		checkUpstream(t, sameInPieces(t, seed, c(string(input)), v(switched), c(get), v(ok)))
 	})
 }
 

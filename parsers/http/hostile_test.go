@@ -3,6 +3,8 @@ package http
 import (
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/parsers/parsertest"
 )
 
 // TestHostile wants not one byte to go upstream from what is ambiguous, neither
@@ -93,6 +95,7 @@ func TestHostile(t *testing.T) {
 		"CONNECT other Host": {line("CONNECT i:443 HTTP/1.1"), ErrAuthority},
 		"CONNECT other port": {"CONNECT h:443 HTTP/1.1\r\nHost: h:80\r\n\r\n", ErrAuthority},
 		"CONNECT no Host":    {"CONNECT h:443 HTTP/1.1\r\n\r\n", ErrHostMissing},
+		"TRACE content":      {"TRACE / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", ErrTrace},
 		"CONNECT content":    {"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nContent-Length: 5\r\n\r\nhello", ErrConnect},
 		"CONNECT chunks":     {"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ErrConnect},
 		// Fields.
@@ -245,6 +248,28 @@ func TestHostileBodies(t *testing.T) {
 				t.Errorf("denied: server got %q, %s", o.server, o.state)
 			}
 		})
+	}
+}
+
+// TestCorpus plays the corpus of what is ambiguous, alone and behind an honest
+// request.
+func TestCorpus(t *testing.T) {
+	for name, input := range parsertest.AmbiguousHTTP() {
+		for _, before := range []string{"", get} {
+			o := playAll(t, Limits{}, c(before+input), v(ok), c(get))
+			if o.server != before || !o.relay.Closed {
+				t.Errorf("%s: server got %q, %s\n%s", name, o.server, o.state, o.log)
+			}
+			if n := len(o.judge.requests); n != strings.Count(before, "GET") {
+				t.Errorf("%s: %d requests were judged", name, n)
+			}
+		}
+	}
+	for name, input := range parsertest.HostileChunks() {
+		o := playAll(t, Limits{}, c(input), v(ok), c(get))
+		if n := len(parsertest.Lenient(o.server)); n != 1 || !o.relay.Closed || len(o.judge.requests) != 1 {
+			t.Errorf("%s: server read %d requests in %q, %s\n%s", name, n, o.server, o.state, o.log)
+		}
 	}
 }
 

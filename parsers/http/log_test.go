@@ -50,8 +50,8 @@ func (j *judge) Request(id uint64, r policy.Request) policy.Decision {
 
 func (j *judge) Response(id uint64, r parsers.Answer) {
 	j.responses = append(j.responses, answered{id, r})
-	if n := len(j.requests); n > 0 && j.requests[n-1].id == id && j.requests[n-1].method == "CONNECT" {
-		j.tunnelled = r.Status/100 == 2
+	if n := len(j.requests); n > 0 && j.requests[n-1].id == id {
+		j.tunnelled = r.Status == 101 || r.Status/100 == 2 && j.requests[n-1].method == "CONNECT"
 	}
 	local := ""
 	if r.Local {

@@ -14,8 +14,8 @@ package http
 //   - %2F, %5C, %00, and bytes that may not stand in a target, are errors
 //
 // Stricter than Envoy: an escaped dot segment with parameters (%2e%2e;x), which
-// Envoy turns into one that it would have removed, is an error; and // alone
-// becomes /.
+// Envoy turns into one that it would have removed, is an error, and so is %u002e,
+// which IIS takes for a dot; // alone becomes /.
 //
 // The form of a form is itself. Path must begin with a slash.
 func NormalPath(dst, path []byte) ([]byte, error) {
@@ -86,6 +86,8 @@ func canonical(dst, path []byte) (out []byte, stray bool, err error) {
 		default:
 			v := escaped(path[i:])
 			switch {
+			case isWide(path[i+1:]):
+				return nil, false, ErrWideEscape
 			case v < 0:
 				dst, stray = append(dst, strayMark), true
 			case v == '/' || v == '\\' || v == 0:
@@ -113,6 +115,20 @@ func escaped(b []byte) int {
 		return -1
 	}
 	return hi<<4 | lo
+}
+
+// isWide reports whether what is behind a percent makes it an escape of the kind
+// %u002e, which is none, but some servers take it for one.
+func isWide(b []byte) bool {
+	if len(b) < 5 || b[0]|0x20 != 'u' {
+		return false
+	}
+	for _, c := range b[1:5] {
+		if hex(c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // dotSegment reports whether b begins with a segment of one or two dots, and how
@@ -184,7 +200,7 @@ func unstray(dst, src []byte) []byte {
 		switch {
 		case c != strayMark:
 			dst = append(dst, c)
-		case i+2 < len(src) && hex(src[i+1]) >= 0 && hex(src[i+2]) >= 0:
+		case i+2 < len(src) && hex(src[i+1]) >= 0 && hex(src[i+2]) >= 0, isWide(src[i+1:]):
 			dst = append(dst, "%25"...)
 		default:
 			dst = append(dst, '%')

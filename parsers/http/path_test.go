@@ -61,6 +61,7 @@ func TestNormalPath(t *testing.T) {
 		"//":                       "/", // Envoy: //
 		"/a/b/c/../../../../../..": "/",
 		"/%%3%34":                  "/%%2534",
+		"/%u00/%uniq/%%75002e":     "/%u00/%uniq/%25u002e",
 	} {
 		got, err := NormalPath([]byte("kept"), []byte(in))
 		if err != nil || string(got) != want {
@@ -87,6 +88,8 @@ func TestNormalPath(t *testing.T) {
 		"/a/%2e%2e;x/b":   ErrEscapedDots,
 		"/a/%2e;x/b":      ErrEscapedDots,
 		"/a/b/..;/%2e;/b": ErrEscapedDots,
+		"/%u002e%u002e/b": ErrWideEscape, // Envoy: as it is
+		"/a%U002Fb":       ErrWideEscape,
 	} {
 		if got, err := NormalPath(nil, []byte(in)); !errors.Is(err, want) {
 			t.Errorf("%q: %q, %v; want %v", in, got, err, want)

@@ -20,6 +20,7 @@ var (
 	ErrFragment      = &Refusal{400, "fragment in request target"}
 	ErrAuthority     = &Refusal{400, "authority of the target is not the Host"}
 	ErrEscapedSlash  = &Refusal{400, "escaped slash, backslash or NUL in path"}
+	ErrWideEscape    = &Refusal{400, "escape of the kind %u002e in path"}
 	ErrEscapedDots   = &Refusal{400, "escaped dot segment with parameters in path"}
 	ErrFolded        = &Refusal{400, "folded field line"}
 	ErrFieldName     = &Refusal{400, "field name is not a token"}
@@ -34,6 +35,7 @@ var (
 	ErrBothFramings  = &Refusal{400, "both Content-Length and Transfer-Encoding"}
 	ErrUnderscore    = &Refusal{400, "framing field written with an underscore"}
 	ErrOption        = &Refusal{400, "Connection names a field that is judged"}
+	ErrTrace         = &Refusal{400, "TRACE with content"}
 	ErrConnect       = &Refusal{400, "CONNECT with content"}
 	ErrChunk         = &Refusal{400, "malformed chunk"}
 	ErrTrailer       = &Refusal{400, "field of framing or routing in trailers"}

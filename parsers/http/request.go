@@ -51,6 +51,8 @@ func (r *request) parse(head []byte, lines []int) *Refusal {
 		if err := r.tunnelTo(); err != nil {
 			return err
 		}
+	case string(r.Method) == "TRACE" && (r.length > 0 || r.chunked):
+		return ErrTrace
 	case r.authority != nil && !bytes.Equal(r.authority, r.Host):
 		return ErrAuthority
 	case r.chunked && r.length >= 0:
@@ -235,6 +237,22 @@ func (r *request) field(name, value []byte) *Refusal {
 	}
 	return r.frame(name, value, false)
 }
+
+// Servers that expect no content in a request often do not read it, and then take
+// it for the next one (the class CL.0). So they are told that there is no next one.
+func (r *request) closeBehindContent() {
+	if r.length <= 0 && !r.chunked || r.switches {
+		return
+	}
+	switch string(r.Method) {
+	case "GET", "HEAD", "OPTIONS", "DELETE":
+		r.dropOptions("close", "keep-alive")
+		r.Headers = append(r.Headers, policy.HTTPHeader{Name: connectionField, Value: closeOption})
+		r.close = true
+	}
+}
+
+var connectionField, closeOption = []byte("Connection"), []byte("close")
 
 // persistent reports whether the client will wait for more on this connection
 // (RFC 9112 section 9.3).

@@ -91,14 +91,14 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 	return s.steps, s.err
 }
 
-// Phase implements parsers.Session. A body that goes past what was fed is under
+// Phase implements parsers.Session. A tunnel waits, as for an answer. A body that goes past what was fed is under
 // way until its side is fed again or its request is answered.
 func (s *Session) Phase() parsers.Phase {
 	c := &s.client
 	switch {
 	case s.ended || s.err != nil:
 		return parsers.Ended
-	case c.state == tunnelling:
+	case c.state == tunnelling || c.state == switching:
 		return parsers.Response
 	case c.partial:
 		return parsers.Head

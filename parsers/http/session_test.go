@@ -185,6 +185,14 @@ func TestConversations(t *testing.T) {
 			[]arrival{c("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")},
 			"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", "", "1 OPTIONS * h redirect", open,
 		},
+		"content of a GET": { // read by the server or not, it is the last
+			[]arrival{c("GET /a HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, TE\r\nContent-Length: 28\r\n\r\n" + get + get), v(ok)},
+			"GET /a HTTP/1.1\r\nHost: h\r\nConnection: TE\r\nContent-Length: 28\r\nConnection: close\r\n\r\n" + get, ok, "1 GET /a h redirect|1 200", closed,
+		},
+		"denied content of a GET": {
+			[]arrival{c("GET /deny HTTP/1.1\r\nHost: h\r\nContent-Length: 28\r\n\r\n" + get + get), v(ok)},
+			get, denied + ok, "1 GET /deny h deny|1 403 local|2 GET /a h redirect|2 200", open,
+		},
 		"refused behind others": {
 			[]arrival{c(get + getDenied + "GET /b\r\n\r\n" + get), v(ok)},
 			get, ok + denied + refusal(ErrVersion),
@@ -317,7 +325,15 @@ func TestPhase(t *testing.T) {
 	feed(parsers.Server, ok, parsers.Idle)
 	feed(parsers.Client, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", parsers.Body)
 	feed(parsers.Client, "0\r\n\r\n", parsers.Response)
+	feed(parsers.Server, ok, parsers.Idle)
+	feed(parsers.Client, upgrade, parsers.Response)
+	feed(parsers.Server, ok, parsers.Idle)
+	feed(parsers.Client, get, parsers.Response)
 	feed(parsers.Server, "HTTP/1.1 200 OK\r\n\r\n", parsers.Ended)
+	s = New(&judge{}, Limits{})
+	feed(parsers.Client, upgrade, parsers.Response)
+	feed(parsers.Server, switched, parsers.Response)
+	feed(parsers.Client, "anything", parsers.Response)
 }
 
 func TestReset(t *testing.T) {

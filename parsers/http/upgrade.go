@@ -57,17 +57,26 @@ func item(list []byte) (first, rest []byte) {
 // stripUpgrade takes the wish out of the fields: what is judged and goes upstream
 // has never had it.
 func (r *request) stripUpgrade() {
+	kept := r.Headers[:0]
+	for _, h := range r.Headers {
+		if !equalFold(h.Name, "upgrade") && !equalFold(h.Name, "http2-settings") {
+			kept = append(kept, h)
+		}
+	}
+	r.Headers = kept
+	r.dropOptions("upgrade", "http2-settings")
+}
+
+// dropOptions takes options out of the Connection fields.
+func (r *request) dropOptions(a, b string) {
 	r.anew = true
 	kept := r.Headers[:0]
 	for _, h := range r.Headers {
-		switch {
-		case equalFold(h.Name, "upgrade"), equalFold(h.Name, "http2-settings"):
-			continue
-		case equalFold(h.Name, "connection"):
+		if equalFold(h.Name, "connection") {
 			from := len(r.options)
 			for value := h.Value; len(value) > 0; {
 				var o []byte
-				if o, value = item(value); len(o) == 0 || equalFold(o, "upgrade") || equalFold(o, "http2-settings") {
+				if o, value = item(value); len(o) == 0 || equalFold(o, a) || equalFold(o, b) {
 					continue
 				}
 				if len(r.options) > from {

@@ -65,12 +65,9 @@ func (r *reader) headerMatch(v manifest.Value, rule *policy.HTTPRule) {
 	}
 	mismatch, ok := fields["mismatch"]
 	if !ok {
-		if secret != nil && h.Value == "" {
-			rule.Secrets = append(rule.Secrets, policy.SecretHeader{Name: h.Name, Secret: *secret})
-			return
-		}
 		if secret != nil {
-			v.Warn("has a value beside the secret; the value alone is asked for as long as the secret is not read")
+			rule.Secrets = append(rule.Secrets, policy.SecretHeader{Name: h.Name, Secret: *secret, Value: h.Value})
+			return
 		}
 		rule.Headers = append(rule.Headers, h)
 		return
@@ -82,6 +79,9 @@ func (r *reader) headerMatch(v manifest.Value, rule *policy.HTTPRule) {
 	}
 	if (action == policy.HeaderAdd || action == policy.HeaderReplace) && secret == nil && h.Value == "" {
 		v.Fail("has no value to put in; write value or secret")
+	}
+	if err := policy.ValidateEdit(h.Name); err != nil && action != policy.HeaderLog {
+		nameField.Fail("%v", err)
 	}
 	rule.Edits = append(rule.Edits, policy.HeaderEdit{HeaderRule: h, Action: action, Secret: secret})
 }

@@ -59,6 +59,9 @@ func (r *reader) l7(v manifest.Value, ref policy.Ref, s section) *policy.L7Rules
 		}
 		for i, item := range items {
 			k.read(r, item, policy.Ref{Policy: ref.Policy, Path: fmt.Sprintf("%s.%s[%d]", ref.Path, k.field, i)}, l7)
+			if n := len(l7.HTTP); s.deny && n > 0 && len(l7.HTTP[n-1].Edits) > 0 {
+				item.Fail("changes headers of requests that are denied; delete mismatch")
+			}
 		}
 	}
 	if s.deny && len(fields) == 0 {

@@ -832,6 +832,7 @@ type SecretHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Secret        *SecretRef             `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -878,6 +879,13 @@ func (x *SecretHeader) GetSecret() *SecretRef {
 		return x.Secret
 	}
 	return nil
+}
+
+func (x *SecretHeader) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 type KafkaRule struct {
@@ -1837,10 +1845,11 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\rR\x06action\x124\n" +
-	"\x06secret\x18\x04 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\"X\n" +
+	"\x06secret\x18\x04 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\"n\n" +
 	"\fSecretHeader\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
-	"\x06secret\x18\x02 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\"\x9a\x02\n" +
+	"\x06secret\x18\x02 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\x9a\x02\n" +
 	"\tKafkaRule\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x19\n" +
 	"\bapi_keys\x18\x02 \x03(\x05R\aapiKeys\x12\x1f\n" +

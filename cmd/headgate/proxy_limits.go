@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/headgate/headgate/proxy"
+)
+
+// proxyLimits bound what clients can make the proxy spend. They are settings of the
+// agent, which starts the proxy with the same flags.
+type proxyLimits struct {
+	head, idle               time.Duration
+	connections, perEndpoint int
+}
+
+func (l *proxyLimits) addTo(fs *pflag.FlagSet) {
+	fs.DurationVar(&l.head, "proxy-head-timeout", 30*time.Second, "how long the head of a request may take to arrive")
+	fs.DurationVar(&l.idle, "proxy-idle-timeout", time.Hour, "when the proxy closes a connection on which nothing happens")
+	fs.IntVar(&l.connections, "proxy-connections", 50_000, "how many connections the proxy carries at once")
+	fs.IntVar(&l.perEndpoint, "proxy-connections-per-endpoint", 16_384, "how many of them from one address")
+}
+
+func (l *proxyLimits) check() error {
+	if l.head < time.Second || l.idle < time.Second || l.connections < 1 || l.perEndpoint < 1 {
+		return usagef("proxy limits %s: write at least 1s, and at least 1 connection", l)
+	}
+	return nil
+}
+
+// arguments make another process have the same limits.
+func (l *proxyLimits) arguments() []string {
+	return []string{
+		"--proxy-head-timeout", l.head.String(), "--proxy-idle-timeout", l.idle.String(),
+		"--proxy-connections", fmt.Sprint(l.connections), "--proxy-connections-per-endpoint", fmt.Sprint(l.perEndpoint),
+	}
+}
+
+func (l *proxyLimits) limits() proxy.Limits {
+	return proxy.Limits{Head: l.head, Idle: l.idle, Connections: l.connections, PerSource: l.perEndpoint}
+}
+
+// String is part of what an agent compares before it adopts a proxy.
+func (l *proxyLimits) String() string {
+	return fmt.Sprintf("head %s idle %s connections %d/%d", l.head, l.idle, l.connections, l.perEndpoint)
+}
