@@ -25,6 +25,7 @@ type Connection struct {
 	SeenReply, ProxyLeg                 bool
 	Bound                               bool // to the proxy port of its route
 	Revision                            uint32
+	Service                             uint16        // that it was opened to, 0: none; see Gate.ServiceOf
 	Expires                             time.Duration // from now
 	Packets, Bytes                      [2]uint64     // forward, reply
 }
@@ -43,13 +44,14 @@ const (
 // descriptors of its maps.
 type Conntrack struct {
 	tcp, any *ebpf.Map
+	services *ebpf.Map // translations of established TCP
 	config   []byte // mapped; nil where the revision is not asked for
 }
 
 // OpenConntrack takes the maps from descriptors that another process gave, in the
 // order of Gate.ConntrackMaps, and owns them.
-func OpenConntrack(fds [3]int) (*Conntrack, error) {
-	var maps [3]*ebpf.Map
+func OpenConntrack(fds [4]int) (*Conntrack, error) {
+	var maps [4]*ebpf.Map
 	for i, fd := range fds {
 		m, err := ebpf.NewMapFromFD(fd)
 		if err != nil {
@@ -62,7 +64,7 @@ func OpenConntrack(fds [3]int) (*Conntrack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the datapath's configuration: %w", err)
 	}
-	return &Conntrack{tcp: maps[0], any: maps[1], config: b}, nil
+	return &Conntrack{tcp: maps[0], any: maps[1], services: maps[3], config: b}, nil
 }
 
 // Revision is the policy revision in force in the gate. It costs one memory read.
@@ -104,8 +106,8 @@ func (c *Conntrack) All(f func(Connection) bool) error {
 	return nil
 }
 
-// Collect removes established TCP that has expired, and says how many. The other
-// map evicts by itself.
+// Collect removes established TCP that has expired, with its translations, and says
+// how many connections. The other maps evict by themselves.
 func (c *Conntrack) Collect() (int, error) {
 	var expired []gateCtKey
 	var k gateCtKey
@@ -127,7 +129,8 @@ func (c *Conntrack) Collect() (int, error) {
 			err = errors.Join(err, ignoreMissing(c.tcp.Delete(&expired[i])))
 		}
 	}
-	return len(expired), err
+	_, lost := c.collectServices(now)
+	return len(expired), errors.Join(err, lost)
 }
 
 // Forget removes every connection of an address, so that who gets the address next
@@ -196,6 +199,7 @@ func connection(k *gateCtKey, e *gateCtEntry) Connection {
 		ProxyLeg:            e.Flags&ctProxyLeg != 0,
 		Bound:               e.Flags&ctBound != 0,
 		Revision:            e.Revision,
+		Service:             e.RevNat,
 		Expires:             time.Duration(int64(e.Expires) - monotonic()),
 		Packets:             e.Packets,
 		Bytes:               e.Bytes,

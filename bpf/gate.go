@@ -117,13 +117,13 @@ func (g *Gate) Close() error { return g.objs.Close() }
 
 // Conntrack reads the connections of this gate.
 func (g *Gate) Conntrack() *Conntrack {
-	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1}
+	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1, services: g.objs.HgSvcNat1}
 }
 
-// ConntrackMaps are the maps that a proxy needs: established TCP, the rest, and
-// the configuration, in this order.
+// ConntrackMaps are the maps that a proxy needs: established TCP, the rest, the
+// configuration, and the translations of services, in this order.
 func (g *Gate) ConntrackMaps() []*ebpf.Map {
-	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1}
+	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1, g.objs.HgSvcNat1}
 }
 
 func toAddr(a netip.Addr) gateAddr {

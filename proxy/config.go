@@ -18,10 +18,11 @@ const ProtocolVersion = 1
 
 // File descriptors that the agent hands to the process.
 const (
-	DescriptorSocket = 3 // listening unix socket of the API
-	DescriptorTCPMap = 4 // conntrack, established TCP
-	DescriptorAnyMap = 5 // conntrack, everything else
-	DescriptorConfig = 6 // the datapath's configuration, with its revision
+	DescriptorSocket   = 3 // listening unix socket of the API
+	DescriptorTCPMap   = 4 // conntrack, established TCP
+	DescriptorAnyMap   = 5 // conntrack, everything else
+	DescriptorConfig   = 6 // the datapath's configuration, with its revision
+	DescriptorServices = 7 // translations of services
 )
 
 // Connections says what the datapath knows of redirected connections. It is

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/service.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
  * where does it go. */
@@ -76,18 +77,34 @@ inline int from_workload(struct __sk_buff *skb)
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!who.destination) {
+		reason = svc_to_backend(skb, &p, &f);
+		if (reason)
+			return drop(skb, &p, reason, DIR_EGRESS);
+		if (f.service)
+			who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	}
 	reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	if (!who.destination && p.destination_identity != IDENTITY_HOST)
 		return drop(skb, &p, REASON_OUTSIDE, DIR_EGRESS);
 	ct_find(&p, &f, false);
+	if (svc_mixed_up(&f))
+		return drop(skb, &p, REASON_SERVICE_CLASH, DIR_EGRESS);
 	if (f.entry)
 		continue_connection(skb, &p, &f, &who, &n);
 	else
 		open_connection(skb, &p, &f, &who, &n);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, &p, &n);
+	if (f.service && !svc_keep(&p, &f))
+		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
+	if (n.way == WAY_PLAIN && svc_answers(&f)) {
+		reason = svc_from_backend(skb, &p, svc_answers(&f));
+		if (reason)
+			return drop(skb, &p, reason, DIR_EGRESS);
+	}
 	count(skb, REASON_NONE, DIR_EGRESS);
 	return route_onward(skb, &p, who.destination, &n);
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/service.h"
 
 /* What this machine's stack sends to a workload, at the host side of its veth: the
  * host's own traffic, and the proxy's. Packets between workloads do not come by. */
@@ -29,6 +30,8 @@ inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 		reason = ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG, policy_revision());
 	else if (!(p->tcp_flags & TCP_RST)) /* a reset of what is forgotten harms nobody */
 		reason = REASON_NO_CONNECTION;
+	if (!reason && svc_answers(f))
+		reason = svc_from_backend(skb, p, svc_answers(f));
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);
@@ -63,6 +66,7 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 {
 	struct parties who = { .destination = self };
 	struct next n = {};
+	int reason;
 
 	p->source_identity = identity_of(&p->source);
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p->source))
@@ -79,6 +83,11 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	n.direction = DIR_INGRESS;
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n);
+	if (n.way == WAY_PLAIN && svc_answers(f)) {
+		reason = svc_from_backend(skb, p, svc_answers(f));
+		if (reason)
+			return drop(skb, p, reason, DIR_INGRESS);
+	}
 	count(skb, REASON_NONE, DIR_INGRESS);
 	return n.way == WAY_PROXY ? to_proxy_by_host(skb) : TC_ACT_OK;
 }

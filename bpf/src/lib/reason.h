@@ -14,6 +14,7 @@ enum drop_reason {
 	REASON_NO_ENDPOINT = 150,   /* nobody has that address */
 	REASON_CT_FULL = 155,
 	REASON_FRAGMENT = 157,
+	REASON_NO_BACKEND = 158,    /* a service without one */
 	REASON_NO_CONNECTION = 163, /* TCP that belongs to no connection, and opens none */
 	REASON_IDENTITY = 171,
 	REASON_ICMPV6 = 176,        /* router advertisements and the like */
@@ -28,4 +29,7 @@ enum drop_reason {
 	REASON_PROXY_DOWN = 232,
 	REASON_NEIGHBOUR = 235,     /* ARP or NDP for somebody else */
 	REASON_ICMP_ERROR = 239,
+	REASON_SERVICE_CLASH = 245, /* the client's port is connected to that backend already, or is its own */
+	REASON_SERVICE_PORT = 246,  /* a service's address, but none of its ports */
+	REASON_SERVICE_FULL = 247,  /* no room for another translation */
 };
