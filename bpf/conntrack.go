@@ -45,7 +45,7 @@ const (
 type Conntrack struct {
 	tcp, any *ebpf.Map
 	services *ebpf.Map // translations of established TCP
-	config   []byte // mapped; nil where the revision is not asked for
+	config   []byte    // mapped; nil where the revision is not asked for
 }
 
 // OpenConntrack takes the maps from descriptors that another process gave, in the

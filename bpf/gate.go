@@ -22,6 +22,8 @@ type Options struct {
 	HostIfindex        int              // device by which packets of the host enter again
 	// MaxConnections is the room for established TCP; 0: the default, 524288.
 	MaxConnections int
+	// MaxServiced is the room for established TCP to services; 0: the default, 524288.
+	MaxServiced int
 	// MaxPolicy is the room for policy entries; 0: the default, 1048576.
 	MaxPolicy int
 }
@@ -45,6 +47,7 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 		return nil, err
 	}
 	setSize(spec, gateMapHgCtTcp1, opts.MaxConnections)
+	setSize(spec, gateMapHgSvcNat1, opts.MaxServiced)
 	setSize(spec, gateMapHgPolicy1, opts.MaxPolicy)
 	var co ebpf.CollectionOptions
 	if maps != nil {

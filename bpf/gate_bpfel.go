@@ -151,6 +151,20 @@ type gateSubject struct {
 	Reserved uint32
 }
 
+type gateSvcAffinity struct {
+	_    structs.HostLayout
+	Used uint64
+	Back uint32
+	Pad  uint32
+}
+
+type gateSvcAffinityKey struct {
+	_      structs.HostLayout
+	Client gateAddr
+	Front  uint32
+	Pad    uint32
+}
+
 type gateSvcBack struct {
 	_     structs.HostLayout
 	Addr  gateAddr
