@@ -37,6 +37,11 @@ type Config struct {
 	// is up and has an address.
 	Devices     []string
 	Enforcement policy.Enforcement
+	// CgroupRoot is that of the control groups whose sockets meet services: empty:
+	// found; "off": none.
+	CgroupRoot string
+	// Names gives names out to workloads; nil: not.
+	Names *redirect.Zone
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -81,6 +86,8 @@ type Agent struct {
 	control   *controllers
 	store     *store
 	retry     chan struct{}
+	cgroup    string // where sockets meet services; empty: nowhere, and why
+	noCgroup  error
 	port      atomic.Uint32 // of the proxy, 0: none
 }
 
@@ -139,9 +146,13 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.startBackend(ctx); err != nil {
 		return err
 	}
+	services, err := a.startServices()
+	if err != nil {
+		return err
+	}
 	a.engine = reconcile.New(reconcile.Config{
 		Gate: a.gate, Backend: a.backend, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
-		Logger: a.log, Fixed: fixed, Save: a.store.save,
+		Logger: a.log, Fixed: fixed, Save: a.store.save, Services: services, Names: a.names(pools), Pools: a.cfg.EndpointCIDRs,
 	})
 	a.seeing.builder.Directory = a.engine
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)

@@ -27,6 +27,9 @@ func Cleanup(ctx context.Context, runDir, stateDir string, terminate func(ctx co
 	if err := sameNamespace(stateDir); err != nil {
 		return err
 	}
+	if err := detachCgroups(stateDir); err != nil {
+		return err
+	}
 	// Interfaces first: from then on nothing passes, judged or not.
 	err = errors.Join(removeInterfaces(), redirect.RemoveRules(), terminate(ctx, runDir))
 	if err != nil {

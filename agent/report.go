@@ -64,6 +64,7 @@ func (a *Agent) reportParts(r *agentv1.StatusResponse) {
 	add("datapath", err == nil, "attached, policy revision %d", revision)
 	add("proxy", r.Backend.State == "ready", "%s", strings.TrimSpace(r.Backend.State+" "+r.Backend.Detail))
 	add("policy", r.PolicyEnforced >= r.PolicyRevision, "%d policies, revision %d, in force %d", r.Policies, r.PolicyRevision, r.PolicyEnforced)
+	add("services", true, "%s", a.serviceWords())
 	notReady := uint32(0)
 	for state, n := range r.Endpoints {
 		if state != string(endpoint.Ready) {

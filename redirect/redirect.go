@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/headgate/headgate/policy"
 )
@@ -40,6 +41,19 @@ type NumberedSet struct {
 type Snapshot struct {
 	Revision uint64 // of the policies it was made from
 	Sets     map[policy.SetID]NumberedSet
+	Zone     *Zone // names to give out; nil: none
+}
+
+// Zone is what a node's name server knows. It is served by headgate's own proxy,
+// which outlives the agent; other backends take no notice.
+type Zone struct {
+	Domain  string                  // "cluster.local": what is below it and not here does not exist
+	Names   map[string][]netip.Addr // below Domain, without it
+	Listen  []netip.Addr            // the workloads' gateways
+	Clients []netip.Prefix          // who may ask, besides this machine
+	// Upstreams answer for everything else; none: those of the file, or nobody.
+	Upstreams  []netip.AddrPort
+	ResolvConf string
 }
 
 // Status of a backend, for people.

@@ -28,6 +28,7 @@ type Maps interface {
 	Drops() ([]bpf.Drop, error)
 	Usage() (map[string][2]int, error)
 	Conntrack() *bpf.Conntrack
+	serviceMaps
 }
 
 // maxRows bounds an answer: a conntrack of a million entries is no listing.
@@ -38,6 +39,7 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 	lists := map[string]func(string) (*agentv1.ListMapResponse, error){
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
 		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops,
+		"services": s.listServices,
 	}
 	list := lists[r.Map]
 	if list == nil {
@@ -148,6 +150,9 @@ func connectionState(c bpf.Connection) string {
 		state = "closing"
 	case c.SeenReply:
 		state = "established"
+	}
+	if c.Service != 0 {
+		state += ",service"
 	}
 	if c.ProxyLeg {
 		return state + ",proxy-leg"

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/reconcile"
+	"github.com/headgate/headgate/agent/service"
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
@@ -270,7 +271,7 @@ func grpcError(err error) error {
 		code = codes.NotFound
 	case errors.Is(err, reconcile.ErrExists):
 		code = codes.AlreadyExists
-	case errors.Is(err, endpoint.ErrInvalid):
+	case errors.Is(err, endpoint.ErrInvalid), errors.Is(err, service.ErrInvalid):
 		code = codes.InvalidArgument
 	case errors.Is(err, endpoint.ErrNoAddress):
 		code = codes.ResourceExhausted

@@ -27,6 +27,9 @@ type agentFlags struct {
 	logFormat     string
 	proxyUID      uint32
 	flowBuffer    int
+	cgroupRoot    string
+	dns           string
+	dnsUpstreams  []string
 }
 
 func newAgentCommand() *cobra.Command {
@@ -58,6 +61,9 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringVar(&f.metrics, "metrics-listen", "", "address of the Prometheus metrics, HOST:PORT (default: off)")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
+	fs.StringVar(&f.cgroupRoot, "cgroup-root", "", "root of the control groups (cgroup2), where sockets that connect to a service get a backend; off (default: where it is mounted)")
+	fs.StringVar(&f.dns, "dns", "off", "on: give workloads the names of services and endpoints, on their gateway's port 53")
+	fs.StringArrayVar(&f.dnsUpstreams, "dns-upstream", nil, "IP[:PORT] that answers for other names; repeatable; off (default: those of /etc/resolv.conf)")
 	fs.Uint32Var(&f.proxyUID, "proxy-uid", 0, "user and group that the proxy runs as (default: one that nobody else has)")
 	return c
 }
@@ -93,7 +99,10 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	cfg := agent.Config{
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir,
 		NodeName: f.nodeName, Devices: f.devices, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
-		NewBackend: newGoBackend(f.proxyUID),
+		NewBackend: newGoBackend(f.proxyUID), CgroupRoot: f.cgroupRoot,
+	}
+	if cfg.Names, err = f.names(); err != nil {
+		return cfg, err
 	}
 	for _, s := range f.endpointCIDRs {
 		p, err := netip.ParsePrefix(s)

@@ -74,16 +74,10 @@ The command returns when that is done.`,
 }
 
 func fillAddRequest(c *cobra.Command, req *agentv1.AddEndpointRequest, name string, labels []string) error {
-	namespace, short, err := splitName(name)
-	if err != nil {
+	var err error
+	if req.Namespace, req.Name, err = namespaced(c, name, req.Namespace); err != nil {
 		return err
 	}
-	if full := short != name; full && c.Flags().Changed("namespace") && namespace != req.Namespace {
-		return usagef("the name is in namespace %q, --namespace says %q: write one of them", namespace, req.Namespace)
-	} else if full {
-		req.Namespace = namespace
-	}
-	req.Name = short
 	if req.Netns == "" {
 		return usagef("--netns is missing: name the network namespace of the workload")
 	}

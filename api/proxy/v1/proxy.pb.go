@@ -165,6 +165,7 @@ type EnforceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Sets          []*L7Set               `protobuf:"bytes,2,rep,name=sets,proto3" json:"sets,omitempty"`
+	Zone          *Zone                  `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"` // absent: no names are given out
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +214,150 @@ func (x *EnforceRequest) GetSets() []*L7Set {
 	return nil
 }
 
+func (x *EnforceRequest) GetZone() *Zone {
+	if x != nil {
+		return x.Zone
+	}
+	return nil
+}
+
+// Zone is what the node's name server knows.
+type Zone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	Names         []*Name                `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	Listen        [][]byte               `protobuf:"bytes,3,rep,name=listen,proto3" json:"listen,omitempty"`                           // addresses
+	Clients       []string               `protobuf:"bytes,4,rep,name=clients,proto3" json:"clients,omitempty"`                         // CIDRs
+	Upstreams     []string               `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"`                     // IP:PORT
+	ResolvConf    string                 `protobuf:"bytes,6,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // file with the upstreams, where none are named
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Zone) Reset() {
+	*x = Zone{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Zone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Zone) ProtoMessage() {}
+
+func (x *Zone) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Zone.ProtoReflect.Descriptor instead.
+func (*Zone) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Zone) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Zone) GetNames() []*Name {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *Zone) GetListen() [][]byte {
+	if x != nil {
+		return x.Listen
+	}
+	return nil
+}
+
+func (x *Zone) GetClients() []string {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *Zone) GetUpstreams() []string {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *Zone) GetResolvConf() string {
+	if x != nil {
+		return x.ResolvConf
+	}
+	return ""
+}
+
+type Name struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Addresses     [][]byte               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Name) Reset() {
+	*x = Name{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Name) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Name) ProtoMessage() {}
+
+func (x *Name) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Name.ProtoReflect.Descriptor instead.
+func (*Name) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Name) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Name) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type EnforceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failed        []*SetFailure          `protobuf:"bytes,1,rep,name=failed,proto3" json:"failed,omitempty"`
@@ -222,7 +367,7 @@ type EnforceResponse struct {
 
 func (x *EnforceResponse) Reset() {
 	*x = EnforceResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +379,7 @@ func (x *EnforceResponse) String() string {
 func (*EnforceResponse) ProtoMessage() {}
 
 func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +392,7 @@ func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnforceResponse.ProtoReflect.Descriptor instead.
 func (*EnforceResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EnforceResponse) GetFailed() []*SetFailure {
@@ -269,7 +414,7 @@ type SetFailure struct {
 
 func (x *SetFailure) Reset() {
 	*x = SetFailure{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +426,7 @@ func (x *SetFailure) String() string {
 func (*SetFailure) ProtoMessage() {}
 
 func (x *SetFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +439,7 @@ func (x *SetFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFailure.ProtoReflect.Descriptor instead.
 func (*SetFailure) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetFailure) GetNumber() uint32 {
@@ -323,7 +468,7 @@ type L7Set struct {
 
 func (x *L7Set) Reset() {
 	*x = L7Set{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +480,7 @@ func (x *L7Set) String() string {
 func (*L7Set) ProtoMessage() {}
 
 func (x *L7Set) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +493,7 @@ func (x *L7Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Set.ProtoReflect.Descriptor instead.
 func (*L7Set) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *L7Set) GetNumber() uint32 {
@@ -392,7 +537,7 @@ type HTTPRule struct {
 
 func (x *HTTPRule) Reset() {
 	*x = HTTPRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +549,7 @@ func (x *HTTPRule) String() string {
 func (*HTTPRule) ProtoMessage() {}
 
 func (x *HTTPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +562,7 @@ func (x *HTTPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPRule.ProtoReflect.Descriptor instead.
 func (*HTTPRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HTTPRule) GetMethod() string {
@@ -465,7 +610,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +622,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +635,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Header) GetName() string {
@@ -517,7 +662,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +674,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +687,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -567,7 +712,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +724,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +737,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
 }
 
 type RecordBatch struct {
@@ -605,7 +750,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +762,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +775,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -676,7 +821,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +833,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +846,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -852,7 +997,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1009,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1022,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 type StatusResponse struct {
@@ -898,7 +1043,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1055,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1068,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1005,7 +1150,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1162,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1175,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -1048,7 +1193,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1205,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1218,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1090,10 +1235,22 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06layout\x18\x06 \x01(\fR\x06layout\"Z\n" +
+	"\x06layout\x18\x06 \x01(\fR\x06layout\"\x87\x01\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
-	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\"H\n" +
+	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\x12+\n" +
+	"\x04zone\x18\x03 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\"\xbe\x01\n" +
+	"\x04Zone\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
+	"\x05names\x18\x02 \x03(\v2\x17.headgate.proxy.v1.NameR\x05names\x12\x16\n" +
+	"\x06listen\x18\x03 \x03(\fR\x06listen\x12\x18\n" +
+	"\aclients\x18\x04 \x03(\tR\aclients\x12\x1c\n" +
+	"\tupstreams\x18\x05 \x03(\tR\tupstreams\x12\x1f\n" +
+	"\vresolv_conf\x18\x06 \x01(\tR\n" +
+	"resolvConf\"8\n" +
+	"\x04Name\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\"H\n" +
 	"\x0fEnforceResponse\x125\n" +
 	"\x06failed\x18\x01 \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\":\n" +
 	"\n" +
@@ -1181,51 +1338,55 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
 	(*EnforceRequest)(nil),  // 2: headgate.proxy.v1.EnforceRequest
-	(*EnforceResponse)(nil), // 3: headgate.proxy.v1.EnforceResponse
-	(*SetFailure)(nil),      // 4: headgate.proxy.v1.SetFailure
-	(*L7Set)(nil),           // 5: headgate.proxy.v1.L7Set
-	(*HTTPRule)(nil),        // 6: headgate.proxy.v1.HTTPRule
-	(*Header)(nil),          // 7: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 8: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 9: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 10: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 11: headgate.proxy.v1.Record
-	(*StatusRequest)(nil),   // 12: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 13: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 14: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 15: headgate.proxy.v1.DrainResponse
+	(*Zone)(nil),            // 3: headgate.proxy.v1.Zone
+	(*Name)(nil),            // 4: headgate.proxy.v1.Name
+	(*EnforceResponse)(nil), // 5: headgate.proxy.v1.EnforceResponse
+	(*SetFailure)(nil),      // 6: headgate.proxy.v1.SetFailure
+	(*L7Set)(nil),           // 7: headgate.proxy.v1.L7Set
+	(*HTTPRule)(nil),        // 8: headgate.proxy.v1.HTTPRule
+	(*Header)(nil),          // 9: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 10: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 11: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 12: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 13: headgate.proxy.v1.Record
+	(*StatusRequest)(nil),   // 14: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 15: headgate.proxy.v1.StatusResponse
+	(*DrainRequest)(nil),    // 16: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 17: headgate.proxy.v1.DrainResponse
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
-	5,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
-	4,  // 1: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	6,  // 2: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	7,  // 3: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	8,  // 4: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	11, // 5: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	8,  // 6: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	8,  // 7: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	7,  // 8: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	4,  // 9: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	0,  // 10: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 11: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	9,  // 12: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	12, // 13: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	14, // 14: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 15: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	3,  // 16: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	10, // 17: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	13, // 18: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	15, // 19: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
+	3,  // 1: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
+	4,  // 2: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
+	6,  // 3: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	8,  // 4: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	9,  // 5: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	10, // 6: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	13, // 7: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	10, // 8: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	10, // 9: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	9,  // 10: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	6,  // 11: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	0,  // 12: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 13: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	11, // 14: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	14, // 15: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	16, // 16: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 17: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	5,  // 18: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	12, // 19: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	15, // 20: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	17, // 21: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -1239,7 +1400,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
