@@ -233,27 +233,52 @@ func detachSocks(group *os.File, at ebpf.AttachType, pick func(sock) bool) error
 
 // orphaned reports that the agent's own namespace is known, and gone.
 func orphaned(id ebpf.MapID, lives func(uint64) bool) bool {
+	inode, ok := hostOf(id)
+	return ok && !lives(inode)
+}
+
+// hostOf is the agent's own namespace, by a map of namespaces.
+func hostOf(id ebpf.MapID) (inode uint64, ok bool) {
 	m, err := ebpf.NewMapFromID(id)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	defer m.Close()
-	if m.KeySize() != 8 || int(m.ValueSize()) != netnsValueSize {
-		return false // of another layout: not ours to judge
-	}
 	list, err := netnses(m)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	for _, n := range list {
 		if n.Host {
-			return !lives(n.Inode)
+			return n.Inode, true
 		}
 	}
-	return false
+	return 0, false
 }
 
-const netnsValueSize = 48
+// CgroupUsers are the agents' own network namespaces, by inode, that have programs
+// on a control group.
+func CgroupUsers(path string) (map[uint64]bool, error) {
+	group, err := openCgroup(path)
+	if err != nil {
+		return nil, err
+	}
+	defer group.Close()
+	out := map[uint64]bool{}
+	for _, at := range sockOrder {
+		there, err := socks(group, at)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range there {
+			if inode, ok := hostOf(s.netns); ok {
+				out[inode] = true
+			}
+		}
+		closeSocks(there)
+	}
+	return out, nil
+}
 
 func openCgroup(path string) (*os.File, error) {
 	f, err := os.Open(path)

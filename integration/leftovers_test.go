@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -30,6 +31,11 @@ func (n *node) checkNothingLeft(t *testing.T) {
 		var st unix.Stat_t
 		if pid != os.Getpid() && running(pid) && unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st) == nil && st.Ino == n.inode {
 			t.Errorf("process %d is left after cleanup: %s", pid, commandLine(pid))
+		}
+	}
+	if root, err := bpf.CgroupRoot(); err == nil {
+		if users, err := bpf.CgroupUsers(root); err != nil || users[n.inode] {
+			t.Errorf("programs are left on control group %s after cleanup: %v", root, err)
 		}
 	}
 	for _, dir := range []string{n.run(), n.state()} {

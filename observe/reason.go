@@ -17,6 +17,7 @@ const (
 	ReasonNoEndpoint       DropReason = 150 // in an endpoint range, nobody there
 	ReasonConntrackFull    DropReason = 155
 	ReasonFragment         DropReason = 157
+	ReasonNoBackend        DropReason = 158 // a service without one
 	ReasonNoConnection     DropReason = 163 // TCP that belongs to no connection and opens none
 	ReasonInvalidIdentity  DropReason = 171
 	ReasonForbiddenICMPv6  DropReason = 176 // router advertisements and the like
@@ -31,4 +32,7 @@ const (
 	ReasonProxyDown        DropReason = 232 // the proxy has no listener
 	ReasonNeighbour        DropReason = 235 // ARP or NDP for somebody else
 	ReasonICMPError        DropReason = 239
+	ReasonServiceClash     DropReason = 245 // the client is that backend, or is connected to it from the same port
+	ReasonServicePort      DropReason = 246 // a service's address, but none of its ports
+	ReasonServiceFull      DropReason = 247 // no room for another translation
 )

@@ -38,6 +38,8 @@ func (r DropReason) words() string {
 		return "CT: Map insertion failed"
 	case ReasonFragment:
 		return "IP fragmentation not supported"
+	case ReasonNoBackend:
+		return "Service backend not found"
 	case ReasonNoConnection:
 		return "Unknown connection tracking state"
 	case ReasonInvalidIdentity:
@@ -73,6 +75,12 @@ func (r DropReason) ownWords() string {
 		return "ARP or NDP for another address"
 	case ReasonICMPError:
 		return "ICMP error for no known connection"
+	case ReasonServiceClash:
+		return "Service backend is the client, or its port is connected to it already"
+	case ReasonServicePort:
+		return "Service has no such port"
+	case ReasonServiceFull:
+		return "No room for another service connection"
 	}
 	return ""
 }
@@ -97,6 +105,12 @@ func (r DropReason) Name() string {
 		return "NEIGHBOUR"
 	case ReasonICMPError:
 		return "ICMP_ERROR"
+	case ReasonServiceClash:
+		return "SERVICE_CLASH"
+	case ReasonServicePort:
+		return "SERVICE_PORT"
+	case ReasonServiceFull:
+		return "SERVICE_FULL"
 	}
 	if name, ok := flowpb.DropReason_name[int32(r)]; ok {
 		return name
@@ -122,5 +136,8 @@ func ParseDropReason(s string) (DropReason, bool) {
 }
 
 func ownReasons() []DropReason {
-	return []DropReason{ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError}
+	return []DropReason{
+		ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
+		ReasonServiceClash, ReasonServicePort, ReasonServiceFull,
+	}
 }
