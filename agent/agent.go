@@ -156,6 +156,9 @@ func (a *Agent) start(ctx context.Context) error {
 	})
 	a.seeing.builder.Directory = a.engine
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
+	if a.cfg.Names != nil {
+		a.connector.Domain = a.cfg.Names.Domain
+	}
 	if err := a.restore(ctx); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func snapshotToProto(s redirect.Snapshot) *proxyv1.EnforceRequest {
-	r := &proxyv1.EnforceRequest{Revision: s.Revision}
+	r := &proxyv1.EnforceRequest{Revision: s.Revision, Zone: zoneToProto(s.Zone)}
 	for id, set := range s.Sets {
 		p := &proxyv1.L7Set{Number: uint32(set.Number), Id: id[:], Protocol: uint32(set.Number.Protocol())}
 		if set.Set != nil {
@@ -42,6 +42,10 @@ func ruleToProto(h policy.HTTPRule) *proxyv1.HTTPRule {
 
 func snapshotFromProto(r *proxyv1.EnforceRequest) (redirect.Snapshot, error) {
 	s := redirect.Snapshot{Revision: r.Revision, Sets: make(map[policy.SetID]redirect.NumberedSet, len(r.Sets))}
+	var err error
+	if s.Zone, err = zoneFromProto(r.Zone); err != nil {
+		return s, err
+	}
 	for _, p := range r.Sets {
 		var id policy.SetID
 		if len(p.Id) != len(id) {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/nameserver"
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
@@ -29,6 +30,7 @@ type process struct {
 	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
 	ring     *ring
 	buffers  *buffers
+	names    *nameserver.Server
 
 	accepted, requests, denied, malformed, refused atomic.Uint64
 
@@ -46,6 +48,7 @@ func newProcess(ctx context.Context, config Config) *process {
 	return &process{
 		config: config, log: config.Logger, life: ctx, started: time.Now(),
 		ring: newRing(config.Limits.Records), buffers: newBuffers(),
+		names: &nameserver.Server{Logger: config.Logger},
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
 	}

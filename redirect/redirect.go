@@ -66,6 +66,7 @@ type Status struct {
 	// Revision of the snapshot in force.
 	Revision    uint64
 	Connections uint64
+	Names       string // "served", or why names are not; empty: not asked for
 }
 
 // ErrNotReady says that the backend cannot enforce now; redirected ports stay

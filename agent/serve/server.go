@@ -44,7 +44,7 @@ func (s *Server) Status(context.Context, *agentv1.StatusRequest) (*agentv1.Statu
 func (s *Server) AddEndpoint(ctx context.Context, r *agentv1.AddEndpointRequest) (*agentv1.Endpoint, error) {
 	e, err := s.Connector.Add(ctx, endpoint.Spec{
 		Name: r.Name, Namespace: r.Namespace, Netns: r.Netns, ServiceAccount: r.ServiceAccount, Interface: r.Interface,
-		Labels: r.Labels, IPs: r.Ips, Ports: r.Ports,
+		Labels: r.Labels, IPs: r.Ips, Ports: r.Ports, ResolvConf: r.ResolvConf,
 	})
 	if err != nil {
 		return nil, grpcError(err)

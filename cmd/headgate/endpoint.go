@@ -67,6 +67,7 @@ The command returns when that is done.`,
 	f.StringArrayVar(&req.Ips, "ip", nil, "address, one an IP version (repeatable; default: allocated)")
 	f.StringArrayVar(&req.Ports, "port", nil, "named port NAME=80/TCP (repeatable)")
 	f.StringVar(&req.Interface, "interface", "eth0", "name of the interface in the namespace")
+	f.BoolVar(&req.ResolvConf, "resolv-conf", false, "write /etc/netns/NAME/resolv.conf, by which 'ip netns exec' processes ask this node for names")
 	f.DurationVar(&timeout, "timeout", addTimeout, "how long to wait until policy is in force")
 	addSocket(c)
 	addOutput(c)

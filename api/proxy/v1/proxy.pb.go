@@ -1037,6 +1037,7 @@ type StatusResponse struct {
 	RecordsLost   uint64                 `protobuf:"varint,8,opt,name=records_lost,json=recordsLost,proto3" json:"records_lost,omitempty"`
 	StartedNs     int64                  `protobuf:"varint,9,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
 	Failed        []*SetFailure          `protobuf:"bytes,10,rep,name=failed,proto3" json:"failed,omitempty"` // sets in force that deny all
+	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"`   // "served", or why names are not; empty: not asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1139,6 +1140,13 @@ func (x *StatusResponse) GetFailed() []*SetFailure {
 		return x.Failed
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetNames() string {
+	if x != nil {
+		return x.Names
+	}
+	return ""
 }
 
 type DrainRequest struct {
@@ -1302,7 +1310,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"latency_ns\x18\x12 \x01(\x03R\tlatencyNs\x123\n" +
 	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12\x16\n" +
 	"\x06reason\x18\x14 \x01(\rR\x06reason\"\x0f\n" +
-	"\rStatusRequest\"\xcf\x02\n" +
+	"\rStatusRequest\"\xe5\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
 	"\vconnections\x18\x02 \x01(\x04R\vconnections\x12\x1a\n" +
@@ -1315,7 +1323,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"started_ns\x18\t \x01(\x03R\tstartedNs\x125\n" +
 	"\x06failed\x18\n" +
-	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\")\n" +
+	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x12\x14\n" +
+	"\x05names\x18\v \x01(\tR\x05names\")\n" +
 	"\fDrainRequest\x12\x19\n" +
 	"\bgrace_ns\x18\x01 \x01(\x03R\agraceNs\"\x0f\n" +
 	"\rDrainResponse2\x90\x03\n" +
