@@ -32,18 +32,30 @@ func (r DropReason) words() string {
 		return "Unsupported L3 protocol"
 	case ReasonUnknownL4:
 		return "Unknown L4 protocol"
+	case ReasonICMPv4Type:
+		return "Unknown ICMPv4 type"
+	case ReasonICMPv6Type:
+		return "Unknown ICMPv6 type"
 	case ReasonNoEndpoint:
 		return "Unknown L3 target address"
 	case ReasonConntrackFull:
 		return "CT: Map insertion failed"
+	case ReasonExtensionHeader:
+		return "IPv6: Extension header not supported"
 	case ReasonFragment:
 		return "IP fragmentation not supported"
 	case ReasonNoBackend:
 		return "Service backend not found"
 	case ReasonNoConnection:
 		return "Unknown connection tracking state"
+	case ReasonNATPorts:
+		return "No mapping for NAT masquerade"
+	case ReasonNoWay:
+		return "FIB lookup failed"
 	case ReasonInvalidIdentity:
 		return "Invalid identity"
+	case ReasonFragmentUnknown:
+		return "First logical datagram fragment not found"
 	case ReasonForbiddenICMPv6:
 		return "Forbidden ICMPv6 message"
 	case ReasonNoSocket:
@@ -54,6 +66,8 @@ func (r DropReason) words() string {
 		return "Proxy redirection not supported for protocol"
 	case ReasonPolicyDeny:
 		return "Policy denied by denylist"
+	case ReasonVLAN:
+		return "VLAN traffic disallowed by VLAN filter"
 	case ReasonTTL:
 		return "TTL exceeded"
 	case ReasonNotReady:
@@ -66,7 +80,7 @@ func (r DropReason) words() string {
 func (r DropReason) ownWords() string {
 	switch r {
 	case ReasonOutside:
-		return "Traffic with other networks not enabled"
+		return "Not forwarded between networks"
 	case ReasonNoRoute:
 		return "No proxy serves the L7 rules"
 	case ReasonProxyDown:
@@ -81,6 +95,18 @@ func (r DropReason) ownWords() string {
 		return "Service has no such port"
 	case ReasonServiceFull:
 		return "No room for another service connection"
+	case ReasonNATFull:
+		return "No room for another translated connection"
+	case ReasonNoNodeAddress:
+		return "Device has no address to translate to"
+	case ReasonTooBig:
+		return "Packet too big for the way out"
+	case ReasonNoDevice:
+		return "Route by a device that is not served"
+	case ReasonSourceRoute:
+		return "Source routing not allowed"
+	case ReasonFragmentProxy:
+		return "Fragment on a port with L7 rules"
 	}
 	return ""
 }
@@ -111,6 +137,18 @@ func (r DropReason) Name() string {
 		return "SERVICE_PORT"
 	case ReasonServiceFull:
 		return "SERVICE_FULL"
+	case ReasonNATFull:
+		return "NAT_FULL"
+	case ReasonNoNodeAddress:
+		return "NO_NODE_ADDRESS"
+	case ReasonTooBig:
+		return "TOO_BIG"
+	case ReasonNoDevice:
+		return "NO_DEVICE"
+	case ReasonSourceRoute:
+		return "SOURCE_ROUTE"
+	case ReasonFragmentProxy:
+		return "FRAGMENT_PROXY"
 	}
 	if name, ok := flowpb.DropReason_name[int32(r)]; ok {
 		return name
@@ -139,5 +177,7 @@ func ownReasons() []DropReason {
 	return []DropReason{
 		ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
 		ReasonServiceClash, ReasonServicePort, ReasonServiceFull,
+		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice,
+		ReasonSourceRoute, ReasonFragmentProxy,
 	}
 }

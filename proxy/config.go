@@ -22,7 +22,8 @@ const (
 	DescriptorTCPMap   = 4 // conntrack, established TCP
 	DescriptorAnyMap   = 5 // conntrack, everything else
 	DescriptorConfig   = 6 // the datapath's configuration, with its revision
-	DescriptorServices = 7 // translations of services
+	DescriptorNATMap   = 7 // who holds which port of the node
+	DescriptorServices = 8 // translations of services
 )
 
 // Connections says what the datapath knows of redirected connections. It is

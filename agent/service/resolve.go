@@ -124,10 +124,11 @@ func (v *View) allowed(ip netip.Addr) bool {
 	if v.Usable == nil {
 		return true
 	}
-	return !v.isEndpoint(ip) || v.Usable(ip)
+	return !v.IsEndpoint(ip) || v.Usable(ip)
 }
 
-func (v *View) isEndpoint(ip netip.Addr) bool {
+// IsEndpoint reports whether an endpoint has that address.
+func (v *View) IsEndpoint(ip netip.Addr) bool {
 	return slices.ContainsFunc(v.Endpoints, func(e *endpoint.Endpoint) bool { return slices.Contains(e.IPs, ip) })
 }
 
@@ -170,7 +171,7 @@ func ForPolicy(services []*Service, v View) []policy.Service {
 		if len(s.Selector) == 0 {
 			for _, a := range s.Addresses {
 				for _, b := range v.backends(s, a) {
-					if !slices.Contains(p.Addresses, b.Addr()) && !v.isEndpoint(b.Addr()) {
+					if !slices.Contains(p.Addresses, b.Addr()) && !v.IsEndpoint(b.Addr()) {
 						p.Addresses = append(p.Addresses, b.Addr())
 					}
 				}

@@ -2,27 +2,120 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
-#include "lib/node.h"
+#include "lib/nat.h"
+#include "lib/service.h"
 
-/* What comes from other networks, at the node's own devices: endpoints' answers
- * with the node's address on them, packets to endpoints, and the host's own, which
- * are none of the gate's business. TC_ACT_UNSPEC is "as if we were not here":
- * programs of others, then the host's stack. */
+/* What comes from other networks, at the node's own devices: answers to endpoints
+ * that have the node's address, packets to endpoints' own addresses, and the
+ * host's, which are passed by.
+ *
+ * TC_ACT_UNSPEC is "as if we were not here": programs of others come next, then the
+ * host's stack. */
+
+/* A packet to an endpoint goes to it or to the proxy, or is dropped. f has the entry
+ * of one whose translation was undone. */
+inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *f, const struct endpoint *self)
+{
+	struct parties who = { .destination = self };
+	bool translated = f->entry != NULL;
+	struct next n = {};
+	int reason = 0;
+
+	p->source_identity = identity_of(&p->source);
+	p->destination_identity = self->identity;
+	if (!p->source_identity || is_node(&p->source)) /* nobody's out there */
+		reason = REASON_SOURCE_IP;
+	else if (!(self->flags & ENDPOINT_READY))
+		reason = REASON_NOT_READY;
+	if (reason)
+		return drop(skb, p, reason, DIR_INGRESS);
+	if (!translated)
+		ct_find(p, f, false);
+	if (svc_mixed_up(f) && !translated)
+		return drop(skb, p, REASON_SERVICE_CLASH, DIR_INGRESS);
+	if (p->related)
+		relate(skb, p, f, &who, &n);
+	else if (f->entry)
+		continue_connection(skb, p, f, &who, &n);
+	else
+		open_connection(skb, p, f, &who, &n);
+	n.direction = DIR_INGRESS;
+	if (n.way != WAY_DROP && translated && !nat_establish(f)) {
+		ct_set(f->entry, CT_CLOSING); /* it never was established */
+		f->entry->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
+		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
+	}
+	if (n.way == WAY_DROP)
+		return finish_drop(skb, p, &n);
+	if (f->service && !svc_keep(p, f))
+		return drop(skb, p, REASON_SERVICE_FULL, DIR_INGRESS);
+	if (n.way == WAY_PLAIN && svc_answers(f)) {
+		reason = svc_from_backend(skb, p, svc_answers(f));
+		if (reason)
+			return drop(skb, p, reason, DIR_INGRESS);
+	}
+	count(skb, REASON_NONE, DIR_INGRESS);
+	if (!translated && !f->service) /* else it is known by the addresses on the wire */
+		remember_fragment(p);
+	if (n.way != WAY_PROXY)
+		return deliver(skb, p, self);
+	reason = to_proxy(skb, p, n.port, n.cut);
+	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
+}
+
+/* The host's own, that gave way to an endpoint's, and has its address back. */
+inline int enter_host(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	if (!p->related && (ct_update(skb, p, f) || !nat_establish(f)))
+		return drop(skb, p, REASON_NAT_FULL, DIR_INGRESS);
+	return TC_ACT_UNSPEC;
+}
+
+/* A packet to a service. Its connection is looked for like any other's. */
+inline int enter_service(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	int reason = svc_to_backend(skb, p, f);
+
+	f->entry = NULL;
+	return reason;
+}
+
+/* Somebody's route is wrong, or it is a scan. */
+inline int enter_nobody(struct __sk_buff *skb, const struct packet *p)
+{
+	return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
+}
 
 inline int from_network(struct __sk_buff *skb)
 {
-	const struct endpoint *local;
+	const struct endpoint *self;
 	struct packet p = {};
+	struct flow f = {};
+	bool node;
+	int reason;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+	if (skb->vlan_present || skb->pkt_type != PACKET_HOST ||
+	    (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_UNSPEC;
-	parse(skb, &p);
-	/* translation is undone here */
-	/* services are translated here */
-	local = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
-	if (local)
-		return TC_ACT_UNSPEC; /* judged and delivered here */
-	if (is_node(&p.destination))
-		return TC_ACT_UNSPEC; /* host policies are judged here */
-	return TC_ACT_UNSPEC;
+	reason = parse(skb, &p);
+	if (bpf_map_lookup_elem(&hg_endpoint_1, &p.source))
+		return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
+	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!self && !reason) {
+		node = is_node(&p.destination);
+		if (node)
+			reason = nat_return(skb, &p, &f);
+		if (!reason && !f.entry)
+			reason = enter_service(skb, &p, &f);
+		if (!reason && !f.entry && !f.service)
+			return node ? TC_ACT_UNSPEC : enter_nobody(skb, &p); /* host policies are judged here */
+		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+		if (!reason && f.service && !self) /* an answer of others' would not come by here */
+			reason = REASON_NO_BACKEND;
+	} else if (!self) { /* what cannot be read is the host's */
+		return is_node(&p.destination) ? TC_ACT_UNSPEC : enter_nobody(skb, &p);
+	}
+	if (reason)
+		return drop(skb, &p, reason, DIR_INGRESS);
+	return self ? enter_endpoint(skb, &p, &f, self) : enter_host(skb, &p, &f);
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/route.h"
 #include "lib/service.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
@@ -11,7 +12,7 @@ inline int check_source(struct __sk_buff *skb, const struct packet *p, const str
 {
 	__u8 mac[6];
 
-	if (!self || self->ifindex != skb->ifindex)
+	if (!self || self->ifindex != skb->ifindex || p->related == RELATED_ROUTER)
 		return REASON_SOURCE_IP;
 	if (bpf_skb_load_bytes(skb, ETH_ALEN, mac, sizeof(mac)))
 		return REASON_INVALID;
@@ -21,6 +22,12 @@ inline int check_source(struct __sk_buff *skb, const struct packet *p, const str
 	if (!(self->flags & ENDPOINT_READY))
 		return REASON_NOT_READY;
 	return 0;
+}
+
+/* What no router forwards unasked (RFC 1812, 5.2.1 and 5.3.5). */
+inline bool is_for_many(const struct packet *p)
+{
+	return !p->v6 && ((p->destination.b[12] & 0xf0) == 0xe0 || addr_v4(&p->destination) == 0xffffffff);
 }
 
 /* Where the destination is: a workload here, the host, or elsewhere. */
@@ -33,10 +40,8 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	p->destination_identity = identity_of(&p->destination);
 	if (!p->destination_identity)
 		return REASON_NO_ENDPOINT;
-	return 0;
+	return is_for_many(p) ? REASON_OUTSIDE : 0;
 }
-
-#define IDENTITY_HOST 1
 
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,
 			const struct next *n)
@@ -51,7 +56,9 @@ inline int route_onward(struct __sk_buff *skb, const struct packet *p, const str
 	}
 	if (peer)
 		return deliver(skb, p, peer);
-	return TC_ACT_OK; /* to the host's own stack */
+	if (p->destination_identity == IDENTITY_HOST)
+		return TC_ACT_OK; /* to the host's own stack */
+	return route_out(skb, p);
 }
 
 inline int from_workload(struct __sk_buff *skb)
@@ -62,7 +69,7 @@ inline int from_workload(struct __sk_buff *skb)
 	struct parties who = {};
 	int reason;
 
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
+	if (skb->protocol == bpf_htons(ETH_P_ARP) && !skb->vlan_present)
 		return answer_arp(skb);
 	reason = parse(skb, &p);
 	if (is_nd(&p))
@@ -87,12 +94,12 @@ inline int from_workload(struct __sk_buff *skb)
 	reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
-	if (!who.destination && p.destination_identity != IDENTITY_HOST)
-		return drop(skb, &p, REASON_OUTSIDE, DIR_EGRESS);
 	ct_find(&p, &f, false);
 	if (svc_mixed_up(&f))
 		return drop(skb, &p, REASON_SERVICE_CLASH, DIR_EGRESS);
-	if (f.entry)
+	if (p.related)
+		relate(skb, &p, &f, &who, &n);
+	else if (f.entry)
 		continue_connection(skb, &p, &f, &who, &n);
 	else
 		open_connection(skb, &p, &f, &who, &n);
@@ -100,11 +107,13 @@ inline int from_workload(struct __sk_buff *skb)
 		return finish_drop(skb, &p, &n);
 	if (f.service && !svc_keep(&p, &f))
 		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
-	if (n.way == WAY_PLAIN && svc_answers(&f)) {
+	if (n.way == WAY_PLAIN && who.destination && svc_answers(&f)) { /* else it is done where it leaves */
 		reason = svc_from_backend(skb, &p, svc_answers(&f));
 		if (reason)
 			return drop(skb, &p, reason, DIR_EGRESS);
 	}
 	count(skb, REASON_NONE, DIR_EGRESS);
+	if (!f.service) /* else it is known by the addresses on the wire */
+		remember_fragment(&p);
 	return route_onward(skb, &p, who.destination, &n);
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/leg.h"
 #include "lib/service.h"
 
 /* What this machine's stack sends to a workload, at the host side of its veth: the
@@ -14,27 +15,16 @@ inline int to_proxy_by_host(struct __sk_buff *skb)
 	return bpf_redirect(host_ifindex, BPF_F_INGRESS);
 }
 
-/* The proxy's packets, to either end. Its connection to the server may have
- * another source port than the client's, and is then one of its own: with no sets,
- * so that nobody takes it for a connection of the client's. */
 inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	__u32 sets[2] = {};
-	int reason = 0;
+	int reason = proxy_leg(skb, p, f);
 
-	if (f->entry && f->entry->flags & CT_REDIRECTED)
-		reason = ct_update(skb, p, f);
-	else if (f->entry) /* the proxy has no part in it */
-		reason = p->tcp_flags & TCP_RST ? 0 : REASON_NO_CONNECTION;
-	else if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		reason = ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG, policy_revision());
-	else if (!(p->tcp_flags & TCP_RST)) /* a reset of what is forgotten harms nobody */
-		reason = REASON_NO_CONNECTION;
 	if (!reason && svc_answers(f))
 		reason = svc_from_backend(skb, p, svc_answers(f));
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);
+	remember_fragment(p);
 	return TC_ACT_OK;
 }
 
@@ -71,7 +61,9 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	p->source_identity = identity_of(&p->source);
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p->source))
 		return drop(skb, p, REASON_SOURCE_IP, DIR_INGRESS);
-	if (f->entry) {
+	if (p->related) {
+		relate(skb, p, f, &who, &n);
+	} else if (f->entry) {
 		continue_connection(skb, p, f, &who, &n);
 	} else if (answers_proxy(skb, p, f)) {
 		n.way = WAY_PROXY;
@@ -89,6 +81,7 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 			return drop(skb, p, reason, DIR_INGRESS);
 	}
 	count(skb, REASON_NONE, DIR_INGRESS);
+	remember_fragment(p);
 	return n.way == WAY_PROXY ? to_proxy_by_host(skb) : TC_ACT_OK;
 }
 
@@ -120,7 +113,7 @@ inline int to_workload(struct __sk_buff *skb)
 		return drop(skb, &p, REASON_OUTSIDE, DIR_INGRESS);
 	proxy = (skb->mark & MARK_MASK) == MARK_FROM_PROXY;
 	ct_find(&p, &f, proxy);
-	if (!proxy)
+	if (!proxy || p.related) /* no proxy sends such by itself */
 		return from_stack(skb, &p, &f, self);
 	source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
 	p.source_identity = source ? source->identity : identity_of(&p.source);

@@ -40,7 +40,10 @@ func runProxy(ctx context.Context, format string) error {
 	if err != nil {
 		return usagef("the agent starts the proxy, with what it needs already open: %v", err)
 	}
-	ct, err := bpf.OpenConntrack([4]int{proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorServices})
+	ct, err := bpf.OpenConntrack([5]int{
+		proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorNATMap,
+		proxy.DescriptorServices,
+	})
 	if err != nil {
 		return err
 	}

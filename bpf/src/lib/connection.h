@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
+#include "parse.h"
 #include "proxy.h"
 
 /* Whose policy a connection meets. NULL: that end has none here. */
@@ -112,6 +113,27 @@ inline void refuse(struct next *n, __u8 reason, __u8 direction)
 	n->direction = direction;
 }
 
+/* An ICMP error goes with the connection that it tells of, which must live and be
+ * allowed. It opens none, and keeps none alive. */
+inline void relate(struct __sk_buff *skb, struct packet *p, struct flow *f,
+		   const struct parties *who, struct next *n)
+{
+	__u8 direction = f->reply ? DIR_INGRESS : DIR_EGRESS;
+	__u32 revision = policy_revision();
+	struct ct_entry *e = f->entry;
+
+	if (!e)
+		return refuse(n, REASON_ICMP_ERROR, DIR_EGRESS);
+	if (e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
+		judge_again(skb, p, f, who, revision);
+		n->reported = !!(e->flags & CT_DENIED);
+	}
+	if (e->flags & CT_DENIED)
+		return refuse(n, REASON_POLICY, direction);
+	if (e->flags & CT_REDIRECTED)
+		n->way = WAY_PROXY;
+}
+
 /* A packet of a connection that is known. */
 inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
 				const struct parties *who, struct next *n)
@@ -151,7 +173,7 @@ inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow
 	__u32 flags = 0;
 	int reason;
 
-	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+	if (is_stream(p) && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
 		return refuse(n, REASON_NO_CONNECTION, DIR_EGRESS);
 	if (is_echo_reply(p)) /* that nobody asked for */
 		return refuse(n, REASON_NO_CONNECTION, DIR_EGRESS);

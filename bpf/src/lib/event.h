@@ -38,7 +38,7 @@ struct judgement {
 	__u8 match;
 };
 
-static __noinline int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
+global int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
 {
 	struct event *e;
 
@@ -64,7 +64,7 @@ static __noinline int emit(struct __sk_buff *skb, const struct packet *p, const 
 	e->verdict = j->verdict;
 	e->reason = j->reason;
 	e->direction = j->direction;
-	e->proto = p->proto;
+	e->proto = wire_proto(p);
 	e->tcp_flags = p->tcp_flags;
 	e->icmp_type = p->icmp_type;
 	e->icmp_code = p->icmp_code;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
+#include "fragment.h"
 #include "conntrack.h"
+#include "rewrite.h"
 
 /* Services: virtual addresses in front of backends. A connection to one is given
  * a backend when it opens, at connect() (connect.h) or here, and keeps it: removing
@@ -203,18 +205,22 @@ inline __u32 svc_choose(struct svc_affinity_key *key, const struct svc_front *f,
 	return chosen.back;
 }
 
-inline void svc_nat_key_of(const struct packet *p, __u32 front, struct svc_nat_key *k)
+/* The connection with the backend that the scratch names. */
+inline void svc_find(const struct packet *p, struct flow *f, const struct svc_scratch *w)
 {
-	__builtin_memset(k, 0, sizeof(*k));
-	k->client = p->source;
-	k->port = p->source_port;
-	k->front = front;
+	f->side = ct_order(&p->source, p->source_port, &w->nat.addr, w->nat.port, p->proto, &f->key);
+	ct_find_key(p, f, false);
+}
+
+inline bool svc_is_of(const struct flow *f, __u32 number)
+{
+	return f->entry && !f->reply && f->entry->rev_nat == number;
 }
 
 /* A backend that this client can have a new connection with: not itself, which
  * could not answer, and not one that the same port is connected to already, for
- * nobody could tell the two apart. p gets its address. */
-inline int svc_open(struct packet *p, struct flow *f, const struct svc_front *front, struct svc_scratch *w)
+ * nobody could tell the two apart. */
+inline int svc_open(const struct packet *p, struct flow *f, const struct svc_front *front, struct svc_scratch *w)
 {
 	__u32 hash = svc_hash(&p->source, front->number, p->source_port);
 	int reason = REASON_NO_BACKEND;
@@ -229,14 +235,12 @@ inline int svc_open(struct packet *p, struct flow *f, const struct svc_front *fr
 		reason = REASON_SERVICE_CLASH;
 		if (addr_equal(&b->addr, &p->source))
 			continue;
-		p->destination = b->addr;
-		p->destination_port = b->port;
-		ct_find(p, f, false);
-		if (f->entry && (f->reply || f->entry->rev_nat != front->number))
-			continue;
 		w->nat.addr = b->addr;
 		w->nat.port = b->port;
 		w->nat.proto = p->proto;
+		svc_find(p, f, w);
+		if (f->entry && !svc_is_of(f, front->number))
+			continue;
 		bpf_map_delete_elem(&hg_svc_nat_1, &w->client); /* of a connection that ended */
 		f->service_new = 1;
 		return bpf_map_update_elem(&hg_svc_new_1, &w->client, &w->nat, BPF_ANY) ? REASON_SERVICE_FULL : 0;
@@ -245,40 +249,35 @@ inline int svc_open(struct packet *p, struct flow *f, const struct svc_front *fr
 }
 
 /* The backend of the connection that a packet to a service belongs to, or opens. */
-inline int svc_connection(struct packet *p, struct flow *f, const struct svc_front *front, struct svc_scratch *w)
+inline int svc_connection(const struct packet *p, struct flow *f, const struct svc_front *front, struct svc_scratch *w)
 {
-	bool opens = p->proto != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	bool opens = !p->related && (!is_stream(p) || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN);
 	struct svc_nat *nat;
 
-	svc_nat_key_of(p, front->number, &w->client);
+	__builtin_memset(&w->client, 0, sizeof(w->client));
+	w->client.client = p->source;
+	w->client.port = p->source_port;
+	w->client.front = front->number;
 	nat = bpf_map_lookup_elem(&hg_svc_nat_1, &w->client);
 	f->service_new = !nat;
 	if (!nat)
 		nat = bpf_map_lookup_elem(&hg_svc_new_1, &w->client);
 	if (!nat)
-		return opens ? svc_open(p, f, front, w) : REASON_NO_CONNECTION;
-	p->destination = nat->addr;
-	p->destination_port = nat->port;
+		return opens ? svc_open(p, f, front, w) : p->related ? REASON_ICMP_ERROR : REASON_NO_CONNECTION;
+	w->nat = *nat;
 	if (!opens)
 		return 0;
-	ct_find(p, f, false); /* is it still the connection that this was made for? */
-	if (f->entry && !f->reply && f->entry->rev_nat == front->number)
-		return 0;
-	return svc_open(p, f, front, w);
+	svc_find(p, f, w); /* is it still the connection that this was made for? */
+	return svc_is_of(f, front->number) ? 0 : svc_open(p, f, front, w);
 }
 
-/* Where a packet to a service goes: p and f get the backend, the packet not yet.
- * 0: it is for no service, or f->service says for which; or why it is dropped. */
-static __noinline int svc_resolve(struct packet *p, struct flow *f)
+/* Where a packet to a service goes: the scratch gets the backend. 0: it is for no
+ * service, or f->service says for which; or why it is dropped. */
+inline int svc_resolve(const struct packet *p, struct flow *f, struct svc_scratch *w)
 {
 	struct svc_front *front;
-	struct svc_scratch *w;
-	__u32 zero = 0;
-	int reason;
+	int reason, whole;
 
-	w = bpf_map_lookup_elem(&hg_svc_work_1, &zero);
-	if (!p || !f || !w)
-		return REASON_INVALID;
 	w->asked.addr = p->destination;
 	w->asked.port = w->asked.proto = 0;
 	front = bpf_map_lookup_elem(&hg_svc_front_1, &w->asked);
@@ -292,27 +291,24 @@ static __noinline int svc_resolve(struct packet *p, struct flow *f)
 	front = bpf_map_lookup_elem(&hg_svc_front_1, &w->asked);
 	if (!front || front->flags & SVC_HOST)
 		return reason;
+	whole = reason;
 	reason = svc_connection(p, f, front, w);
-	if (reason) { /* what was asked for is reported */
-		p->destination = w->asked.addr;
-		p->destination_port = w->asked.port;
-		return reason;
-	}
-	p->policy_port = p->destination_port;
-	f->service = front->number;
-	return 0;
+	if (reason == REASON_NO_CONNECTION && !whole)
+		return 0; /* the node's own may have that port as well */
+	if (!reason)
+		f->service = front->number;
+	return reason;
 }
 
 /* Once established, the translation is out of the reach of eviction. False: there
  * is no room. */
 inline bool svc_keep(const struct packet *p, struct flow *f)
 {
-	struct svc_nat_key key;
+	struct svc_nat_key key = { .client = p->source, .port = p->source_port, .front = f->service };
 	struct svc_nat *nat;
 
 	if (!f->service_new || !f->tcp)
 		return true;
-	svc_nat_key_of(p, f->service, &key);
 	nat = bpf_map_lookup_elem(&hg_svc_new_1, &key);
 	if (!nat)
 		return false;
@@ -322,53 +318,24 @@ inline bool svc_keep(const struct packet *p, struct flow *f)
 	return true;
 }
 
-/* Puts another address and port in place of a packet's source or destination; 0 or
- * a reason. */
-static __noinline int svc_rewrite(struct __sk_buff *skb, const struct packet *p, const struct addr *to, __u16 port, bool source)
-{
-	__u32 csum, l3, ports, flags;
-	struct addr old;
-	__be16 was, now;
-
-	if (!p || !to)
-		return REASON_INVALID;
-	now = bpf_htons(port);
-	csum = p->l4 + (p->proto == IPPROTO_TCP ? 16 : 6);
-	flags = BPF_F_PSEUDO_HDR | (p->proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0);
-	ports = p->l4 + (source ? 0 : 2);
-	if (bpf_skb_load_bytes(skb, ports, &was, sizeof(was)))
-		return REASON_INVALID;
-	if (p->v6) {
-		l3 = ETH_HLEN + (source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
-		if (bpf_skb_load_bytes(skb, l3, &old, sizeof(old)) ||
-		    bpf_skb_store_bytes(skb, l3, to, sizeof(*to), 0))
-			return REASON_INVALID;
-		if (bpf_l4_csum_replace(skb, csum, 0, bpf_csum_diff((__be32 *)&old, sizeof(old), (__be32 *)to, sizeof(*to), 0), flags))
-			return REASON_INVALID;
-	} else {
-		__be32 before, after = addr_v4(to);
-
-		l3 = ETH_HLEN + (source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
-		if (bpf_skb_load_bytes(skb, l3, &before, sizeof(before)) ||
-		    bpf_l4_csum_replace(skb, csum, before, after, flags | sizeof(after)) ||
-		    bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), before, after, sizeof(after)) ||
-		    bpf_skb_store_bytes(skb, l3, &after, sizeof(after), 0))
-			return REASON_INVALID;
-	}
-	if (bpf_l4_csum_replace(skb, csum, was, now, (flags & ~BPF_F_PSEUDO_HDR) | sizeof(now)) ||
-	    bpf_skb_store_bytes(skb, ports, &now, sizeof(now), 0))
-		return REASON_INVALID;
-	return 0;
-}
-
 /* A packet to a service gets its backend's address; 0 or a reason. */
-inline int svc_to_backend(struct __sk_buff *skb, struct packet *p, struct flow *f)
+static __noinline int svc_to_backend(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	int reason = svc_resolve(p, f);
+	struct svc_scratch *w;
+	__u32 zero = 0;
+	int reason;
 
+	w = bpf_map_lookup_elem(&hg_svc_work_1, &zero);
+	if (!p || !f || !w)
+		return REASON_INVALID;
+	reason = svc_resolve(p, f, w);
 	if (reason || !f->service)
 		return reason;
-	return svc_rewrite(skb, p, &p->destination, p->destination_port, false);
+	remember_fragment(p); /* by the addresses on the wire */
+	reason = rewrite(skb, p, &w->nat.addr, w->nat.port, END_DESTINATION);
+	p->destination = w->nat.addr;
+	p->destination_port = p->policy_port = w->nat.port;
+	return reason;
 }
 
 /* An answer to a client of a service gets the service's address; 0 or a reason. */
@@ -378,7 +345,7 @@ static __noinline int svc_from_backend(struct __sk_buff *skb, const struct packe
 
 	if (!was) /* the service is gone, and its connections with it */
 		return REASON_NO_CONNECTION;
-	return svc_rewrite(skb, p, &was->addr, was->port, true);
+	return rewrite(skb, p, &was->addr, was->port, END_SOURCE);
 }
 
 /* Two connections of a client may meet in one entry: one to a service, one straight
