@@ -53,15 +53,9 @@ for its backends' addresses as CIDRs, which name no endpoint.`,
 				return err
 			}
 			req.NodePort, req.AffinityNs = uint32(nodePort), (time.Duration(affinity) * time.Second).Nanoseconds()
-			var added *agentv1.Service
-			err := call(c, waitTimeout, hintServices, func(ctx context.Context, agent *agentConn) (err error) {
-				added, err = agent.AddService(ctx, &req)
-				return err
+			return askService(c, waitTimeout, func(ctx context.Context, agent *agentConn) (*agentv1.Service, error) {
+				return agent.AddService(ctx, &req)
 			})
-			if err != nil {
-				return err
-			}
-			return showService(c, added)
 		},
 	}
 	f := c.Flags()
@@ -139,15 +133,9 @@ func newServiceGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var got *agentv1.Service
-			err = call(c, callTimeout, hintServices, func(ctx context.Context, agent *agentConn) (err error) {
-				got, err = agent.GetService(ctx, name)
-				return err
+			return askService(c, callTimeout, func(ctx context.Context, agent *agentConn) (*agentv1.Service, error) {
+				return agent.GetService(ctx, name)
 			})
-			if err != nil {
-				return err
-			}
-			return showService(c, got)
 		},
 	}
 	addSocket(c)
@@ -184,6 +172,19 @@ for them. Backends are left as they are.`,
 	}
 	addSocket(c)
 	return c
+}
+
+// askService asks the agent something about a service, and shows what becomes of it.
+func askService(c *cobra.Command, timeout time.Duration, ask func(context.Context, *agentConn) (*agentv1.Service, error)) error {
+	var got *agentv1.Service
+	err := call(c, timeout, hintServices, func(ctx context.Context, agent *agentConn) (err error) {
+		got, err = ask(ctx, agent)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return showService(c, got)
 }
 
 func serviceName(arg string) (*agentv1.ServiceName, error) {

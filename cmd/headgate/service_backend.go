@@ -31,15 +31,9 @@ func newBackendAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var got *agentv1.Service
-			err = call(c, waitTimeout, hintServices, func(ctx context.Context, agent *agentConn) (err error) {
-				got, err = agent.AddBackends(ctx, req)
-				return err
+			return askService(c, waitTimeout, func(ctx context.Context, agent *agentConn) (*agentv1.Service, error) {
+				return agent.AddBackends(ctx, req)
 			})
-			if err != nil {
-				return err
-			}
-			return showService(c, got)
 		},
 	}
 	addSocket(c)
@@ -68,18 +62,16 @@ their backend when they connected are connections to the backend itself, and sta
 				return err
 			}
 			req.Now = now
-			var resp *agentv1.RemoveBackendsResponse
-			err = call(c, waitTimeout, hintServices, func(ctx context.Context, agent *agentConn) (err error) {
-				resp, err = agent.RemoveBackends(ctx, req)
-				return err
+			cut := uint32(0)
+			err = askService(c, waitTimeout, func(ctx context.Context, agent *agentConn) (*agentv1.Service, error) {
+				resp, err := agent.RemoveBackends(ctx, req)
+				cut = resp.GetCut()
+				return resp.GetService(), err
 			})
-			if err != nil {
-				return err
+			if err == nil && now {
+				fmt.Fprintf(c.ErrOrStderr(), "cut %d connections\n", cut)
 			}
-			if now {
-				fmt.Fprintf(c.ErrOrStderr(), "cut %d connections\n", resp.GetCut())
-			}
-			return showService(c, resp.GetService())
+			return err
 		},
 	}
 	c.Flags().BoolVar(&now, "now", false, "cut the connections that they have")
