@@ -197,6 +197,16 @@ func (g *Gate) ServiceOf(number uint16) (netip.AddrPort, policy.Proto, bool) {
 	return netip.AddrPortFrom(fromAddr(k.Addr), k.Port), policy.Proto(k.Proto), true
 }
 
+// SocketAsked is what a socket had asked for that was given this backend.
+func (g *Gate) SocketAsked(cookie uint64, backend netip.AddrPort, proto policy.Proto) (netip.AddrPort, bool) {
+	k := gateSvcSockKey{Cookie: cookie, Addr: toAddr(backend.Addr()), Port: backend.Port(), Proto: uint8(proto)}
+	var asked gateSvcKey
+	if g.objs.HgSvcSock1.Lookup(&k, &asked) != nil {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(fromAddr(asked.Addr), asked.Port), true
+}
+
 func svcKey(s Service) gateSvcKey {
 	return gateSvcKey{Addr: toAddr(s.Addr.Addr()), Port: s.Addr.Port(), Proto: uint8(s.Proto)}
 }

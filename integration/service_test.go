@@ -256,20 +256,23 @@ func TestServiceBackendRemoved(t *testing.T) {
 			}
 		}
 		l.end(t)
-		if sockets {
-			return
-		}
 		// What is cut ends, and nothing else does.
 		var kept []*session
 		for range 12 {
 			kept = append(kept, c.mustOpen(t, virtual(4, 90)))
 			kept[len(kept)-1].echoes(t)
 		}
+		direct := c.mustOpen(t, servers[1].at(4, 90))
+		direct.echoes(t)
 		n.headgate(t, "service", "backend", "remove", "echo", "two", "--now")
+		direct.echoes(t) // it did not ask for the service
 		ended := 0
 		for _, s := range kept {
 			if _, err := s.exchange(2 * time.Second); err != nil {
 				ended++
+				if sockets && isTimeout(err) {
+					t.Error("a socket that was cut is not told")
+				}
 			}
 		}
 		if ended == 0 || ended == len(kept) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/policy"
 )
 
 // NetnsGate is what Sockets writes to: *bpf.Gate.
@@ -20,6 +21,7 @@ type NetnsGate interface {
 	SetNetns(bpf.Netns) error
 	DeleteNetns(cookie uint64) error
 	Netnses() ([]bpf.Netns, error)
+	SocketAsked(cookie uint64, backend netip.AddrPort, proto policy.Proto) (netip.AddrPort, bool)
 }
 
 // Kernel is all of the gate that services are written to.
@@ -28,13 +30,28 @@ type Kernel struct {
 	*Sockets
 }
 
+// Cut ends the connections to a backend that were made by these addresses, and says
+// how many: those of sockets that were given it are reset, and those that the gate
+// translates are forgotten. Sockets first, whose resets still pass.
+func (k *Kernel) Cut(addresses []Address, backend netip.AddrPort) (int, error) {
+	reset, err := k.Sockets.reset(addresses, backend)
+	cut, failed := k.Writer.Cut(addresses, backend)
+	return reset + cut, errors.Join(err, failed)
+}
+
 // Sockets tells the gate in which network namespaces sockets that connect to a
 // service are given a backend: the agent's own, and those of its endpoints. One that
 // cannot be entered goes without: its packets are translated all the same.
 type Sockets struct {
 	gate  NetnsGate
 	log   *slog.Logger
-	known map[string]bpf.Netns // by endpoint
+	known map[string]place // by endpoint
+}
+
+// place is a network namespace, as it is called: empty is our own.
+type place struct {
+	bpf.Netns
+	name string
 }
 
 // NewSockets starts with the agent's own namespace, and nothing else that an agent
@@ -50,7 +67,7 @@ func NewSockets(g NetnsGate, log *slog.Logger) (*Sockets, error) {
 		return nil, err
 	}
 	host.Host = true
-	return &Sockets{gate: g, log: log, known: map[string]bpf.Netns{"": host}}, g.SetNetns(host)
+	return &Sockets{gate: g, log: log, known: map[string]place{"": {host, ""}}}, g.SetNetns(host)
 }
 
 // SyncNetns follows the endpoints.
@@ -70,7 +87,7 @@ func (s *Sockets) SyncNetns(endpoints []*endpoint.Endpoint) error {
 			errs = errors.Join(errs, err)
 			continue
 		}
-		s.known[id] = n
+		s.known[id] = place{n, e.Netns}
 	}
 	for id := range s.known {
 		if !wanted[id] {
@@ -106,12 +123,12 @@ func namespaceOf(e *endpoint.Endpoint) (bpf.Netns, error) {
 		return bpf.Netns{}, err
 	}
 	defer h.Close()
-	inside, err := netlink.NewHandleAt(h, unix.NETLINK_ROUTE)
+	links, err := netlink.NewHandleAt(h, unix.NETLINK_ROUTE)
 	if err != nil {
 		return bpf.Netns{}, fmt.Errorf("enter network namespace %s: %w", e.Netns, err)
 	}
-	defer inside.Close()
-	if link, err := inside.LinkByName(e.Inside); err != nil || link.Attrs().HardwareAddr.String() != e.MAC {
+	defer links.Close()
+	if link, err := links.LinkByName(e.Inside); err != nil || link.Attrs().HardwareAddr.String() != e.MAC {
 		return bpf.Netns{}, fmt.Errorf("network namespace %s is not the endpoint's any more", e.Netns)
 	}
 	n, err := identify(h)
@@ -125,8 +142,7 @@ func namespaceOf(e *endpoint.Endpoint) (bpf.Netns, error) {
 	return n, err
 }
 
-// identify reads by what the kernel knows a network namespace. A thread goes there,
-// and ends with what it did: none of ours is left in another namespace.
+// identify reads by what the kernel knows a network namespace.
 func identify(h netns.NsHandle) (bpf.Netns, error) {
 	var n bpf.Netns
 	var st unix.Stat_t
@@ -134,6 +150,23 @@ func identify(h netns.NsHandle) (bpf.Netns, error) {
 		return n, fmt.Errorf("look at a network namespace: %w", err)
 	}
 	n.Inode, n.V4, n.V6 = st.Ino, netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	err := inside(h, func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open a socket in a network namespace: %w", err)
+		}
+		defer unix.Close(fd)
+		if n.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
+			return fmt.Errorf("ask for the cookie of a network namespace: %w", err)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// inside runs f in a network namespace. A thread goes there, and ends with what it
+// did: none of ours is left in another namespace.
+func inside(h netns.NsHandle, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -141,17 +174,7 @@ func identify(h netns.NsHandle) (bpf.Netns, error) {
 			done <- fmt.Errorf("enter a network namespace: %w", err)
 			return
 		}
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			done <- fmt.Errorf("open a socket in a network namespace: %w", err)
-			return
-		}
-		defer unix.Close(fd)
-		if n.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
-			err = fmt.Errorf("ask for the cookie of a network namespace: %w", err)
-		}
-		done <- err
+		done <- f()
 	}()
-	err := <-done
-	return n, err
+	return <-done
 }

@@ -50,8 +50,8 @@ func newBackendRemove() *cobra.Command {
 		Long: `Remove backends from a service. New connections avoid them from then on; those
 that are open go on until they end, or with --now are cut.
 
---now cuts the connections that the gate translates per packet. Sockets that got
-their backend when they connected are connections to the backend itself, and stay.`,
+--now resets the TCP sockets of this node that have the backend by this service, and
+drops what comes from others. Connections that asked for the backend itself stay.`,
 		Example: `  headgate service backend remove shop/db db1
   headgate service backend remove shop/db db1 --now`,
 		Args:              wantArgs("SERVICE", "BACKEND..."),
