@@ -353,6 +353,12 @@ func TestToServices(t *testing.T) {
 			w.mustNotConnect(t, other.at(v, 80))
 		}
 	})
+	for name, word := range map[string]string{"server": "allowed", "other": "denied"} {
+		said := n.headgate(t, "policy", "explain", "--from", "client", "--to", name, "--port", "80/TCP")
+		if !strings.Contains(strings.ToLower(said), word) {
+			t.Errorf("the explanation of %s is %s, want %s", name, said, word)
+		}
+	}
 	// Who comes to be behind it is allowed from then on.
 	other.label(t, "app=server")
 	w.mustAsk(t, other.at(4, 80), "GET", "/", 200)
