@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -477,5 +478,44 @@ func BenchmarkService(b *testing.B) {
 		b.Run(family+"/with", func(b *testing.B) {
 			l.perPacket(b, l.g.objs.HgFromWorkload, f.with(ack), actionOK)
 		})
+	}
+}
+
+// What a backend or a client says of the other's packets reaches it as if the service
+// had been spoken to, or had spoken.
+func TestServiceErrors(t *testing.T) {
+	l := newLab(t)
+	for family, v6 := range families {
+		l.reset(nil, nil)
+		l.serve(v6, nil, l.b.backend(v6))
+		f := l.udp(v6, 40000, 0)
+		l.throughService(f, 0, 0)
+		at, header := f.at(l.b.backend(v6)), 20
+		if v6 {
+			header = 40
+		}
+		// about quotes a packet, with the checksum of its transport as it was sent.
+		about := func(sent, seen frame) []byte {
+			q := seen.bytes()[14 : 14+header+8]
+			copy(q[header+6:], sent.bytes()[14+header+6:14+header+8])
+			return q
+		}
+		unreachable := func(from, to netip.Addr, mac net.HardwareAddr, quote []byte) frame {
+			e := frame{dstMAC: gatewayMAC, srcMAC: mac, src: from, dst: to, ttl: 64, proto: protoICMP, icmpType: 3, icmpCode: 3, payload: quote}
+			if v6 {
+				e.proto, e.icmpType, e.icmpCode = protoICMPv6, 1, 4
+			}
+			return e
+		}
+		r := l.sends(l.b, unreachable(l.b.addr(v6), l.a.addr(v6), l.b.mac, about(at, at)))
+		l.delivered(family+": of the backend", r)
+		l.rewritten(unreachable(vip(v6), l.a.addr(v6), l.b.mac, about(at, f.asked())), l.a, r.data)
+
+		answer, seen := at.reversed(0), f.asked().reversed(0)
+		r = l.sends(l.a, unreachable(l.a.addr(v6), vip(v6), l.a.mac, about(seen, seen)))
+		l.delivered(family+": of the client", r)
+		l.rewritten(unreachable(l.a.addr(v6), l.b.addr(v6), l.a.mac, about(seen, answer)), l.b, r.data)
+
+		l.dropped(family+": of no connection", l.sends(l.a, unreachable(l.a.addr(v6), vip(v6), l.a.mac, about(seen, l.udp(v6, 50000, 0).asked().reversed(0)))), 239)
 	}
 }
