@@ -46,6 +46,11 @@ type Config struct {
 	RemoteNodes    []netip.Addr
 	KubeAPIServers []netip.Addr
 	Enforcement    policy.Enforcement
+	// CgroupRoot is that of the control groups whose sockets meet services: empty:
+	// found; "off": none.
+	CgroupRoot string
+	// Names gives names out to workloads; nil: not.
+	Names *redirect.Zone
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -94,6 +99,8 @@ type Agent struct {
 	control   *controllers
 	store     *store
 	retry     chan struct{}
+	cgroup    string // where sockets meet services; empty: nowhere, and why
+	noCgroup  error
 	port      atomic.Uint32 // of the proxy, 0: none
 }
 
@@ -152,13 +159,21 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.startBackend(ctx); err != nil {
 		return err
 	}
+	services, err := a.startServices()
+	if err != nil {
+		return err
+	}
 	a.engine = reconcile.New(reconcile.Config{
 		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] }, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
-		Secrets: secret.Dir(a.cfg.SecretsDir).Read,
+		Secrets:  secret.Dir(a.cfg.SecretsDir).Read,
+		Services: services, Names: a.names(pools), Pools: a.cfg.EndpointCIDRs,
 	})
 	a.seeing.builder.Directory = a.engine
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
+	if a.cfg.Names != nil {
+		a.connector.Domain = a.cfg.Names.Domain
+	}
 	if err := a.restore(ctx); err != nil {
 		return err
 	}

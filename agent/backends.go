@@ -81,7 +81,8 @@ func (bs *backends) Run(ctx context.Context) error {
 func (bs *backends) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	parts := make([]redirect.Snapshot, len(bs.all))
 	for i := range parts {
-		parts[i] = redirect.Snapshot{Revision: s.Revision, Sets: map[policy.SetID]redirect.NumberedSet{}}
+		parts[i] = s
+		parts[i].Sets = map[policy.SetID]redirect.NumberedSet{}
 	}
 	protocols := make(map[policy.SetID]policy.Protocol, len(s.Sets))
 	for id, n := range s.Sets {

@@ -27,6 +27,12 @@ func Cleanup(ctx context.Context, runDir, stateDir string, terminate func(ctx co
 	if err := sameNamespace(stateDir); err != nil {
 		return err
 	}
+	if err := detachCgroups(stateDir); err != nil {
+		return err
+	}
+	if err := forgetEndpoints(stateDir); err != nil {
+		return err
+	}
 	// Interfaces first: from then on nothing passes, judged or not.
 	err = errors.Join(removeInterfaces(), redirect.RemoveRules(), terminate(ctx, runDir))
 	if err != nil {
@@ -40,6 +46,18 @@ func Cleanup(ctx context.Context, runDir, stateDir string, terminate func(ctx co
 	}
 	// Directories go if nobody else has put something there.
 	_, _ = os.Remove(runDir), os.Remove(stateDir)
+	return err
+}
+
+// forgetEndpoints removes files that were written for endpoints.
+func forgetEndpoints(stateDir string) error {
+	f, err := readState(filepath.Join(stateDir, "state.json"))
+	if err != nil {
+		return nil // a state that cannot be read is no reason to keep the rest
+	}
+	for _, e := range f.Endpoints {
+		err = errors.Join(err, endpoint.Forget(e))
+	}
 	return err
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,6 +65,11 @@ func (a *Agent) reportParts(r *agentv1.StatusResponse) {
 	add("datapath", err == nil, "attached, policy revision %d", revision)
 	add("proxy", r.Backend.State == "ready", "%s", strings.TrimSpace(r.Backend.State+" "+r.Backend.Detail))
 	add("policy", r.PolicyEnforced >= r.PolicyRevision, "%d policies, revision %d, in force %d", r.Policies, r.PolicyRevision, r.PolicyEnforced)
+	add("services", true, "%s", a.serviceWords())
+	if a.cfg.Names != nil {
+		names := a.backend.Status().Names
+		add("names", names == "served", "%s", cmp.Or(names, "not served yet"))
+	}
 	notReady := uint32(0)
 	for state, n := range r.Endpoints {
 		if state != string(endpoint.Ready) {

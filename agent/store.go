@@ -18,11 +18,15 @@ const stateVersion = 1
 type stateFile struct {
 	Version   int    `json:"version"`
 	Namespace uint64 `json:"networkNamespace"` // in which the agent ran
+	Cgroup    string `json:"cgroup,omitempty"` // to which programs are attached
 	reconcile.State
 }
 
 // store keeps the state in one file, replaced as a whole.
-type store struct{ path string }
+type store struct {
+	path   string
+	cgroup string
+}
 
 func newStore(dir string) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -38,7 +42,7 @@ func (s *store) save(state reconcile.State) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(stateFile{stateVersion, ns, state}, "", " ")
+	data, err := json.MarshalIndent(stateFile{stateVersion, ns, s.cgroup, state}, "", " ")
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}

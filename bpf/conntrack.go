@@ -25,6 +25,7 @@ type Connection struct {
 	SeenReply, ProxyLeg                 bool
 	Bound                               bool // to the proxy port of its route
 	Revision                            uint32
+	Service                             uint16         // that it was opened to, 0: none; see Gate.ServiceOf
 	Node                                netip.AddrPort // what its opener is known as outside; the zero AddrPort: itself
 	Expires                             time.Duration  // from now
 	Packets, Bytes                      [2]uint64      // forward, reply
@@ -45,13 +46,14 @@ const (
 type Conntrack struct {
 	tcp, any *ebpf.Map
 	nat      *ebpf.Map // who holds a port of the node
+	services *ebpf.Map // translations of established TCP
 	config   []byte    // mapped; nil where the revision is not asked for
 }
 
 // OpenConntrack takes the maps from descriptors that another process gave, in the
 // order of Gate.ConntrackMaps, and owns them.
-func OpenConntrack(fds [4]int) (*Conntrack, error) {
-	var maps [4]*ebpf.Map
+func OpenConntrack(fds [5]int) (*Conntrack, error) {
+	var maps [5]*ebpf.Map
 	for i, fd := range fds {
 		m, err := ebpf.NewMapFromFD(fd)
 		if err != nil {
@@ -64,7 +66,7 @@ func OpenConntrack(fds [4]int) (*Conntrack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the datapath's configuration: %w", err)
 	}
-	return &Conntrack{tcp: maps[0], any: maps[1], nat: maps[3], config: b}, nil
+	return &Conntrack{tcp: maps[0], any: maps[1], nat: maps[3], services: maps[4], config: b}, nil
 }
 
 // Revision is the policy revision in force in the gate. It costs one memory read.
@@ -107,7 +109,8 @@ func (c *Conntrack) All(f func(Connection) bool) error {
 }
 
 // Collect removes established TCP that has expired, and says how many; then what
-// such connections held of the node's ports. The other maps evict by themselves.
+// such connections held of the node's ports, and their translations to backends. The
+// other maps evict by themselves.
 func (c *Conntrack) Collect() (int, error) {
 	var expired []gateCtKey
 	var k gateCtKey
@@ -130,7 +133,8 @@ func (c *Conntrack) Collect() (int, error) {
 		}
 	}
 	_, held := c.collectHolds()
-	return len(expired), errors.Join(err, held)
+	_, serviced := c.collectServices(now)
+	return len(expired), errors.Join(err, held, serviced)
 }
 
 // Forget removes every connection of an address, so that who gets the address next
@@ -204,6 +208,7 @@ func connection(k *gateCtKey, e *gateCtEntry) Connection {
 		ProxyLeg:            e.Flags&ctProxyLeg != 0,
 		Bound:               e.Flags&ctBound != 0,
 		Revision:            e.Revision,
+		Service:             e.RevNat,
 		Expires:             time.Duration(int64(e.Expires) - monotonic()),
 		Packets:             e.Packets,
 		Bytes:               e.Bytes,

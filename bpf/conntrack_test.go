@@ -134,7 +134,7 @@ func TestCollect(t *testing.T) {
 // A process that got only descriptors reads the same.
 func TestOpenConntrack(t *testing.T) {
 	l := newLab(t)
-	var fds [4]int
+	var fds [5]int
 	for i, m := range l.g.ConntrackMaps() {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
 		l.must(err)

@@ -22,6 +22,8 @@ type Options struct {
 	HostIfindex        int              // device by which packets of the host enter again
 	// MaxConnections is the room for established TCP; 0: the default, 524288.
 	MaxConnections int
+	// MaxServiced is the room for established TCP to services; 0: the default, 524288.
+	MaxServiced int
 	// MaxTranslations is the room for translated established TCP; 0: the default, 524288.
 	MaxTranslations int
 	Masquerade      Masquerade
@@ -48,6 +50,7 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 		return nil, err
 	}
 	setSize(spec, gateMapHgCtTcp1, opts.MaxConnections)
+	setSize(spec, gateMapHgSvcNat1, opts.MaxServiced)
 	setSize(spec, gateMapHgNatTcp1, opts.MaxTranslations)
 	setSize(spec, gateMapHgPolicy1, opts.MaxPolicy)
 	var co ebpf.CollectionOptions
@@ -127,13 +130,14 @@ func (g *Gate) Close() error { return g.objs.Close() }
 
 // Conntrack reads the connections of this gate.
 func (g *Gate) Conntrack() *Conntrack {
-	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1, nat: g.objs.HgNatTcp1}
+	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1, nat: g.objs.HgNatTcp1, services: g.objs.HgSvcNat1}
 }
 
 // ConntrackMaps are the maps that a proxy needs: established TCP, the rest, the
-// configuration, and who holds which port of the node, in this order.
+// configuration, who holds which port of the node, and the translations of
+// services, in this order.
 func (g *Gate) ConntrackMaps() []*ebpf.Map {
-	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1, g.objs.HgNatTcp1}
+	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1, g.objs.HgNatTcp1, g.objs.HgSvcNat1}
 }
 
 func toAddr(a netip.Addr) gateAddr {

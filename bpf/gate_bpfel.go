@@ -168,6 +168,85 @@ type gateSubject struct {
 	Reserved uint32
 }
 
+type gateSvcAffinity struct {
+	_    structs.HostLayout
+	Used uint64
+	Back uint32
+	Pad  uint32
+}
+
+type gateSvcAffinityKey struct {
+	_      structs.HostLayout
+	Client gateAddr
+	Front  uint32
+	Pad    uint32
+}
+
+type gateSvcBack struct {
+	_     structs.HostLayout
+	Addr  gateAddr
+	Front uint32
+	Port  uint16
+	Pad   uint16
+}
+
+type gateSvcFront struct {
+	_        structs.HostLayout
+	Number   uint32
+	Flags    uint32
+	Affinity uint32
+	Pad      uint32
+}
+
+type gateSvcKey struct {
+	_     structs.HostLayout
+	Addr  gateAddr
+	Port  uint16
+	Proto uint8
+	Pad   [5]uint8
+}
+
+type gateSvcNat struct {
+	_     structs.HostLayout
+	Addr  gateAddr
+	Back  uint32
+	Port  uint16
+	Proto uint8
+	Pad   uint8
+}
+
+type gateSvcNatKey struct {
+	_      structs.HostLayout
+	Client gateAddr
+	Front  uint32
+	Port   uint16
+	Pad    uint16
+}
+
+type gateSvcNetns struct {
+	_     structs.HostLayout
+	V4    gateAddr
+	V6    gateAddr
+	Inode uint64
+	Flags uint32
+	Pad   uint32
+}
+
+type gateSvcSlots struct {
+	_     structs.HostLayout
+	Count uint32
+	Slot  [1021]uint32
+}
+
+type gateSvcSockKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Addr   gateAddr
+	Port   uint16
+	Proto  uint8
+	Pad    [5]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -191,9 +270,27 @@ const (
 	gateMapHgPolicy1       = "hg_policy_1"
 	gateMapHgRoute1        = "hg_route_1"
 	gateMapHgSubject1      = "hg_subject_1"
+	gateMapHgSvcAffin1     = "hg_svc_affin_1"
+	gateMapHgSvcBack1      = "hg_svc_back_1"
+	gateMapHgSvcFront1     = "hg_svc_front_1"
+	gateMapHgSvcNat1       = "hg_svc_nat_1"
+	gateMapHgSvcNetns1     = "hg_svc_netns_1"
+	gateMapHgSvcNew1       = "hg_svc_new_1"
+	gateMapHgSvcRev1       = "hg_svc_rev_1"
+	gateMapHgSvcSlots1     = "hg_svc_slots_1"
+	gateMapHgSvcSock1      = "hg_svc_sock_1"
+	gateMapHgSvcWork1      = "hg_svc_work_1"
+	gateProgHgConnect4     = "hg_connect4"
+	gateProgHgConnect6     = "hg_connect6"
 	gateProgHgFromHost     = "hg_from_host"
 	gateProgHgFromNetwork  = "hg_from_network"
 	gateProgHgFromWorkload = "hg_from_workload"
+	gateProgHgGetpeername4 = "hg_getpeername4"
+	gateProgHgGetpeername6 = "hg_getpeername6"
+	gateProgHgRecvmsg4     = "hg_recvmsg4"
+	gateProgHgRecvmsg6     = "hg_recvmsg6"
+	gateProgHgSendmsg4     = "hg_sendmsg4"
+	gateProgHgSendmsg6     = "hg_sendmsg6"
 	gateProgHgToNetwork    = "hg_to_network"
 	gateProgHgToWorkload   = "hg_to_workload"
 	gateVarGateway4        = "gateway4"
@@ -248,9 +345,17 @@ type gateSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateProgramSpecs struct {
+	HgConnect4     *ebpf.ProgramSpec `ebpf:"hg_connect4"`
+	HgConnect6     *ebpf.ProgramSpec `ebpf:"hg_connect6"`
 	HgFromHost     *ebpf.ProgramSpec `ebpf:"hg_from_host"`
 	HgFromNetwork  *ebpf.ProgramSpec `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.ProgramSpec `ebpf:"hg_from_workload"`
+	HgGetpeername4 *ebpf.ProgramSpec `ebpf:"hg_getpeername4"`
+	HgGetpeername6 *ebpf.ProgramSpec `ebpf:"hg_getpeername6"`
+	HgRecvmsg4     *ebpf.ProgramSpec `ebpf:"hg_recvmsg4"`
+	HgRecvmsg6     *ebpf.ProgramSpec `ebpf:"hg_recvmsg6"`
+	HgSendmsg4     *ebpf.ProgramSpec `ebpf:"hg_sendmsg4"`
+	HgSendmsg6     *ebpf.ProgramSpec `ebpf:"hg_sendmsg6"`
 	HgToNetwork    *ebpf.ProgramSpec `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.ProgramSpec `ebpf:"hg_to_workload"`
 }
@@ -278,6 +383,16 @@ type gateMapSpecs struct {
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
+	HgSvcAffin1 *ebpf.MapSpec `ebpf:"hg_svc_affin_1"`
+	HgSvcBack1  *ebpf.MapSpec `ebpf:"hg_svc_back_1"`
+	HgSvcFront1 *ebpf.MapSpec `ebpf:"hg_svc_front_1"`
+	HgSvcNat1   *ebpf.MapSpec `ebpf:"hg_svc_nat_1"`
+	HgSvcNetns1 *ebpf.MapSpec `ebpf:"hg_svc_netns_1"`
+	HgSvcNew1   *ebpf.MapSpec `ebpf:"hg_svc_new_1"`
+	HgSvcRev1   *ebpf.MapSpec `ebpf:"hg_svc_rev_1"`
+	HgSvcSlots1 *ebpf.MapSpec `ebpf:"hg_svc_slots_1"`
+	HgSvcSock1  *ebpf.MapSpec `ebpf:"hg_svc_sock_1"`
+	HgSvcWork1  *ebpf.MapSpec `ebpf:"hg_svc_work_1"`
 }
 
 // gateVariableSpecs contains global variables before they are loaded into the kernel.
@@ -333,6 +448,16 @@ type gateMaps struct {
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
+	HgSvcAffin1 *ebpf.Map `ebpf:"hg_svc_affin_1"`
+	HgSvcBack1  *ebpf.Map `ebpf:"hg_svc_back_1"`
+	HgSvcFront1 *ebpf.Map `ebpf:"hg_svc_front_1"`
+	HgSvcNat1   *ebpf.Map `ebpf:"hg_svc_nat_1"`
+	HgSvcNetns1 *ebpf.Map `ebpf:"hg_svc_netns_1"`
+	HgSvcNew1   *ebpf.Map `ebpf:"hg_svc_new_1"`
+	HgSvcRev1   *ebpf.Map `ebpf:"hg_svc_rev_1"`
+	HgSvcSlots1 *ebpf.Map `ebpf:"hg_svc_slots_1"`
+	HgSvcSock1  *ebpf.Map `ebpf:"hg_svc_sock_1"`
+	HgSvcWork1  *ebpf.Map `ebpf:"hg_svc_work_1"`
 }
 
 func (m *gateMaps) Close() error {
@@ -356,6 +481,16 @@ func (m *gateMaps) Close() error {
 		m.HgPolicy1,
 		m.HgRoute1,
 		m.HgSubject1,
+		m.HgSvcAffin1,
+		m.HgSvcBack1,
+		m.HgSvcFront1,
+		m.HgSvcNat1,
+		m.HgSvcNetns1,
+		m.HgSvcNew1,
+		m.HgSvcRev1,
+		m.HgSvcSlots1,
+		m.HgSvcSock1,
+		m.HgSvcWork1,
 	)
 }
 
@@ -377,18 +512,34 @@ type gateVariables struct {
 //
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gatePrograms struct {
+	HgConnect4     *ebpf.Program `ebpf:"hg_connect4"`
+	HgConnect6     *ebpf.Program `ebpf:"hg_connect6"`
 	HgFromHost     *ebpf.Program `ebpf:"hg_from_host"`
 	HgFromNetwork  *ebpf.Program `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.Program `ebpf:"hg_from_workload"`
+	HgGetpeername4 *ebpf.Program `ebpf:"hg_getpeername4"`
+	HgGetpeername6 *ebpf.Program `ebpf:"hg_getpeername6"`
+	HgRecvmsg4     *ebpf.Program `ebpf:"hg_recvmsg4"`
+	HgRecvmsg6     *ebpf.Program `ebpf:"hg_recvmsg6"`
+	HgSendmsg4     *ebpf.Program `ebpf:"hg_sendmsg4"`
+	HgSendmsg6     *ebpf.Program `ebpf:"hg_sendmsg6"`
 	HgToNetwork    *ebpf.Program `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.Program `ebpf:"hg_to_workload"`
 }
 
 func (p *gatePrograms) Close() error {
 	return _GateClose(
+		p.HgConnect4,
+		p.HgConnect6,
 		p.HgFromHost,
 		p.HgFromNetwork,
 		p.HgFromWorkload,
+		p.HgGetpeername4,
+		p.HgGetpeername6,
+		p.HgRecvmsg4,
+		p.HgRecvmsg6,
+		p.HgSendmsg4,
+		p.HgSendmsg6,
 		p.HgToNetwork,
 		p.HgToWorkload,
 	)

@@ -179,6 +179,7 @@ func (l *lab) reset(a, b PolicyTable) {
 	for _, m := range []*ebpf.Map{
 		o.HgEndpoint1, o.HgIpcache1, o.HgSubject1, o.HgPolicy1, o.HgRoute1, o.HgCtTcp1, o.HgCtAny1, o.HgFragment1, o.HgAnswer1,
 		o.HgNatTcp1, o.HgNatAny1,
+		o.HgSvcFront1, o.HgSvcRev1, o.HgSvcSlots1, o.HgSvcBack1, o.HgSvcAffin1, o.HgSvcNat1, o.HgSvcNew1, o.HgSvcNetns1, o.HgSvcSock1,
 	} {
 		l.must(empty(m))
 	}

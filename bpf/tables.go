@@ -156,6 +156,7 @@ func (g *Gate) Usage() (map[string][2]int, error) {
 	out := map[string][2]int{}
 	for name, m := range map[string]*ebpf.Map{
 		"endpoint": g.objs.HgEndpoint1, "ipcache": g.objs.HgIpcache1, "policy": g.objs.HgPolicy1, "route": g.objs.HgRoute1, "nat": g.objs.HgNatTcp1,
+		"service": g.objs.HgSvcFront1,
 	} {
 		n, err := entries(m)
 		if err != nil {

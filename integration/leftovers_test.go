@@ -33,6 +33,11 @@ func (n *node) checkNothingLeft(t *testing.T) {
 			t.Errorf("process %d is left after cleanup: %s", pid, commandLine(pid))
 		}
 	}
+	if root, err := bpf.CgroupRoot(); err == nil {
+		if users, err := bpf.CgroupUsers(root); err != nil || users[n.inode] {
+			t.Errorf("programs are left on control group %s after cleanup: %v", root, err)
+		}
+	}
 	for _, dir := range []string{n.run(), n.state()} {
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, os.ErrNotExist) {

@@ -20,6 +20,7 @@ const (
 	ReasonConntrackFull    DropReason = 155
 	ReasonExtensionHeader  DropReason = 156 // IPv6, too many or out of order
 	ReasonFragment         DropReason = 157 // overlaps another, or is of an ICMP error
+	ReasonNoBackend        DropReason = 158 // a service without one
 	ReasonNoConnection     DropReason = 163 // TCP that belongs to no connection and opens none
 	ReasonNATPorts         DropReason = 167 // every port of the node is in use towards that remote end
 	ReasonNoWay            DropReason = 169 // no route leads there
@@ -42,6 +43,9 @@ const (
 	ReasonNoNodeAddress    DropReason = 241 // the device has no address to translate to
 	ReasonTooBig           DropReason = 242 // for the way out; the sender was told
 	ReasonNoDevice         DropReason = 243 // the route leads by a device that is not served
+	ReasonServiceClash     DropReason = 245 // the client is that backend, or is connected to it from the same port
+	ReasonServicePort      DropReason = 246 // a service's address, but none of its ports
+	ReasonServiceFull      DropReason = 247 // no room for another translation
 	ReasonSourceRoute      DropReason = 254 // its sender chose the way
 	ReasonFragmentProxy    DropReason = 255 // a fragment on a port with L7 rules
 )

@@ -44,6 +44,8 @@ func (r DropReason) words() string {
 		return "IPv6: Extension header not supported"
 	case ReasonFragment:
 		return "IP fragmentation not supported"
+	case ReasonNoBackend:
+		return "Service backend not found"
 	case ReasonNoConnection:
 		return "Unknown connection tracking state"
 	case ReasonNATPorts:
@@ -87,6 +89,12 @@ func (r DropReason) ownWords() string {
 		return "ARP or NDP for another address"
 	case ReasonICMPError:
 		return "ICMP error for no known connection"
+	case ReasonServiceClash:
+		return "Service backend is the client, or its port is connected to it already"
+	case ReasonServicePort:
+		return "Service has no such port"
+	case ReasonServiceFull:
+		return "No room for another service connection"
 	case ReasonNATFull:
 		return "No room for another translated connection"
 	case ReasonNoNodeAddress:
@@ -123,6 +131,12 @@ func (r DropReason) Name() string {
 		return "NEIGHBOUR"
 	case ReasonICMPError:
 		return "ICMP_ERROR"
+	case ReasonServiceClash:
+		return "SERVICE_CLASH"
+	case ReasonServicePort:
+		return "SERVICE_PORT"
+	case ReasonServiceFull:
+		return "SERVICE_FULL"
 	case ReasonNATFull:
 		return "NAT_FULL"
 	case ReasonNoNodeAddress:
@@ -162,6 +176,7 @@ func ParseDropReason(s string) (DropReason, bool) {
 func ownReasons() []DropReason {
 	return []DropReason{
 		ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
+		ReasonServiceClash, ReasonServicePort, ReasonServiceFull,
 		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice,
 		ReasonSourceRoute, ReasonFragmentProxy,
 	}

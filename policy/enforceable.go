@@ -36,8 +36,6 @@ func (u *unenforceable) rule(r *Rule) {
 		switch p.(type) {
 		case FQDN:
 			u.add(r.Ref.Path+".toFQDNs", "a rule for DNS names", "write toCIDR, or toEntities: [world]")
-		case ServicePeer:
-			u.add(r.Ref.Path+".toServices", "a rule for services", "write toEndpoints, or toCIDR")
 		case NodeSelector:
 			u.add(r.Ref.Path, "a selector of nodes", "write the entities host and remote-node")
 		}

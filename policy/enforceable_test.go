@@ -14,7 +14,7 @@ func TestUnenforceable(t *testing.T) {
 	}{
 		"node":      {Policy{Rules: []Rule{{Node: true, Ref: Ref{"p", "ingress[0]"}}}}, "ingress[0]: a policy for nodes"},
 		"names":     {Policy{Rules: []Rule{{Peers: []Peer{FQDN{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, "egress[0].toFQDNs: "},
-		"services":  {Policy{Rules: []Rule{{Peers: []Peer{ServicePeer{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, "egress[0].toServices: "},
+		"services":  {Policy{Rules: []Rule{{Peers: []Peer{ServicePeer{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, ""},
 		"nodes":     {Policy{Rules: []Rule{{Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "egress[0]"}}}}, "selector of nodes"},
 		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
 		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},

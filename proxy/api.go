@@ -75,6 +75,7 @@ func (a *api) Enforce(_ context.Context, r *proxyv1.EnforceRequest) (*proxyv1.En
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	a.p.snapshot.Store(next)
+	a.p.names.Update(wanted.Zone)
 	a.p.lookAtTunnels()
 	return &proxyv1.EnforceResponse{Failed: next.failures()}, nil
 }
@@ -125,7 +126,7 @@ func (a *api) Status(context.Context, *proxyv1.StatusRequest) (*proxyv1.StatusRe
 	s := &proxyv1.StatusResponse{
 		Connections: uint64(p.open()), Accepted: p.accepted.Load(), Requests: p.requests.Load(),
 		Denied: p.denied.Load(), Malformed: p.malformed.Load(), Refused: p.refused.Load(),
-		RecordsLost: p.ring.lostTotal(), StartedNs: p.started.UnixNano(),
+		Names: p.namesStatus(), RecordsLost: p.ring.lostTotal(), StartedNs: p.started.UnixNano(),
 	}
 	if snapshot := p.snapshot.Load(); snapshot != nil {
 		s.Revision, s.Failed = snapshot.revision, snapshot.failures()

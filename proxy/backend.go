@@ -228,7 +228,7 @@ func (b *Backend) Status() redirect.Status {
 		s.State, s.Detail = "silent", "the proxy does not answer; it is replaced if it goes on"
 	}
 	if b.stats != nil {
-		s.Connections = b.stats.Connections
+		s.Connections, s.Names = b.stats.Connections, b.stats.Names
 		if n := len(b.stats.Failed); n > 0 {
 			s.Detail = fmt.Sprintf("%d L7 sets could not be compiled and deny everything: %s", n, b.stats.Failed[0].Error)
 		}

@@ -28,7 +28,7 @@ func childMain() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	for fd := DescriptorTCPMap; fd <= DescriptorConfig; fd++ {
+	for fd := DescriptorTCPMap; fd <= DescriptorServices; fd++ {
 		if b, err := readAt(uintptr(fd)); err != nil || string(b) != fmt.Sprint("map", fd) {
 			fmt.Fprintln(os.Stderr, "descriptor", fd, string(b), err)
 			return 1
@@ -98,7 +98,7 @@ func supervise(t *testing.T, runDir, version, server string, change func(*Backen
 
 // mapFiles stand in for the maps: each says where it must arrive.
 func mapFiles(t *testing.T) (files []*os.File) {
-	for fd := DescriptorTCPMap; fd <= DescriptorConfig; fd++ {
+	for fd := DescriptorTCPMap; fd <= DescriptorServices; fd++ {
 		path := filepath.Join(t.TempDir(), "map")
 		must(t, os.WriteFile(path, fmt.Append(nil, "map", fd), 0o644))
 		f, err := os.Open(path)

@@ -18,11 +18,12 @@ const ProtocolVersion = 2
 
 // File descriptors that the agent hands to the process.
 const (
-	DescriptorSocket = 3 // listening unix socket of the API
-	DescriptorTCPMap = 4 // conntrack, established TCP
-	DescriptorAnyMap = 5 // conntrack, everything else
-	DescriptorConfig = 6 // the datapath's configuration, with its revision
-	DescriptorNATMap = 7 // who holds which port of the node
+	DescriptorSocket   = 3 // listening unix socket of the API
+	DescriptorTCPMap   = 4 // conntrack, established TCP
+	DescriptorAnyMap   = 5 // conntrack, everything else
+	DescriptorConfig   = 6 // the datapath's configuration, with its revision
+	DescriptorNATMap   = 7 // who holds which port of the node
+	DescriptorServices = 8 // translations of services
 )
 
 // Connections says what the datapath knows of redirected connections. It is

@@ -14,7 +14,7 @@ import (
 )
 
 func snapshotToProto(s redirect.Snapshot) *proxyv1.EnforceRequest {
-	r := &proxyv1.EnforceRequest{Revision: s.Revision, Audit: s.Audit}
+	r := &proxyv1.EnforceRequest{Revision: s.Revision, Audit: s.Audit, Zone: zoneToProto(s.Zone)}
 	for id, set := range s.Sets {
 		p := setToProto(set.Set)
 		p.Number, p.Id = uint32(set.Number), id[:]
@@ -55,6 +55,10 @@ func snapshotFromProto(r *proxyv1.EnforceRequest) (redirect.Snapshot, error) {
 		if ref := secretFromProto(v.Secret); ref != nil {
 			s.Secrets[*ref] = string(v.Value)
 		}
+	}
+	var err error
+	if s.Zone, err = zoneFromProto(r.Zone); err != nil {
+		return s, err
 	}
 	return s, nil
 }

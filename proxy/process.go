@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/nameserver"
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/parsers/kafka"
@@ -31,6 +32,7 @@ type process struct {
 	ring     *ring
 	buffers  *buffers
 	brokers  kafka.Directory
+	names    *nameserver.Server
 
 	accepted, requests, denied, malformed, refused atomic.Uint64
 
@@ -49,6 +51,7 @@ func newProcess(ctx context.Context, config Config) *process {
 	return &process{
 		config: config, log: config.Logger, life: ctx, started: time.Now(),
 		ring: newRing(config.Limits.Records), buffers: newBuffers(),
+		names: &nameserver.Server{Logger: config.Logger},
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
 	}

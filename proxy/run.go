@@ -66,6 +66,7 @@ func Run(ctx context.Context, config Config) error {
 	})
 	p.log.Info("proxy is up", "version", config.Version, "port", port, "pid", os.Getpid())
 
+	defer p.names.Close()
 	err = p.waitForEnd(ctx, failed, listeners)
 	for _, c := range p.all() {
 		c.abort(false)
@@ -83,6 +84,7 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 	done := ctx.Done()
 	begin := func(grace time.Duration) {
 		p.draining.Store(true)
+		p.names.Close()
 		for _, l := range listeners {
 			_ = l.Close()
 		}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/headgate/headgate/policy"
 )
@@ -43,7 +44,20 @@ type Snapshot struct {
 	// Secrets that the sets refer to, as far as they can be read. They are for the
 	// backend's memory alone.
 	Secrets map[policy.SecretRef]string
-	Audit   bool // nothing is denied; what would be is reported
+	Audit   bool  // nothing is denied; what would be is reported
+	Zone    *Zone // names to give out; nil: none
+}
+
+// Zone is what a node's name server knows. It is served by headgate's own proxy,
+// which outlives the agent; other backends take no notice.
+type Zone struct {
+	Domain  string                  // "cluster.local": what is below it and not here does not exist
+	Names   map[string][]netip.Addr // below Domain, without it
+	Listen  []netip.Addr            // the workloads' gateways
+	Clients []netip.Prefix          // who may ask, besides this machine
+	// Upstreams answer for everything else; none: those of the file, or nobody.
+	Upstreams  []netip.AddrPort
+	ResolvConf string
 }
 
 // Status of a backend, for people.
@@ -56,6 +70,7 @@ type Status struct {
 	// Revision of the snapshot in force.
 	Revision    uint64
 	Connections uint64
+	Names       string // "served", or why names are not; empty: not asked for
 }
 
 // ErrNotReady says that the backend cannot enforce now; redirected ports stay

@@ -31,6 +31,7 @@ type Spec struct {
 	Name, Namespace, Netns, ServiceAccount, Interface string
 	Labels                                            map[string]string
 	IPs, Ports                                        []string
+	ResolvConf                                        bool // write one for it
 }
 
 // Connector makes and ends endpoints: addresses, veth, gate, policy, in the order
@@ -42,6 +43,8 @@ type Connector struct {
 	gate   Gate
 	log    *slog.Logger
 	nextID uint16
+	// Domain of the names that are given out; empty: none are.
+	Domain string
 }
 
 // NewConnector makes a connector over pools of addresses.
@@ -75,8 +78,15 @@ func (c *Connector) Add(ctx context.Context, s Spec) (*Endpoint, error) {
 	if err := c.allocate(e, s.IPs); err != nil {
 		return nil, err
 	}
+	if s.ResolvConf {
+		if err := writeResolvConf(e, Gateways(c.pools), c.Domain); err != nil {
+			c.release(e)
+			return nil, err
+		}
+	}
 	if err := Connect(e, Gateways(c.pools), c.gate.AttachWorkload); err != nil {
 		c.release(e)
+		err = errors.Join(err, removeResolvConf(e))
 		return nil, fmt.Errorf("connect endpoint %s: %w", e.Key(), err)
 	}
 	added, err := c.engine.AddEndpoint(ctx, e)
@@ -231,6 +241,9 @@ func (c *Connector) remove(ctx context.Context, key string) error {
 func (c *Connector) Restore(eps []*Endpoint) (kept, gone []*Endpoint) {
 	for _, e := range eps {
 		if !Connected(e) {
+			if err := removeResolvConf(e); err != nil {
+				c.log.Warn("a file of an endpoint that is gone stays", "endpoint", e.Key(), "error", err)
+			}
 			gone = append(gone, e)
 			continue
 		}

@@ -37,8 +37,9 @@ type Endpoint struct {
 	MAC            string                      `json:"mac"`       // of the workload's side
 	Interface      string                      `json:"interface"` // of the host's side
 	Ifindex        int                         `json:"ifindex"`
-	Inside         string                      `json:"inside"` // name of the workload's side
-	Netns          string                      `json:"netns"`  // as it was given
+	Inside         string                      `json:"inside"`               // name of the workload's side
+	Netns          string                      `json:"netns"`                // as it was given
+	ResolvConf     string                      `json:"resolvConf,omitempty"` // the file that was written for it
 
 	State    State           `json:"-"`
 	Detail   string          `json:"-"`

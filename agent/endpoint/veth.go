@@ -121,8 +121,12 @@ func Connect(e *Endpoint, gateways []netip.Addr, attach func(ifindex int) error)
 	return setUpHost(e, host, gateways)
 }
 
-// Disconnect takes the veth pair away, and with it all that hangs on it.
+// Disconnect takes the veth pair away, and with it all that hangs on it, and the
+// endpoint's resolv.conf.
 func Disconnect(e *Endpoint) error {
+	if err := removeResolvConf(e); err != nil {
+		return err
+	}
 	link, err := netlink.LinkByName(e.Interface)
 	if err != nil {
 		return ignoreMissingLink(err)

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/headgate/headgate/agent/endpoint"
+	"github.com/headgate/headgate/agent/service"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -48,6 +50,12 @@ type Config struct {
 	Fixed map[netip.Prefix]policy.Identity
 	// Secrets reads a value that policies refer to; nil: there are none.
 	Secrets func(policy.SecretRef) (string, error)
+	// Services is the gate's side of services; nil: there are none.
+	Services Services
+	// Names are given out by the proxy as this says; nil: not at all.
+	Names *redirect.Zone
+	// Pools are the addresses of endpoints, which no service may have.
+	Pools []netip.Prefix
 	// Save is called with the state after each change that must survive a restart.
 	Save func(State) error
 }
@@ -57,6 +65,7 @@ type State struct {
 	Endpoints  []*endpoint.Endpoint         `json:"endpoints"`
 	Namespaces map[string]map[string]string `json:"namespaces"`
 	Policies   []StoredPolicy               `json:"policies"`
+	Services   []*service.Service           `json:"services,omitempty"`
 	Numbers    Numbers                      `json:"numbers"`
 	Revision   uint64                       `json:"revision"`
 }
@@ -78,6 +87,7 @@ type Engine struct {
 	endpoints  map[string]*endpoint.Endpoint
 	namespaces map[string]map[string]string
 	policies   map[string]*Policy
+	services   map[string]*service.Service
 	numbers    Numbers
 	ids        *policy.Identities
 	revision   uint64 // of what is wanted
@@ -125,7 +135,7 @@ type Redirect struct {
 func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, endpoints: map[string]*endpoint.Endpoint{}, namespaces: map[string]map[string]string{},
-		policies: map[string]*Policy{}, ids: policy.NewIdentities(), subjects: map[string]*subject{},
+		policies: map[string]*Policy{}, services: map[string]*service.Service{}, ids: policy.NewIdentities(), subjects: map[string]*subject{},
 		routes: map[bpf.Route]uint16{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
 	}
 	e.numbers.init()
@@ -157,6 +167,9 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	for _, p := range policies {
 		e.policies[p.Key()] = p
 	}
+	for _, s := range s.Services {
+		e.services[s.Key()] = s
+	}
 	stale, err := e.readGate()
 	if err != nil {
 		return fmt.Errorf("read the running datapath: %w", err)
@@ -181,6 +194,9 @@ func (e *Engine) readGate() (stale map[uint32]bpf.PolicyTable, err error) {
 	eps, err := e.cfg.Gate.Endpoints()
 	for _, ep := range eps {
 		e.written[ep.Addr] = ep
+	}
+	if e.cfg.Services != nil {
+		err = errors.Join(err, e.cfg.Services.Load())
 	}
 	for n := range stale { // their numbers are not used before they are gone
 		e.subjects[fmt.Sprintf("stale %d", n)] = &subject{number: n, table: stale[n]}
@@ -242,6 +258,7 @@ func (e *Engine) state() State {
 		p := e.policies[key]
 		s.Policies = append(s.Policies, StoredPolicy{Key: key, Origin: p.Origin, Source: string(p.Source), Revision: p.Revision})
 	}
+	s.Services = e.serviceList()
 	return s
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/headgate/headgate/agent/service"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -31,7 +32,7 @@ func (e *Engine) sync(ctx context.Context) error {
 	backend := e.enforce(ctx)
 	// One write that fails closes what it concerns; what the others forbid binds open
 	// connections all the same.
-	err = errors.Join(e.writeTables(), e.writePrefixes(), e.writeEndpoints(users))
+	err = errors.Join(e.writeTables(), e.writePrefixes(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil))
 	err = errors.Join(err, e.cfg.Gate.SetRevision(uint32(e.revision)))
 	if err == nil {
 		err = e.removeUnused()
@@ -110,6 +111,7 @@ func (e *Engine) rules() []policy.Rule {
 		out = append(out, e.policies[key].Rules...)
 		objects.AddGroups(e.policies[key].Policy)
 	}
+	objects.Services = service.ForPolicy(e.serviceList(), e.view(nil))
 	return objects.Expand(out)
 }
 
@@ -170,7 +172,7 @@ func (e *Engine) enforce(ctx context.Context) error {
 	if e.cfg.Backend == nil {
 		return nil
 	}
-	snap := redirect.Snapshot{Revision: e.revision, Audit: e.cfg.Audit, Sets: map[policy.SetID]redirect.NumberedSet{}}
+	snap := redirect.Snapshot{Revision: e.revision, Audit: e.cfg.Audit, Zone: e.zone(), Sets: map[policy.SetID]redirect.NumberedSet{}}
 	for _, table := range []policy.L7Table{e.lastSets, e.sets} {
 		for id, set := range table {
 			number, err := e.numbers.set(set)

@@ -29,6 +29,7 @@ type Maps interface {
 	Usage() (map[string][2]int, error)
 	Conntrack() *bpf.Conntrack
 	Translations(func(bpf.Translation) bool) error
+	serviceMaps
 }
 
 // maxRows bounds an answer: a conntrack of a million entries is no listing.
@@ -39,6 +40,7 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 	lists := map[string]func(string) (*agentv1.ListMapResponse, error){
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
 		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops, "nat": s.listNAT,
+		"services": s.listServices,
 	}
 	list := lists[r.Map]
 	if list == nil {
@@ -169,6 +171,9 @@ func connectionState(c bpf.Connection) string {
 		state = "closing"
 	case c.SeenReply:
 		state = "established"
+	}
+	if c.Service != 0 {
+		state += ",service"
 	}
 	if c.ProxyLeg {
 		return state + ",proxy-leg"

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/reconcile"
+	"github.com/headgate/headgate/agent/service"
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
@@ -43,7 +44,7 @@ func (s *Server) Status(context.Context, *agentv1.StatusRequest) (*agentv1.Statu
 func (s *Server) AddEndpoint(ctx context.Context, r *agentv1.AddEndpointRequest) (*agentv1.Endpoint, error) {
 	e, err := s.Connector.Add(ctx, endpoint.Spec{
 		Name: r.Name, Namespace: r.Namespace, Netns: r.Netns, ServiceAccount: r.ServiceAccount, Interface: r.Interface,
-		Labels: r.Labels, IPs: r.Ips, Ports: r.Ports,
+		Labels: r.Labels, IPs: r.Ips, Ports: r.Ports, ResolvConf: r.ResolvConf,
 	})
 	if err != nil {
 		return nil, grpcError(err)
@@ -270,7 +271,7 @@ func grpcError(err error) error {
 		code = codes.NotFound
 	case errors.Is(err, reconcile.ErrExists):
 		code = codes.AlreadyExists
-	case errors.Is(err, endpoint.ErrInvalid):
+	case errors.Is(err, endpoint.ErrInvalid), errors.Is(err, service.ErrInvalid):
 		code = codes.InvalidArgument
 	case errors.Is(err, endpoint.ErrNoAddress):
 		code = codes.ResourceExhausted

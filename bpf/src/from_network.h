@@ -3,6 +3,7 @@
 #include "lib/connection.h"
 #include "lib/deliver.h"
 #include "lib/nat.h"
+#include "lib/service.h"
 
 /* What comes from other networks, at the node's own devices: answers to endpoints
  * that have the node's address, packets to endpoints' own addresses, and the
@@ -31,6 +32,8 @@ inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *
 		return drop(skb, p, reason, DIR_INGRESS);
 	if (!translated)
 		ct_find(p, f, false);
+	if (svc_mixed_up(f) && !translated)
+		return drop(skb, p, REASON_SERVICE_CLASH, DIR_INGRESS);
 	if (p->related)
 		relate(skb, p, f, &who, &n);
 	else if (f->entry)
@@ -46,8 +49,15 @@ inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *
 	}
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n);
+	if (f->service && !svc_keep(p, f))
+		return drop(skb, p, REASON_SERVICE_FULL, DIR_INGRESS);
+	if (n.way == WAY_PLAIN && svc_answers(f)) {
+		reason = svc_from_backend(skb, p, svc_answers(f));
+		if (reason)
+			return drop(skb, p, reason, DIR_INGRESS);
+	}
 	count(skb, REASON_NONE, DIR_INGRESS);
-	if (!translated && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
+	if (!translated && !f->service && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(p);
 	if (n.way != WAY_PROXY)
 		return deliver(skb, p, self);
@@ -63,11 +73,27 @@ inline int enter_host(struct __sk_buff *skb, struct packet *p, struct flow *f)
 	return TC_ACT_UNSPEC;
 }
 
+/* A packet to a service. Its connection is looked for like any other's. */
+inline int enter_service(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	int reason = svc_to_backend(skb, p, f);
+
+	f->entry = NULL;
+	return reason;
+}
+
+/* Somebody's route is wrong, or it is a scan. */
+inline int enter_nobody(struct __sk_buff *skb, const struct packet *p)
+{
+	return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
+}
+
 inline int from_network(struct __sk_buff *skb)
 {
 	const struct endpoint *self;
 	struct packet p = {};
 	struct flow f = {};
+	bool node;
 	int reason;
 
 	if (skb->vlan_present || skb->pkt_type != PACKET_HOST ||
@@ -76,17 +102,20 @@ inline int from_network(struct __sk_buff *skb)
 	reason = parse(skb, &p);
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p.source))
 		return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
-	/* services are translated here */
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
-	if (!self && !is_node(&p.destination)) /* nobody's: somebody's route is wrong, or a scan */
-		return identity_of(&p.destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
 	if (!self && !reason) {
-		reason = nat_return(skb, &p, &f);
+		node = is_node(&p.destination);
+		if (node)
+			reason = nat_return(skb, &p, &f);
 		if (!reason && !f.entry)
-			return TC_ACT_UNSPEC; /* host policies are judged here */
+			reason = enter_service(skb, &p, &f);
+		if (!reason && !f.entry && !f.service)
+			return node ? TC_ACT_UNSPEC : enter_nobody(skb, &p); /* host policies are judged here */
 		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
-	} else if (!self) {
-		return TC_ACT_UNSPEC; /* what cannot be read is the host's */
+		if (!reason && f.service && !self) /* an answer of others' would not come by here */
+			reason = REASON_NO_BACKEND;
+	} else if (!self) { /* what cannot be read is the host's */
+		return is_node(&p.destination) ? TC_ACT_UNSPEC : enter_nobody(skb, &p);
 	}
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);

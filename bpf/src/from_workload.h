@@ -3,6 +3,7 @@
 #include "lib/connection.h"
 #include "lib/deliver.h"
 #include "lib/route.h"
+#include "lib/service.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
  * where does it go. */
@@ -83,10 +84,19 @@ inline int from_workload(struct __sk_buff *skb)
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!who.destination) {
+		reason = svc_to_backend(skb, &p, &f);
+		if (reason)
+			return drop(skb, &p, reason, DIR_EGRESS);
+		if (f.service)
+			who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	}
 	reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	ct_find(&p, &f, false);
+	if (svc_mixed_up(&f))
+		return drop(skb, &p, REASON_SERVICE_CLASH, DIR_EGRESS);
 	if (p.related)
 		relate(skb, &p, &f, &who, &n);
 	else if (f.entry)
@@ -95,8 +105,15 @@ inline int from_workload(struct __sk_buff *skb)
 		open_connection(skb, &p, &f, &who, &n);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, &p, &n);
+	if (f.service && !svc_keep(&p, &f))
+		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
+	if (n.way == WAY_PLAIN && who.destination && svc_answers(&f)) { /* else it is done where it leaves */
+		reason = svc_from_backend(skb, &p, svc_answers(&f));
+		if (reason)
+			return drop(skb, &p, reason, DIR_EGRESS);
+	}
 	count(skb, REASON_NONE, DIR_EGRESS);
-	if (p.fragment == FRAGMENT_FIRST)
+	if (!f.service && p.fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(&p);
 	return route_onward(skb, &p, who.destination, &n);
 }

@@ -10,9 +10,12 @@
  *   from_network   ingress of the node's own devices: what other networks send
  *   to_network     egress of the node's own devices: what leaves for them
  *
+ * and eight on control groups, where sockets meet services: connect.h.
+ *
  * Every path ends in a delivery, in the host's stack, in a proxy's socket, or in a
  * drop with a reason. What is not known is dropped.
  */
+#include "connect.h"
 #include "from_host.h"
 #include "from_network.h"
 #include "from_workload.h"
@@ -33,5 +36,29 @@ int hg_from_network(struct __sk_buff *skb) { return from_network(skb); }
 
 SEC("tc")
 int hg_to_network(struct __sk_buff *skb) { return to_network(skb); }
+
+SEC("cgroup/connect4")
+int hg_connect4(struct bpf_sock_addr *ctx) { return socket_v4(ctx); }
+
+SEC("cgroup/connect6")
+int hg_connect6(struct bpf_sock_addr *ctx) { return socket_v6(ctx); }
+
+SEC("cgroup/sendmsg4")
+int hg_sendmsg4(struct bpf_sock_addr *ctx) { return socket_v4(ctx); }
+
+SEC("cgroup/sendmsg6")
+int hg_sendmsg6(struct bpf_sock_addr *ctx) { return socket_v6(ctx); }
+
+SEC("cgroup/recvmsg4")
+int hg_recvmsg4(struct bpf_sock_addr *ctx) { return answer_v4(ctx); }
+
+SEC("cgroup/recvmsg6")
+int hg_recvmsg6(struct bpf_sock_addr *ctx) { return answer_v6(ctx); }
+
+SEC("cgroup/getpeername4")
+int hg_getpeername4(struct bpf_sock_addr *ctx) { return answer_v4(ctx); }
+
+SEC("cgroup/getpeername6")
+int hg_getpeername6(struct bpf_sock_addr *ctx) { return answer_v6(ctx); }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/leg.h"
 #include "lib/nat.h"
+#include "lib/service.h"
 
 /* What leaves for other networks, at the node's own devices: an endpoint's, sent
  * by the gate or by the proxy that speaks as one, and the host's own. The policy of
@@ -44,6 +45,10 @@ static __noinline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, c
 		reason = REASON_NO_CONNECTION;
 	if (reason)
 		return drop(skb, p, reason, DIR_EGRESS);
+	if (svc_answers(&f)) { /* to a client that asked for a service */
+		reason = svc_from_backend(skb, p, svc_answers(&f));
+		return reason ? drop(skb, p, reason, DIR_EGRESS) : TC_ACT_UNSPEC;
+	}
 	/* Who came from outside knows the endpoint by its own address. */
 	if (!f.entry || f.reply || (!f.entry->nat_port && !nat_wanted(p)))
 		return TC_ACT_UNSPEC;

@@ -3,6 +3,7 @@
 #include "lib/connection.h"
 #include "lib/deliver.h"
 #include "lib/leg.h"
+#include "lib/service.h"
 
 /* What this machine's stack sends to a workload, at the host side of its veth: the
  * host's own traffic, and the proxy's. Packets between workloads do not come by. */
@@ -18,6 +19,8 @@ static __noinline int from_proxy(struct __sk_buff *skb, struct packet *p, struct
 {
 	int reason = proxy_leg(skb, p, f);
 
+	if (!reason && svc_answers(f))
+		reason = svc_from_backend(skb, p, svc_answers(f));
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);
@@ -54,6 +57,7 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 {
 	struct parties who = { .destination = self };
 	struct next n = {};
+	int reason;
 
 	p->source_identity = identity_of(&p->source);
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p->source))
@@ -72,6 +76,11 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	n.direction = DIR_INGRESS;
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n);
+	if (n.way == WAY_PLAIN && svc_answers(f)) {
+		reason = svc_from_backend(skb, p, svc_answers(f));
+		if (reason)
+			return drop(skb, p, reason, DIR_INGRESS);
+	}
 	count(skb, REASON_NONE, DIR_INGRESS);
 	if (p->fragment == FRAGMENT_FIRST)
 		remember_fragment(p);

@@ -34,6 +34,9 @@ type agentFlags struct {
 	envoyExternal bool
 	envoyWorkers  int
 	flowBuffer    int
+	cgroupRoot    string
+	dns           string
+	dnsUpstreams  []string
 }
 
 func newAgentCommand() *cobra.Command {
@@ -70,6 +73,9 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.BoolVar(&f.envoyExternal, "envoy-external", false, "wait for an Envoy that somebody else starts, with 'headgate xds bootstrap'")
 	fs.IntVar(&f.envoyWorkers, "envoy-workers", 2, "threads of Envoy that carry connections")
 	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
+	fs.StringVar(&f.cgroupRoot, "cgroup-root", "", "root of the control groups (cgroup2), where sockets that connect to a service get a backend; off (default: where it is mounted)")
+	fs.StringVar(&f.dns, "dns", "off", "on: give workloads the names of services and endpoints, on their gateway's port 53")
+	fs.StringArrayVar(&f.dnsUpstreams, "dns-upstream", nil, "IP[:PORT] that answers for other names; repeatable; off (default: those of /etc/resolv.conf)")
 	fs.Uint32Var(&f.proxyUID, "proxy-uid", 0, "user and group that the proxy runs as (default: one that nobody else has)")
 	f.proxy.addTo(fs)
 	return c
@@ -118,7 +124,10 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	cfg := agent.Config{
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir, SecretsDir: f.secretsDir,
 		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
-		Backends: proxies,
+		Backends: proxies, CgroupRoot: f.cgroupRoot,
+	}
+	if cfg.Names, err = f.names(); err != nil {
+		return cfg, err
 	}
 	for _, s := range f.endpointCIDRs {
 		p, err := netip.ParsePrefix(s)

@@ -32,6 +32,8 @@ ended: the next may have it.`, true},
 		{"ipcache", "ipcache", "List which address has which identity", "", false},
 		{"endpoint", "endpoints", "List the endpoints as the kernel knows them", "", false},
 		{"route", "routes", "List which L7 sets go to which port of the proxy", "", false},
+		{"service", "services", "List the services as the kernel knows them", `Each row is a backend of one address of a service, with how many of the slots
+of its Maglev table it has: the part of new connections that it gets.`, false},
 		{"drops", "drops", "List dropped packets by reason", "", false},
 	}
 }

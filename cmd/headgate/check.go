@@ -68,7 +68,7 @@ func checkMachine() []finding {
 		}
 		out = append(out, f)
 	}
-	return append(out, checkSourceValidation(), checkIPv6())
+	return append(out, checkSourceValidation(), checkIPv6(), checkCgroup())
 }
 
 func checkRoot() finding {
@@ -107,6 +107,17 @@ func checkIPv6() finding {
 	f := finding{Name: "IPv6", OK: sysctl("net/ipv6/conf/all/disable_ipv6") == "0"}
 	if !f.OK {
 		f.Detail = "IPv6 is off: sysctl -w net.ipv6.conf.all.disable_ipv6=0, or give the agent IPv4 endpoint CIDRs only"
+	}
+	return f
+}
+
+// checkCgroup: without control groups services are served all the same, but to the
+// host's own processes.
+func checkCgroup() finding {
+	f := finding{Name: "services where sockets connect", OK: true}
+	root, err := bpf.CgroupRoot()
+	if f.Detail = root; err != nil {
+		f.Detail = fmt.Sprintf("%v: services are translated per packet only, and not for this machine's own processes; mount -t cgroup2 none /sys/fs/cgroup", err)
 	}
 	return f
 }

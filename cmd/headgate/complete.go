@@ -36,6 +36,23 @@ func completeAll(list lister) completion {
 	}
 }
 
+// completeThen completes the first argument by one list, and the others by another.
+func completeThen(first, others lister) completion {
+	return func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return completeFirst(first)(c, args, word)
+		}
+		return completeAll(others)(c, args[1:], word)
+	}
+}
+
+// completeFlag completes the value of a flag.
+func completeFlag(list lister) completion {
+	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return ask(c, list), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 // ask is silent when there is no agent: completion must not write errors.
 func ask(c *cobra.Command, list lister) []string {
 	ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
@@ -63,11 +80,7 @@ func endpointNames(ctx context.Context, agent *agentConn) ([]string, error) {
 	resp, err := agent.ListEndpoints(ctx, &agentv1.ListEndpointsRequest{})
 	var names []string
 	for _, e := range sortedEndpoints(resp.GetEndpoints()) {
-		if e.GetNamespace() == defaultNamespace {
-			names = append(names, e.GetName())
-			continue
-		}
-		names = append(names, e.GetNamespace()+"/"+e.GetName())
+		names = append(names, shortName(e.GetNamespace(), e.GetName()))
 	}
 	return names, err
 }

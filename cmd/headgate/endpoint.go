@@ -67,6 +67,7 @@ The command returns when that is done.`,
 	f.StringArrayVar(&req.Ips, "ip", nil, "address, one an IP version (repeatable; default: allocated)")
 	f.StringArrayVar(&req.Ports, "port", nil, "named port NAME=80/TCP (repeatable)")
 	f.StringVar(&req.Interface, "interface", "eth0", "name of the interface in the namespace")
+	f.BoolVar(&req.ResolvConf, "resolv-conf", false, "write /etc/netns/NAME/resolv.conf, by which 'ip netns exec' processes ask this node for names")
 	f.DurationVar(&timeout, "timeout", addTimeout, "how long to wait until policy is in force")
 	addSocket(c)
 	addOutput(c)
@@ -74,16 +75,10 @@ The command returns when that is done.`,
 }
 
 func fillAddRequest(c *cobra.Command, req *agentv1.AddEndpointRequest, name string, labels []string) error {
-	namespace, short, err := splitName(name)
-	if err != nil {
+	var err error
+	if req.Namespace, req.Name, err = namespaced(c, name, req.Namespace); err != nil {
 		return err
 	}
-	if full := short != name; full && c.Flags().Changed("namespace") && namespace != req.Namespace {
-		return usagef("the name is in namespace %q, --namespace says %q: write one of them", namespace, req.Namespace)
-	} else if full {
-		req.Namespace = namespace
-	}
-	req.Name = short
 	if req.Netns == "" {
 		return usagef("--netns is missing: name the network namespace of the workload")
 	}

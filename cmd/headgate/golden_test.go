@@ -40,6 +40,10 @@ func TestGolden(t *testing.T) {
 		"endpoint_list":   "endpoint list",
 		"endpoint_get":    "endpoint get deathstar",
 		"endpoint_label":  "endpoint label deathstar org=empire tier-",
+		"service_add":     "service add deathstar --vip 10.96.0.10:80/TCP --selector class=deathstar",
+		"service_list":    "service list",
+		"service_get":     "service get deathstar",
+		"service_remove":  "service backend remove deathstar tie",
 		"namespace_label": "namespace label rebels team=siege",
 		"policy_list":     "policy list",
 		"policy_get":      "policy get",
@@ -88,7 +92,7 @@ func TestEndpointAddJSON(t *testing.T) {
 
 // TestEmptyListings wants lists, not null.
 func TestEmptyListings(t *testing.T) {
-	for _, v := range []any{viewEndpoint(nil), viewStatus(nil), viewChanges(0, false, nil, nil), validate("x", []byte("kind: x"))} {
+	for _, v := range []any{viewEndpoint(nil), viewStatus(nil), viewChanges(0, false, nil, nil), viewService(nil), validate("x", []byte("kind: x"))} {
 		text, err := encodeJSON(v)
 		if err != nil || strings.Contains(string(text), "null") {
 			t.Errorf("error %v, got %s", err, text)

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
 	"github.com/headgate/headgate/policy/cnp"
 	"github.com/headgate/headgate/policy/knp"
@@ -25,6 +27,29 @@ func splitName(arg string) (namespace, name string, err error) {
 		return "", "", usagef("%q is not a name: write NAME or NAMESPACE/NAME", arg)
 	}
 	return namespace, name, nil
+}
+
+// namespaced reads a name that may be in a namespace, beside a --namespace.
+func namespaced(c *cobra.Command, arg, flag string) (namespace, name string, err error) {
+	namespace, name, err = splitName(arg)
+	if err != nil {
+		return "", "", err
+	}
+	if name == arg {
+		return flag, name, nil
+	}
+	if c.Flags().Changed("namespace") && namespace != flag {
+		return "", "", usagef("the name is in namespace %q, --namespace says %q: write one of them", namespace, flag)
+	}
+	return namespace, name, nil
+}
+
+// shortName is what people would type.
+func shortName(namespace, name string) string {
+	if namespace == defaultNamespace {
+		return name
+	}
+	return namespace + "/" + name
 }
 
 func endpointName(arg string) (*agentv1.EndpointName, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +79,8 @@ func decodeListed(c *cobra.Command, list []*agentv1.Policy) ([]policy.Policy, er
 	return policies, nil
 }
 
-// askWorld asks the agent for its endpoints, and for the names of addresses.
+// askWorld asks the agent for its endpoints and services, and for the names of
+// addresses.
 func askWorld(c *cobra.Command, world *verdict.World) error {
 	return call(c, callTimeout, "", func(ctx context.Context, agent *agentConn) error {
 		endpoints, err := agent.ListEndpoints(ctx, &agentv1.ListEndpointsRequest{})
@@ -87,6 +89,13 @@ func askWorld(c *cobra.Command, world *verdict.World) error {
 		}
 		for _, e := range endpoints.GetEndpoints() {
 			world.Endpoints = append(world.Endpoints, endpointOf(e))
+		}
+		services, err := agent.ListServices(ctx, &agentv1.ListServicesRequest{})
+		if err != nil {
+			return err
+		}
+		for _, s := range services.GetServices() {
+			world.Services = append(world.Services, serviceOf(s))
 		}
 		identities, err := agent.ListIdentities(ctx, &agentv1.ListIdentitiesRequest{})
 		for _, i := range identities.GetIdentities() {
@@ -117,6 +126,21 @@ func endpointOf(e *agentv1.Endpoint) verdict.Endpoint {
 		w.NamedPorts[name] = port
 	}
 	return w
+}
+
+// serviceOf describes a service of the agent: without a selector by the addresses
+// that are behind it.
+func serviceOf(s *agentv1.Service) verdict.Service {
+	out := verdict.Service{Name: s.GetName(), Namespace: s.GetNamespace(), Labels: s.GetLabels(), Selector: s.GetSelector()}
+	for _, f := range s.GetFronts() {
+		for _, b := range f.GetBackends() {
+			at, err := netip.ParseAddrPort(b)
+			if ip := at.Addr().String(); err == nil && len(out.Selector) == 0 && !slices.Contains(out.IPs, ip) {
+				out.IPs = append(out.IPs, ip)
+			}
+		}
+	}
+	return out
 }
 
 func namesOf(i *agentv1.Identity) []verdict.Name {

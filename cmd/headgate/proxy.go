@@ -40,8 +40,9 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	if err != nil {
 		return usagef("the agent starts the proxy, with what it needs already open: %v", err)
 	}
-	ct, err := bpf.OpenConntrack([4]int{
+	ct, err := bpf.OpenConntrack([5]int{
 		proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorNATMap,
+		proxy.DescriptorServices,
 	})
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ Start the agent, give it workloads and policies, and watch what happens:`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupWork, newEndpointCommand(), newNamespaceCommand(), newPolicyCommand())
+	add(groupWork, newEndpointCommand(), newNamespaceCommand(), newServiceCommand(), newPolicyCommand())
 	add(groupSee, newObserveCommand(), newStatusCommand(), newIdentityCommand(), newBPFCommand())
 	// agent, proxy, cleanup and check join here.
 	add(groupNode, newNodeCommands()...)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,9 +13,9 @@ import (
 
 // try makes one request and judges its answer.
 func (s *story) try(ctx context.Context, a attempt) error {
-	args := clientCommand(a.method, s.url(a))
+	args := clientCommand(a.method, s.url(a), a.v6)
 	s.screen.command(a.ship+"$", s.clientName()+" "+shell(args))
-	argv := append(s.client(), args...)
+	argv := append(append([]string{s.self, "etc", s.etc()}, s.client()...), args...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var out, diag bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &diag
@@ -40,13 +39,7 @@ func (s *story) try(ctx context.Context, a attempt) error {
 	return nil
 }
 
-func (s *story) url(a attempt) string {
-	addr := s.v4
-	if a.v6 {
-		addr = s.v6
-	}
-	return "http://" + strings.TrimSuffix(netip.AddrPortFrom(addr, 80).String(), ":80") + a.path
-}
+func (s *story) url(a attempt) string { return "http://" + station + a.path }
 
 // headgateShown runs a headgate command and shows it with its answer.
 func (s *story) headgateShown(ctx context.Context, args ...string) ([]byte, error) {

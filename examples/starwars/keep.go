@@ -15,7 +15,7 @@ func (s *story) handOver() {
 	if _, err := exec.LookPath("nsenter"); err != nil {
 		enter = s.self + " in "
 	}
-	client := shell(s.client())
+	client := shell(append([]string{s.self, "etc", s.etc()}, s.client()...))
 	land := attempt{method: "POST", path: landingPath}
 	hyper := attempt{method: "PUT", path: exhaustPath}
 	policies, err := filepath.Abs(s.policies)

@@ -8,6 +8,7 @@
 //	starwars --keep       run it and leave it running, to try things by hand
 //	starwars cleanup DIR  remove what --keep left
 //	starwars in NETNS CMD run a command in a network namespace
+//	starwars etc DIR CMD  run a command that sees DIR's files in /etc
 //	starwars deathstar    be the Death Star
 //	starwars ship URL     be a ship: the little of curl that the story needs
 package main
@@ -57,6 +58,8 @@ func dispatch(ctx context.Context, args []string) error {
 			return runShip(ctx, rest, os.Stdout, os.Stderr)
 		case "in":
 			return runIn(rest)
+		case "etc":
+			return runEtc(rest)
 		case "cleanup":
 			return runCleanup(rest)
 		}
@@ -84,7 +87,7 @@ func parseOptions(args []string) (options, error) {
 		return o, err
 	}
 	if f.NArg() > 0 {
-		return o, fmt.Errorf("unknown command %q: write deathstar, ship, in or cleanup", f.Arg(0))
+		return o, fmt.Errorf("unknown command %q: write deathstar, ship, in, etc or cleanup", f.Arg(0))
 	}
 	var err error
 	if o.self, err = os.Executable(); err != nil {

@@ -38,6 +38,8 @@ func runShip(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	method := f.String("X", http.MethodGet, "request `method`")
 	maxTime := f.Float64("max-time", 0, "give up after this many `seconds`")
 	format := f.String("w", "", "`text` to write at the end; %{http_code} is the status")
+	v4 := f.Bool("4", false, "use IPv4 only")
+	v6 := f.Bool("6", false, "use IPv6 only")
 	f.Bool("s", true, "accepted and ignored: there is no progress meter")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -50,7 +52,13 @@ func runShip(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*maxTime*float64(time.Second)))
 		defer cancel()
 	}
-	status, err := fly(ctx, *method, f.Arg(0), stdout)
+	network := "tcp"
+	if *v4 {
+		network = "tcp4"
+	} else if *v6 {
+		network = "tcp6"
+	}
+	status, err := fly(ctx, network, *method, f.Arg(0), stdout)
 	fmt.Fprint(stdout, writeOut(*format, status))
 	if err != nil {
 		fmt.Fprintln(stderr, "ship:", err)
@@ -60,13 +68,16 @@ func runShip(ctx context.Context, args []string, stdout, stderr io.Writer) error
 }
 
 // fly makes one request on a connection of its own.
-func fly(ctx context.Context, method, url string, body io.Writer) (status int, err error) {
+func fly(ctx context.Context, network, method, url string, body io.Writer) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return 0, fmt.Errorf("make the request: %w", err)
 	}
 	req.Header.Set("User-Agent", "headgate-ship")
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	dial := func(ctx context.Context, _, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err
@@ -122,8 +133,12 @@ func parseAnswer(output string, exit int) (answer, error) {
 }
 
 // clientCommand is the client's command line without its first word.
-func clientCommand(method, url string) []string {
-	return []string{"-s", "--max-time", "2", "-X", method, "-w", statusFormat, url}
+func clientCommand(method, url string, v6 bool) []string {
+	version := "-4"
+	if v6 {
+		version = "-6"
+	}
+	return []string{version, "-s", "--max-time", "2", "-X", method, "-w", statusFormat, url}
 }
 
 // client is how the ships' client is started.

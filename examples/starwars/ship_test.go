@@ -25,7 +25,7 @@ func TestShipAndCurlAgree(t *testing.T) {
 		{"GET", "/v1/", ""},
 		{"GET", landingPath, ""},
 	} {
-		args := clientCommand(tc.method, server.URL+tc.path)
+		args := clientCommand(tc.method, server.URL+tc.path, false)
 		answers := map[string]answer{"ship": shipAnswer(t, args)}
 		if curl := findCurl(); curl != "" {
 			answers["curl"] = curlAnswer(t, curl, args)
@@ -100,7 +100,7 @@ func TestParseAnswerRefusesOutputWithoutStatus(t *testing.T) {
 func TestDeathstarListsItself(t *testing.T) {
 	server := httptest.NewServer(deathstar())
 	defer server.Close()
-	got := shipAnswer(t, clientCommand("GET", server.URL+"/v1/"))
+	got := shipAnswer(t, clientCommand("GET", server.URL+"/v1/", false))
 	for _, path := range []string{landingPath, exhaustPath} {
 		if got.status != 200 || !strings.Contains(got.body, path) {
 			t.Errorf("got %+v, want 200 and %s", got, path)
@@ -109,7 +109,7 @@ func TestDeathstarListsItself(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{"ship"}, {"cleanup"}, {"in", "x"}, {"tarkin"}, {"--nonsense"}, {"cleanup", t.TempDir()}} {
+	for _, args := range [][]string{{"ship"}, {"cleanup"}, {"in", "x"}, {"etc", "x"}, {"tarkin"}, {"--nonsense"}, {"cleanup", t.TempDir()}} {
 		if err := dispatch(t.Context(), args); err == nil {
 			t.Errorf("%v: got no error", args)
 		}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +24,6 @@ type story struct {
 	options
 	*world
 	screen *screen
-	v4, v6 netip.Addr // of the Death Star
 	wanted []sighting
 }
 
@@ -131,32 +128,12 @@ func (s *story) begin(ctx context.Context, agentEnded func()) error {
 	if _, err := s.headgateShown(ctx, "endpoint", "list"); err != nil {
 		return err
 	}
-	return s.locate(ctx)
-}
-
-// locate asks for the addresses of the Death Star.
-func (s *story) locate(ctx context.Context) error {
-	out, err := s.headgateRun(ctx, "endpoint", "get", "deathstar", "-o", "json")
+	_, err := s.headgateShown(ctx, "service", "add", "deathstar", "--vip", "10.96.0.10:80/TCP", "--vip", "[fd00:96::10]:80/TCP",
+		"--selector", "org=empire", "--selector", "class=deathstar")
 	if err != nil {
 		return err
 	}
-	var endpoint struct {
-		IPs []netip.Addr `json:"ips"`
-	}
-	if err := json.Unmarshal(out, &endpoint); err != nil {
-		return fmt.Errorf("read the endpoint deathstar: %w", err)
-	}
-	for _, ip := range endpoint.IPs {
-		if ip.Is4() {
-			s.v4 = ip
-		} else {
-			s.v6 = ip
-		}
-	}
-	if !s.v4.IsValid() || !s.v6.IsValid() {
-		return fmt.Errorf("find the Death Star: it has the addresses %v, one of each IP version is needed", endpoint.IPs)
-	}
-	return nil
+	return s.tellNames()
 }
 
 func (s *story) play(ctx context.Context, scene scene) error {

@@ -166,7 +166,7 @@ func (w *world) startAgent(ended func()) error {
 }
 
 func (w *world) agentArgs() []string {
-	return []string{"agent", "--run-dir", w.path("run"), "--state-dir", w.path("state"), "--node-name", "endor"}
+	return []string{"agent", "--run-dir", w.path("run"), "--state-dir", w.path("state"), "--node-name", "endor", "--dns", "on"}
 }
 
 // logLines is how much of a log an error shows.

@@ -126,7 +126,7 @@ func TestDeathstarInItsNamespace(t *testing.T) {
 	if err := w.launch(context.Background(), self); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"in", w.netns("deathstar"), self, "ship"}, clientCommand("POST", "http://[::1]"+landingPath)...)
+	args := append([]string{"in", w.netns("deathstar"), self, "ship"}, clientCommand("POST", "http://[::1]"+landingPath, true)...)
 	out, err := exec.Command(self, args...).Output()
 	if err != nil {
 		t.Fatalf("ship: %v", err)
@@ -134,7 +134,7 @@ func TestDeathstarInItsNamespace(t *testing.T) {
 	if got, err := parseAnswer(string(out), 0); err != nil || judge(got) != landed {
 		t.Errorf("got %q, error %v; want %q", out, err, landed)
 	}
-	outside := exec.Command(self, append([]string{"in", w.netns("xwing"), self, "ship"}, clientCommand("POST", "http://[::1]"+landingPath)...)...)
+	outside := exec.Command(self, append([]string{"in", w.netns("xwing"), self, "ship"}, clientCommand("POST", "http://[::1]"+landingPath, true)...)...)
 	if err := outside.Run(); err == nil || outside.ProcessState.ExitCode() != curlRefused {
 		t.Errorf("from another namespace: error %v, want exit code %d", err, curlRefused)
 	}

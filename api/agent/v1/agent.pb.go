@@ -603,9 +603,10 @@ type AddEndpointRequest struct {
 	Netns          string                 `protobuf:"bytes,3,opt,name=netns,proto3" json:"netns,omitempty"`         // name, path or pid
 	Labels         map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	ServiceAccount string                 `protobuf:"bytes,5,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
-	Ips            []string               `protobuf:"bytes,6,rep,name=ips,proto3" json:"ips,omitempty"`             // empty: allocated, one an IP version
-	Ports          []string               `protobuf:"bytes,7,rep,name=ports,proto3" json:"ports,omitempty"`         // NAME=80/TCP
-	Interface      string                 `protobuf:"bytes,8,opt,name=interface,proto3" json:"interface,omitempty"` // default: eth0
+	Ips            []string               `protobuf:"bytes,6,rep,name=ips,proto3" json:"ips,omitempty"`                                  // empty: allocated, one an IP version
+	Ports          []string               `protobuf:"bytes,7,rep,name=ports,proto3" json:"ports,omitempty"`                              // NAME=80/TCP
+	Interface      string                 `protobuf:"bytes,8,opt,name=interface,proto3" json:"interface,omitempty"`                      // default: eth0
+	ResolvConf     bool                   `protobuf:"varint,9,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // write /etc/netns/NAME/resolv.conf
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -694,6 +695,13 @@ func (x *AddEndpointRequest) GetInterface() string {
 		return x.Interface
 	}
 	return ""
+}
+
+func (x *AddEndpointRequest) GetResolvConf() bool {
+	if x != nil {
+		return x.ResolvConf
+	}
+	return false
 }
 
 type Endpoint struct {
@@ -1832,6 +1840,471 @@ func (x *Policy) GetEndpoints() []string {
 	return nil
 }
 
+type Service struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // default: "default"
+	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Addresses     []string               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`                                                                         // IP:PORT/PROTOCOL
+	Backends      []string               `protobuf:"bytes,5,rep,name=backends,proto3" json:"backends,omitempty"`                                                                           // IP:PORT or ENDPOINT[:PORT]
+	Selector      map[string]string      `protobuf:"bytes,6,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of endpoints, instead of backends
+	TargetPort    string                 `protobuf:"bytes,7,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`                                                     // number or name; default: the address's
+	NodePort      uint32                 `protobuf:"varint,8,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
+	AffinityNs    int64                  `protobuf:"varint,9,opt,name=affinity_ns,json=affinityNs,proto3" json:"affinity_ns,omitempty"`
+	Fronts        []*ServiceFront        `protobuf:"bytes,10,rep,name=fronts,proto3" json:"fronts,omitempty"` // in force now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Service) Reset() {
+	*x = Service{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Service) ProtoMessage() {}
+
+func (x *Service) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Service.ProtoReflect.Descriptor instead.
+func (*Service) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Service) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Service) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Service) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Service) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Service) GetBackends() []string {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *Service) GetSelector() map[string]string {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *Service) GetTargetPort() string {
+	if x != nil {
+		return x.TargetPort
+	}
+	return ""
+}
+
+func (x *Service) GetNodePort() uint32 {
+	if x != nil {
+		return x.NodePort
+	}
+	return 0
+}
+
+func (x *Service) GetAffinityNs() int64 {
+	if x != nil {
+		return x.AffinityNs
+	}
+	return 0
+}
+
+func (x *Service) GetFronts() []*ServiceFront {
+	if x != nil {
+		return x.Fronts
+	}
+	return nil
+}
+
+// ServiceFront is one address of a service, or of the node for its node port.
+type ServiceFront struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Backends      []string               `protobuf:"bytes,2,rep,name=backends,proto3" json:"backends,omitempty"`                  // IP:PORT
+	HostOnly      bool                   `protobuf:"varint,3,opt,name=host_only,json=hostOnly,proto3" json:"host_only,omitempty"` // for the host's own sockets
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceFront) Reset() {
+	*x = ServiceFront{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceFront) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceFront) ProtoMessage() {}
+
+func (x *ServiceFront) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceFront.ProtoReflect.Descriptor instead.
+func (*ServiceFront) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ServiceFront) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ServiceFront) GetBackends() []string {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *ServiceFront) GetHostOnly() bool {
+	if x != nil {
+		return x.HostOnly
+	}
+	return false
+}
+
+type ServiceName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceName) Reset() {
+	*x = ServiceName{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceName) ProtoMessage() {}
+
+func (x *ServiceName) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceName.ProtoReflect.Descriptor instead.
+func (*ServiceName) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ServiceName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceName) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+type DeleteServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteServiceResponse) Reset() {
+	*x = DeleteServiceResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteServiceResponse) ProtoMessage() {}
+
+func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
+func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+}
+
+type ListServicesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServicesRequest) Reset() {
+	*x = ListServicesRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServicesRequest) ProtoMessage() {}
+
+func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
+func (*ListServicesRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+type ListServicesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Services      []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServicesResponse) Reset() {
+	*x = ListServicesResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServicesResponse) ProtoMessage() {}
+
+func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
+func (*ListServicesResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListServicesResponse) GetServices() []*Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+type BackendsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Backends      []string               `protobuf:"bytes,3,rep,name=backends,proto3" json:"backends,omitempty"`
+	Now           bool                   `protobuf:"varint,4,opt,name=now,proto3" json:"now,omitempty"` // of RemoveBackends
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendsRequest) Reset() {
+	*x = BackendsRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendsRequest) ProtoMessage() {}
+
+func (x *BackendsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendsRequest.ProtoReflect.Descriptor instead.
+func (*BackendsRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *BackendsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackendsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *BackendsRequest) GetBackends() []string {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *BackendsRequest) GetNow() bool {
+	if x != nil {
+		return x.Now
+	}
+	return false
+}
+
+type RemoveBackendsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Cut           uint32                 `protobuf:"varint,2,opt,name=cut,proto3" json:"cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveBackendsResponse) Reset() {
+	*x = RemoveBackendsResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveBackendsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveBackendsResponse) ProtoMessage() {}
+
+func (x *RemoveBackendsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveBackendsResponse.ProtoReflect.Descriptor instead.
+func (*RemoveBackendsResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RemoveBackendsResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *RemoveBackendsResponse) GetCut() uint32 {
+	if x != nil {
+		return x.Cut
+	}
+	return 0
+}
+
 type ListIdentitiesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1840,7 +2313,7 @@ type ListIdentitiesRequest struct {
 
 func (x *ListIdentitiesRequest) Reset() {
 	*x = ListIdentitiesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2325,7 @@ func (x *ListIdentitiesRequest) String() string {
 func (*ListIdentitiesRequest) ProtoMessage() {}
 
 func (x *ListIdentitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2338,7 @@ func (x *ListIdentitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentitiesRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentitiesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 type ListIdentitiesResponse struct {
@@ -1877,7 +2350,7 @@ type ListIdentitiesResponse struct {
 
 func (x *ListIdentitiesResponse) Reset() {
 	*x = ListIdentitiesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2362,7 @@ func (x *ListIdentitiesResponse) String() string {
 func (*ListIdentitiesResponse) ProtoMessage() {}
 
 func (x *ListIdentitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2375,7 @@ func (x *ListIdentitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentitiesResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentitiesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListIdentitiesResponse) GetIdentities() []*Identity {
@@ -1924,7 +2397,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2409,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2422,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -1990,7 +2463,7 @@ type ListMapRequest struct {
 
 func (x *ListMapRequest) Reset() {
 	*x = ListMapRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2475,7 @@ func (x *ListMapRequest) String() string {
 func (*ListMapRequest) ProtoMessage() {}
 
 func (x *ListMapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2488,7 @@ func (x *ListMapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMapRequest.ProtoReflect.Descriptor instead.
 func (*ListMapRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListMapRequest) GetMap() string {
@@ -2044,7 +2517,7 @@ type ListMapResponse struct {
 
 func (x *ListMapResponse) Reset() {
 	*x = ListMapResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2529,7 @@ func (x *ListMapResponse) String() string {
 func (*ListMapResponse) ProtoMessage() {}
 
 func (x *ListMapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2542,7 @@ func (x *ListMapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMapResponse.ProtoReflect.Descriptor instead.
 func (*ListMapResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListMapResponse) GetColumns() []string {
@@ -2109,7 +2582,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2594,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2607,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Row) GetCells() []string {
@@ -2205,7 +2678,7 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12 \n" +
-	"\vconnections\x18\a \x01(\x04R\vconnections\"\xd1\x02\n" +
+	"\vconnections\x18\a \x01(\x04R\vconnections\"\xf2\x02\n" +
 	"\x12AddEndpointRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x14\n" +
@@ -2214,7 +2687,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fservice_account\x18\x05 \x01(\tR\x0eserviceAccount\x12\x10\n" +
 	"\x03ips\x18\x06 \x03(\tR\x03ips\x12\x14\n" +
 	"\x05ports\x18\a \x03(\tR\x05ports\x12\x1c\n" +
-	"\tinterface\x18\b \x01(\tR\tinterface\x1a9\n" +
+	"\tinterface\x18\b \x01(\tR\tinterface\x12\x1f\n" +
+	"\vresolv_conf\x18\t \x01(\bR\n" +
+	"resolvConf\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x04\n" +
@@ -2312,7 +2787,46 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05rules\x18\x04 \x01(\rR\x05rules\x12\x16\n" +
 	"\x06source\x18\x05 \x01(\fR\x06source\x12\x16\n" +
 	"\x06origin\x18\x06 \x01(\tR\x06origin\x12\x1c\n" +
-	"\tendpoints\x18\a \x03(\tR\tendpoints\"\x17\n" +
+	"\tendpoints\x18\a \x03(\tR\tendpoints\"\x8b\x04\n" +
+	"\aService\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12>\n" +
+	"\x06labels\x18\x03 \x03(\v2&.headgate.agent.v1.Service.LabelsEntryR\x06labels\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x1a\n" +
+	"\bbackends\x18\x05 \x03(\tR\bbackends\x12D\n" +
+	"\bselector\x18\x06 \x03(\v2(.headgate.agent.v1.Service.SelectorEntryR\bselector\x12\x1f\n" +
+	"\vtarget_port\x18\a \x01(\tR\n" +
+	"targetPort\x12\x1b\n" +
+	"\tnode_port\x18\b \x01(\rR\bnodePort\x12\x1f\n" +
+	"\vaffinity_ns\x18\t \x01(\x03R\n" +
+	"affinityNs\x127\n" +
+	"\x06fronts\x18\n" +
+	" \x03(\v2\x1f.headgate.agent.v1.ServiceFrontR\x06fronts\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
+	"\rSelectorEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
+	"\fServiceFront\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bbackends\x18\x02 \x03(\tR\bbackends\x12\x1b\n" +
+	"\thost_only\x18\x03 \x01(\bR\bhostOnly\"?\n" +
+	"\vServiceName\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\"\x17\n" +
+	"\x15DeleteServiceResponse\"\x15\n" +
+	"\x13ListServicesRequest\"N\n" +
+	"\x14ListServicesResponse\x126\n" +
+	"\bservices\x18\x01 \x03(\v2\x1a.headgate.agent.v1.ServiceR\bservices\"q\n" +
+	"\x0fBackendsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x1a\n" +
+	"\bbackends\x18\x03 \x03(\tR\bbackends\x12\x10\n" +
+	"\x03now\x18\x04 \x01(\bR\x03now\"`\n" +
+	"\x16RemoveBackendsResponse\x124\n" +
+	"\aservice\x18\x01 \x01(\v2\x1a.headgate.agent.v1.ServiceR\aservice\x12\x10\n" +
+	"\x03cut\x18\x02 \x01(\rR\x03cut\"\x17\n" +
 	"\x15ListIdentitiesRequest\"U\n" +
 	"\x16ListIdentitiesResponse\x12;\n" +
 	"\n" +
@@ -2332,7 +2846,7 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\aentries\x18\x03 \x01(\rR\aentries\x12\x1a\n" +
 	"\bcapacity\x18\x04 \x01(\rR\bcapacity\"\x1b\n" +
 	"\x03Row\x12\x14\n" +
-	"\x05cells\x18\x01 \x03(\tR\x05cells2\xdb\b\n" +
+	"\x05cells\x18\x01 \x03(\tR\x05cells2\xd7\f\n" +
 	"\x05Agent\x12M\n" +
 	"\x06Status\x12 .headgate.agent.v1.StatusRequest\x1a!.headgate.agent.v1.StatusResponse\x12Q\n" +
 	"\vAddEndpoint\x12%.headgate.agent.v1.AddEndpointRequest\x1a\x1b.headgate.agent.v1.Endpoint\x12\\\n" +
@@ -2343,7 +2857,15 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eLabelNamespace\x12(.headgate.agent.v1.LabelNamespaceRequest\x1a).headgate.agent.v1.LabelNamespaceResponse\x12b\n" +
 	"\rApplyPolicies\x12'.headgate.agent.v1.ApplyPoliciesRequest\x1a(.headgate.agent.v1.ApplyPoliciesResponse\x12e\n" +
 	"\x0eDeletePolicies\x12(.headgate.agent.v1.DeletePoliciesRequest\x1a).headgate.agent.v1.DeletePoliciesResponse\x12_\n" +
-	"\fListPolicies\x12&.headgate.agent.v1.ListPoliciesRequest\x1a'.headgate.agent.v1.ListPoliciesResponse\x12e\n" +
+	"\fListPolicies\x12&.headgate.agent.v1.ListPoliciesRequest\x1a'.headgate.agent.v1.ListPoliciesResponse\x12D\n" +
+	"\n" +
+	"AddService\x12\x1a.headgate.agent.v1.Service\x1a\x1a.headgate.agent.v1.Service\x12Y\n" +
+	"\rDeleteService\x12\x1e.headgate.agent.v1.ServiceName\x1a(.headgate.agent.v1.DeleteServiceResponse\x12H\n" +
+	"\n" +
+	"GetService\x12\x1e.headgate.agent.v1.ServiceName\x1a\x1a.headgate.agent.v1.Service\x12_\n" +
+	"\fListServices\x12&.headgate.agent.v1.ListServicesRequest\x1a'.headgate.agent.v1.ListServicesResponse\x12M\n" +
+	"\vAddBackends\x12\".headgate.agent.v1.BackendsRequest\x1a\x1a.headgate.agent.v1.Service\x12_\n" +
+	"\x0eRemoveBackends\x12\".headgate.agent.v1.BackendsRequest\x1a).headgate.agent.v1.RemoveBackendsResponse\x12e\n" +
 	"\x0eListIdentities\x12(.headgate.agent.v1.ListIdentitiesRequest\x1a).headgate.agent.v1.ListIdentitiesResponse\x12P\n" +
 	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponseB3Z1github.com/headgate/headgate/api/agent/v1;agentv1b\x06proto3"
 
@@ -2359,7 +2881,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: headgate.agent.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: headgate.agent.v1.StatusResponse
@@ -2387,32 +2909,42 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ListPoliciesRequest)(nil),    // 23: headgate.agent.v1.ListPoliciesRequest
 	(*ListPoliciesResponse)(nil),   // 24: headgate.agent.v1.ListPoliciesResponse
 	(*Policy)(nil),                 // 25: headgate.agent.v1.Policy
-	(*ListIdentitiesRequest)(nil),  // 26: headgate.agent.v1.ListIdentitiesRequest
-	(*ListIdentitiesResponse)(nil), // 27: headgate.agent.v1.ListIdentitiesResponse
-	(*Identity)(nil),               // 28: headgate.agent.v1.Identity
-	(*ListMapRequest)(nil),         // 29: headgate.agent.v1.ListMapRequest
-	(*ListMapResponse)(nil),        // 30: headgate.agent.v1.ListMapResponse
-	(*Row)(nil),                    // 31: headgate.agent.v1.Row
-	nil,                            // 32: headgate.agent.v1.StatusResponse.EndpointsEntry
-	nil,                            // 33: headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	nil,                            // 34: headgate.agent.v1.Endpoint.LabelsEntry
-	nil,                            // 35: headgate.agent.v1.LabelEndpointRequest.SetEntry
-	nil,                            // 36: headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	nil,                            // 37: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	(*Service)(nil),                // 26: headgate.agent.v1.Service
+	(*ServiceFront)(nil),           // 27: headgate.agent.v1.ServiceFront
+	(*ServiceName)(nil),            // 28: headgate.agent.v1.ServiceName
+	(*DeleteServiceResponse)(nil),  // 29: headgate.agent.v1.DeleteServiceResponse
+	(*ListServicesRequest)(nil),    // 30: headgate.agent.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),   // 31: headgate.agent.v1.ListServicesResponse
+	(*BackendsRequest)(nil),        // 32: headgate.agent.v1.BackendsRequest
+	(*RemoveBackendsResponse)(nil), // 33: headgate.agent.v1.RemoveBackendsResponse
+	(*ListIdentitiesRequest)(nil),  // 34: headgate.agent.v1.ListIdentitiesRequest
+	(*ListIdentitiesResponse)(nil), // 35: headgate.agent.v1.ListIdentitiesResponse
+	(*Identity)(nil),               // 36: headgate.agent.v1.Identity
+	(*ListMapRequest)(nil),         // 37: headgate.agent.v1.ListMapRequest
+	(*ListMapResponse)(nil),        // 38: headgate.agent.v1.ListMapResponse
+	(*Row)(nil),                    // 39: headgate.agent.v1.Row
+	nil,                            // 40: headgate.agent.v1.StatusResponse.EndpointsEntry
+	nil,                            // 41: headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	nil,                            // 42: headgate.agent.v1.Endpoint.LabelsEntry
+	nil,                            // 43: headgate.agent.v1.LabelEndpointRequest.SetEntry
+	nil,                            // 44: headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	nil,                            // 45: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	nil,                            // 46: headgate.agent.v1.Service.LabelsEntry
+	nil,                            // 47: headgate.agent.v1.Service.SelectorEntry
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	2,  // 0: headgate.agent.v1.StatusResponse.parts:type_name -> headgate.agent.v1.Part
-	32, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
+	40, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
 	3,  // 2: headgate.agent.v1.StatusResponse.redirects:type_name -> headgate.agent.v1.Redirect
 	4,  // 3: headgate.agent.v1.StatusResponse.controllers:type_name -> headgate.agent.v1.Controller
 	5,  // 4: headgate.agent.v1.StatusResponse.drops:type_name -> headgate.agent.v1.Drop
 	6,  // 5: headgate.agent.v1.StatusResponse.backend:type_name -> headgate.agent.v1.Backend
-	33, // 6: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	34, // 7: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
+	41, // 6: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	42, // 7: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
 	8,  // 8: headgate.agent.v1.ListEndpointsResponse.endpoints:type_name -> headgate.agent.v1.Endpoint
-	35, // 9: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
-	36, // 10: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	37, // 11: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	43, // 9: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
+	44, // 10: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	45, // 11: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
 	17, // 12: headgate.agent.v1.ApplyPoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
 	19, // 13: headgate.agent.v1.ApplyPoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	17, // 14: headgate.agent.v1.DeletePoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
@@ -2420,37 +2952,54 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	19, // 16: headgate.agent.v1.DeletePoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	25, // 17: headgate.agent.v1.ListPoliciesResponse.policies:type_name -> headgate.agent.v1.Policy
 	22, // 18: headgate.agent.v1.Policy.key:type_name -> headgate.agent.v1.PolicyKey
-	28, // 19: headgate.agent.v1.ListIdentitiesResponse.identities:type_name -> headgate.agent.v1.Identity
-	31, // 20: headgate.agent.v1.ListMapResponse.rows:type_name -> headgate.agent.v1.Row
-	0,  // 21: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
-	7,  // 22: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
-	9,  // 23: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
-	9,  // 24: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
-	11, // 25: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
-	13, // 26: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
-	14, // 27: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
-	16, // 28: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
-	20, // 29: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
-	23, // 30: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
-	26, // 31: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
-	29, // 32: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
-	1,  // 33: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
-	8,  // 34: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
-	10, // 35: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
-	8,  // 36: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
-	12, // 37: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
-	8,  // 38: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
-	15, // 39: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
-	18, // 40: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
-	21, // 41: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
-	24, // 42: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
-	27, // 43: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
-	30, // 44: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
-	33, // [33:45] is the sub-list for method output_type
-	21, // [21:33] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	46, // 19: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
+	47, // 20: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
+	27, // 21: headgate.agent.v1.Service.fronts:type_name -> headgate.agent.v1.ServiceFront
+	26, // 22: headgate.agent.v1.ListServicesResponse.services:type_name -> headgate.agent.v1.Service
+	26, // 23: headgate.agent.v1.RemoveBackendsResponse.service:type_name -> headgate.agent.v1.Service
+	36, // 24: headgate.agent.v1.ListIdentitiesResponse.identities:type_name -> headgate.agent.v1.Identity
+	39, // 25: headgate.agent.v1.ListMapResponse.rows:type_name -> headgate.agent.v1.Row
+	0,  // 26: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
+	7,  // 27: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
+	9,  // 28: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
+	9,  // 29: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
+	11, // 30: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
+	13, // 31: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
+	14, // 32: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
+	16, // 33: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
+	20, // 34: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
+	23, // 35: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
+	26, // 36: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
+	28, // 37: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
+	28, // 38: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
+	30, // 39: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
+	32, // 40: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
+	32, // 41: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
+	34, // 42: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
+	37, // 43: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
+	1,  // 44: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
+	8,  // 45: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
+	10, // 46: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
+	8,  // 47: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
+	12, // 48: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
+	8,  // 49: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
+	15, // 50: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
+	18, // 51: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
+	21, // 52: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
+	24, // 53: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
+	26, // 54: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
+	29, // 55: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
+	26, // 56: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
+	31, // 57: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
+	26, // 58: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
+	33, // 59: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
+	35, // 60: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
+	38, // 61: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
+	44, // [44:62] is the sub-list for method output_type
+	26, // [26:44] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -2464,7 +3013,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,12 @@ const (
 	Agent_ApplyPolicies_FullMethodName  = "/headgate.agent.v1.Agent/ApplyPolicies"
 	Agent_DeletePolicies_FullMethodName = "/headgate.agent.v1.Agent/DeletePolicies"
 	Agent_ListPolicies_FullMethodName   = "/headgate.agent.v1.Agent/ListPolicies"
+	Agent_AddService_FullMethodName     = "/headgate.agent.v1.Agent/AddService"
+	Agent_DeleteService_FullMethodName  = "/headgate.agent.v1.Agent/DeleteService"
+	Agent_GetService_FullMethodName     = "/headgate.agent.v1.Agent/GetService"
+	Agent_ListServices_FullMethodName   = "/headgate.agent.v1.Agent/ListServices"
+	Agent_AddBackends_FullMethodName    = "/headgate.agent.v1.Agent/AddBackends"
+	Agent_RemoveBackends_FullMethodName = "/headgate.agent.v1.Agent/RemoveBackends"
 	Agent_ListIdentities_FullMethodName = "/headgate.agent.v1.Agent/ListIdentities"
 	Agent_ListMap_FullMethodName        = "/headgate.agent.v1.Agent/ListMap"
 )
@@ -52,6 +58,15 @@ type AgentClient interface {
 	ApplyPolicies(ctx context.Context, in *ApplyPoliciesRequest, opts ...grpc.CallOption) (*ApplyPoliciesResponse, error)
 	DeletePolicies(ctx context.Context, in *DeletePoliciesRequest, opts ...grpc.CallOption) (*DeletePoliciesResponse, error)
 	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
+	// AddService returns when new connections meet the service.
+	AddService(ctx context.Context, in *Service, opts ...grpc.CallOption) (*Service, error)
+	DeleteService(ctx context.Context, in *ServiceName, opts ...grpc.CallOption) (*DeleteServiceResponse, error)
+	GetService(ctx context.Context, in *ServiceName, opts ...grpc.CallOption) (*Service, error)
+	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
+	AddBackends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*Service, error)
+	// RemoveBackends keeps new connections away from backends; with now it cuts those
+	// that they have.
+	RemoveBackends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*RemoveBackendsResponse, error)
 	ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error)
 	// ListMap shows a kernel map as rows of text columns.
 	ListMap(ctx context.Context, in *ListMapRequest, opts ...grpc.CallOption) (*ListMapResponse, error)
@@ -165,6 +180,66 @@ func (c *agentClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest,
 	return out, nil
 }
 
+func (c *agentClient) AddService(ctx context.Context, in *Service, opts ...grpc.CallOption) (*Service, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Service)
+	err := c.cc.Invoke(ctx, Agent_AddService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) DeleteService(ctx context.Context, in *ServiceName, opts ...grpc.CallOption) (*DeleteServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteServiceResponse)
+	err := c.cc.Invoke(ctx, Agent_DeleteService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) GetService(ctx context.Context, in *ServiceName, opts ...grpc.CallOption) (*Service, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Service)
+	err := c.cc.Invoke(ctx, Agent_GetService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListServicesResponse)
+	err := c.cc.Invoke(ctx, Agent_ListServices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) AddBackends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*Service, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Service)
+	err := c.cc.Invoke(ctx, Agent_AddBackends_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) RemoveBackends(ctx context.Context, in *BackendsRequest, opts ...grpc.CallOption) (*RemoveBackendsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveBackendsResponse)
+	err := c.cc.Invoke(ctx, Agent_RemoveBackends_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListIdentitiesResponse)
@@ -201,6 +276,15 @@ type AgentServer interface {
 	ApplyPolicies(context.Context, *ApplyPoliciesRequest) (*ApplyPoliciesResponse, error)
 	DeletePolicies(context.Context, *DeletePoliciesRequest) (*DeletePoliciesResponse, error)
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// AddService returns when new connections meet the service.
+	AddService(context.Context, *Service) (*Service, error)
+	DeleteService(context.Context, *ServiceName) (*DeleteServiceResponse, error)
+	GetService(context.Context, *ServiceName) (*Service, error)
+	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
+	AddBackends(context.Context, *BackendsRequest) (*Service, error)
+	// RemoveBackends keeps new connections away from backends; with now it cuts those
+	// that they have.
+	RemoveBackends(context.Context, *BackendsRequest) (*RemoveBackendsResponse, error)
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
 	// ListMap shows a kernel map as rows of text columns.
 	ListMap(context.Context, *ListMapRequest) (*ListMapResponse, error)
@@ -243,6 +327,24 @@ func (UnimplementedAgentServer) DeletePolicies(context.Context, *DeletePoliciesR
 }
 func (UnimplementedAgentServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedAgentServer) AddService(context.Context, *Service) (*Service, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddService not implemented")
+}
+func (UnimplementedAgentServer) DeleteService(context.Context, *ServiceName) (*DeleteServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteService not implemented")
+}
+func (UnimplementedAgentServer) GetService(context.Context, *ServiceName) (*Service, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetService not implemented")
+}
+func (UnimplementedAgentServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
+}
+func (UnimplementedAgentServer) AddBackends(context.Context, *BackendsRequest) (*Service, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddBackends not implemented")
+}
+func (UnimplementedAgentServer) RemoveBackends(context.Context, *BackendsRequest) (*RemoveBackendsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveBackends not implemented")
 }
 func (UnimplementedAgentServer) ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListIdentities not implemented")
@@ -451,6 +553,114 @@ func _Agent_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_AddService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Service)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).AddService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_AddService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).AddService(ctx, req.(*Service))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_DeleteService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ServiceName)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).DeleteService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_DeleteService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).DeleteService(ctx, req.(*ServiceName))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_GetService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ServiceName)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).GetService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_GetService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).GetService(ctx, req.(*ServiceName))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_ListServices_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListServicesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).ListServices(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_ListServices_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).ListServices(ctx, req.(*ListServicesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_AddBackends_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackendsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).AddBackends(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_AddBackends_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).AddBackends(ctx, req.(*BackendsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_RemoveBackends_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackendsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).RemoveBackends(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_RemoveBackends_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).RemoveBackends(ctx, req.(*BackendsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_ListIdentities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListIdentitiesRequest)
 	if err := dec(in); err != nil {
@@ -533,6 +743,30 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPolicies",
 			Handler:    _Agent_ListPolicies_Handler,
+		},
+		{
+			MethodName: "AddService",
+			Handler:    _Agent_AddService_Handler,
+		},
+		{
+			MethodName: "DeleteService",
+			Handler:    _Agent_DeleteService_Handler,
+		},
+		{
+			MethodName: "GetService",
+			Handler:    _Agent_GetService_Handler,
+		},
+		{
+			MethodName: "ListServices",
+			Handler:    _Agent_ListServices_Handler,
+		},
+		{
+			MethodName: "AddBackends",
+			Handler:    _Agent_AddBackends_Handler,
+		},
+		{
+			MethodName: "RemoveBackends",
+			Handler:    _Agent_RemoveBackends_Handler,
 		},
 		{
 			MethodName: "ListIdentities",

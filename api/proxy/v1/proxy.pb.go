@@ -167,6 +167,7 @@ type EnforceRequest struct {
 	Sets          []*L7Set               `protobuf:"bytes,2,rep,name=sets,proto3" json:"sets,omitempty"`
 	Audit         bool                   `protobuf:"varint,3,opt,name=audit,proto3" json:"audit,omitempty"`    // deny nothing, report what would have been
 	Secrets       []*SecretValue         `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"` // that the sets refer to, as far as they are known
+	Zone          *Zone                  `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`       // absent: no names are given out
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,6 +230,150 @@ func (x *EnforceRequest) GetSecrets() []*SecretValue {
 	return nil
 }
 
+func (x *EnforceRequest) GetZone() *Zone {
+	if x != nil {
+		return x.Zone
+	}
+	return nil
+}
+
+// Zone is what the node's name server knows.
+type Zone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Domain        string                 `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	Names         []*Name                `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	Listen        [][]byte               `protobuf:"bytes,3,rep,name=listen,proto3" json:"listen,omitempty"`                           // addresses
+	Clients       []string               `protobuf:"bytes,4,rep,name=clients,proto3" json:"clients,omitempty"`                         // CIDRs
+	Upstreams     []string               `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"`                     // IP:PORT
+	ResolvConf    string                 `protobuf:"bytes,6,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // file with the upstreams, where none are named
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Zone) Reset() {
+	*x = Zone{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Zone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Zone) ProtoMessage() {}
+
+func (x *Zone) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Zone.ProtoReflect.Descriptor instead.
+func (*Zone) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Zone) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Zone) GetNames() []*Name {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *Zone) GetListen() [][]byte {
+	if x != nil {
+		return x.Listen
+	}
+	return nil
+}
+
+func (x *Zone) GetClients() []string {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *Zone) GetUpstreams() []string {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+func (x *Zone) GetResolvConf() string {
+	if x != nil {
+		return x.ResolvConf
+	}
+	return ""
+}
+
+type Name struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Addresses     [][]byte               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Name) Reset() {
+	*x = Name{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Name) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Name) ProtoMessage() {}
+
+func (x *Name) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Name.ProtoReflect.Descriptor instead.
+func (*Name) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Name) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Name) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type SecretRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -239,7 +384,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -251,7 +396,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[3]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -264,7 +409,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{3}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SecretRef) GetNamespace() string {
@@ -292,7 +437,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +449,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[4]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +462,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{4}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SecretValue) GetSecret() *SecretRef {
@@ -343,7 +488,7 @@ type EnforceResponse struct {
 
 func (x *EnforceResponse) Reset() {
 	*x = EnforceResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +500,7 @@ func (x *EnforceResponse) String() string {
 func (*EnforceResponse) ProtoMessage() {}
 
 func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +513,7 @@ func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnforceResponse.ProtoReflect.Descriptor instead.
 func (*EnforceResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EnforceResponse) GetFailed() []*SetFailure {
@@ -390,7 +535,7 @@ type SetFailure struct {
 
 func (x *SetFailure) Reset() {
 	*x = SetFailure{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +547,7 @@ func (x *SetFailure) String() string {
 func (*SetFailure) ProtoMessage() {}
 
 func (x *SetFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +560,7 @@ func (x *SetFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFailure.ProtoReflect.Descriptor instead.
 func (*SetFailure) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SetFailure) GetNumber() uint32 {
@@ -450,7 +595,7 @@ type L7Set struct {
 
 func (x *L7Set) Reset() {
 	*x = L7Set{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +607,7 @@ func (x *L7Set) String() string {
 func (*L7Set) ProtoMessage() {}
 
 func (x *L7Set) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +620,7 @@ func (x *L7Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Set.ProtoReflect.Descriptor instead.
 func (*L7Set) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *L7Set) GetNumber() uint32 {
@@ -560,7 +705,7 @@ type L7Rules struct {
 
 func (x *L7Rules) Reset() {
 	*x = L7Rules{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +717,7 @@ func (x *L7Rules) String() string {
 func (*L7Rules) ProtoMessage() {}
 
 func (x *L7Rules) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +730,7 @@ func (x *L7Rules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Rules.ProtoReflect.Descriptor instead.
 func (*L7Rules) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *L7Rules) GetProtocol() uint32 {
@@ -626,7 +771,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +783,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +796,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DenyResponse) GetStatus() uint32 {
@@ -683,7 +828,7 @@ type HTTPRule struct {
 
 func (x *HTTPRule) Reset() {
 	*x = HTTPRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +840,7 @@ func (x *HTTPRule) String() string {
 func (*HTTPRule) ProtoMessage() {}
 
 func (x *HTTPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +853,7 @@ func (x *HTTPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPRule.ProtoReflect.Descriptor instead.
 func (*HTTPRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HTTPRule) GetMethod() string {
@@ -772,7 +917,7 @@ type HeaderEdit struct {
 
 func (x *HeaderEdit) Reset() {
 	*x = HeaderEdit{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +929,7 @@ func (x *HeaderEdit) String() string {
 func (*HeaderEdit) ProtoMessage() {}
 
 func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +942,7 @@ func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderEdit.ProtoReflect.Descriptor instead.
 func (*HeaderEdit) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HeaderEdit) GetName() string {
@@ -839,7 +984,7 @@ type SecretHeader struct {
 
 func (x *SecretHeader) Reset() {
 	*x = SecretHeader{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +996,7 @@ func (x *SecretHeader) String() string {
 func (*SecretHeader) ProtoMessage() {}
 
 func (x *SecretHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1009,7 @@ func (x *SecretHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretHeader.ProtoReflect.Descriptor instead.
 func (*SecretHeader) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SecretHeader) GetName() string {
@@ -905,7 +1050,7 @@ type KafkaRule struct {
 
 func (x *KafkaRule) Reset() {
 	*x = KafkaRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1062,7 @@ func (x *KafkaRule) String() string {
 func (*KafkaRule) ProtoMessage() {}
 
 func (x *KafkaRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1075,7 @@ func (x *KafkaRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRule.ProtoReflect.Descriptor instead.
 func (*KafkaRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KafkaRule) GetRole() string {
@@ -1007,7 +1152,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1164,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1177,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -1066,7 +1211,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1223,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1236,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Header) GetName() string {
@@ -1118,7 +1263,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1275,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1288,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1168,7 +1313,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1325,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1338,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 type RecordBatch struct {
@@ -1206,7 +1351,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1363,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1376,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1278,7 +1423,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1435,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1448,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1471,7 +1616,7 @@ type KafkaRecord struct {
 
 func (x *KafkaRecord) Reset() {
 	*x = KafkaRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1628,7 @@ func (x *KafkaRecord) String() string {
 func (*KafkaRecord) ProtoMessage() {}
 
 func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1641,7 @@ func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
 func (*KafkaRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KafkaRecord) GetApiKey() int32 {
@@ -1556,7 +1701,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1713,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1726,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 type StatusResponse struct {
@@ -1596,13 +1741,14 @@ type StatusResponse struct {
 	RecordsLost   uint64                 `protobuf:"varint,8,opt,name=records_lost,json=recordsLost,proto3" json:"records_lost,omitempty"`
 	StartedNs     int64                  `protobuf:"varint,9,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
 	Failed        []*SetFailure          `protobuf:"bytes,10,rep,name=failed,proto3" json:"failed,omitempty"` // sets in force that deny all
+	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"`   // "served", or why names are not; empty: not asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1760,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1773,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1700,6 +1846,13 @@ func (x *StatusResponse) GetFailed() []*SetFailure {
 	return nil
 }
 
+func (x *StatusResponse) GetNames() string {
+	if x != nil {
+		return x.Names
+	}
+	return ""
+}
+
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	GraceNs       int64                  `protobuf:"varint,1,opt,name=grace_ns,json=graceNs,proto3" json:"grace_ns,omitempty"`
@@ -1709,7 +1862,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1874,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1887,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -1752,7 +1905,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1917,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1930,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1794,12 +1947,24 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xaa\x01\n" +
+	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xd7\x01\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\x12\x14\n" +
 	"\x05audit\x18\x03 \x01(\bR\x05audit\x128\n" +
-	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\"=\n" +
+	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\x12+\n" +
+	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\"\xbe\x01\n" +
+	"\x04Zone\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
+	"\x05names\x18\x02 \x03(\v2\x17.headgate.proxy.v1.NameR\x05names\x12\x16\n" +
+	"\x06listen\x18\x03 \x03(\fR\x06listen\x12\x18\n" +
+	"\aclients\x18\x04 \x03(\tR\aclients\x12\x1c\n" +
+	"\tupstreams\x18\x05 \x03(\tR\tupstreams\x12\x1f\n" +
+	"\vresolv_conf\x18\x06 \x01(\tR\n" +
+	"resolvConf\"8\n" +
+	"\x04Name\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\"=\n" +
 	"\tSecretRef\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"Y\n" +
@@ -1910,7 +2075,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x05topic\x18\x05 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05group\x18\x06 \x01(\tR\x05group\x12)\n" +
 	"\x10transactional_id\x18\a \x01(\tR\x0ftransactionalId\"\x0f\n" +
-	"\rStatusRequest\"\xcf\x02\n" +
+	"\rStatusRequest\"\xe5\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
 	"\vconnections\x18\x02 \x01(\x04R\vconnections\x12\x1a\n" +
@@ -1923,7 +2088,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"started_ns\x18\t \x01(\x03R\tstartedNs\x125\n" +
 	"\x06failed\x18\n" +
-	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\")\n" +
+	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x12\x14\n" +
+	"\x05names\x18\v \x01(\tR\x05names\")\n" +
 	"\fDrainRequest\x12\x19\n" +
 	"\bgrace_ns\x18\x01 \x01(\x03R\agraceNs\"\x0f\n" +
 	"\rDrainResponse2\x90\x03\n" +
@@ -1946,77 +2112,81 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
 	(*EnforceRequest)(nil),  // 2: headgate.proxy.v1.EnforceRequest
-	(*SecretRef)(nil),       // 3: headgate.proxy.v1.SecretRef
-	(*SecretValue)(nil),     // 4: headgate.proxy.v1.SecretValue
-	(*EnforceResponse)(nil), // 5: headgate.proxy.v1.EnforceResponse
-	(*SetFailure)(nil),      // 6: headgate.proxy.v1.SetFailure
-	(*L7Set)(nil),           // 7: headgate.proxy.v1.L7Set
-	(*L7Rules)(nil),         // 8: headgate.proxy.v1.L7Rules
-	(*DenyResponse)(nil),    // 9: headgate.proxy.v1.DenyResponse
-	(*HTTPRule)(nil),        // 10: headgate.proxy.v1.HTTPRule
-	(*HeaderEdit)(nil),      // 11: headgate.proxy.v1.HeaderEdit
-	(*SecretHeader)(nil),    // 12: headgate.proxy.v1.SecretHeader
-	(*KafkaRule)(nil),       // 13: headgate.proxy.v1.KafkaRule
-	(*GRPCRule)(nil),        // 14: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 15: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 16: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 17: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 18: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 19: headgate.proxy.v1.Record
-	(*KafkaRecord)(nil),     // 20: headgate.proxy.v1.KafkaRecord
-	(*StatusRequest)(nil),   // 21: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 22: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 23: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 24: headgate.proxy.v1.DrainResponse
+	(*Zone)(nil),            // 3: headgate.proxy.v1.Zone
+	(*Name)(nil),            // 4: headgate.proxy.v1.Name
+	(*SecretRef)(nil),       // 5: headgate.proxy.v1.SecretRef
+	(*SecretValue)(nil),     // 6: headgate.proxy.v1.SecretValue
+	(*EnforceResponse)(nil), // 7: headgate.proxy.v1.EnforceResponse
+	(*SetFailure)(nil),      // 8: headgate.proxy.v1.SetFailure
+	(*L7Set)(nil),           // 9: headgate.proxy.v1.L7Set
+	(*L7Rules)(nil),         // 10: headgate.proxy.v1.L7Rules
+	(*DenyResponse)(nil),    // 11: headgate.proxy.v1.DenyResponse
+	(*HTTPRule)(nil),        // 12: headgate.proxy.v1.HTTPRule
+	(*HeaderEdit)(nil),      // 13: headgate.proxy.v1.HeaderEdit
+	(*SecretHeader)(nil),    // 14: headgate.proxy.v1.SecretHeader
+	(*KafkaRule)(nil),       // 15: headgate.proxy.v1.KafkaRule
+	(*GRPCRule)(nil),        // 16: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 17: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 18: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 19: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 20: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 21: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 22: headgate.proxy.v1.KafkaRecord
+	(*StatusRequest)(nil),   // 23: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 24: headgate.proxy.v1.StatusResponse
+	(*DrainRequest)(nil),    // 25: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 26: headgate.proxy.v1.DrainResponse
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
-	7,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
-	4,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
-	3,  // 2: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
-	6,  // 3: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	10, // 4: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	14, // 5: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	13, // 6: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	8,  // 7: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
-	9,  // 8: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
-	7,  // 9: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	10, // 10: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	14, // 11: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	13, // 12: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	15, // 13: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	16, // 14: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	11, // 15: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	12, // 16: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	3,  // 17: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	3,  // 18: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	16, // 19: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	16, // 20: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	19, // 21: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	16, // 22: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	16, // 23: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	15, // 24: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	20, // 25: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	6,  // 26: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	0,  // 27: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 28: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	17, // 29: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	21, // 30: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	23, // 31: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 32: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	5,  // 33: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	18, // 34: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	22, // 35: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	24, // 36: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	32, // [32:37] is the sub-list for method output_type
-	27, // [27:32] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
+	6,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
+	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
+	4,  // 3: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
+	5,  // 4: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
+	8,  // 5: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	12, // 6: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	16, // 7: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	15, // 8: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	10, // 9: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	11, // 10: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	9,  // 11: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
+	12, // 12: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	16, // 13: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	15, // 14: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	17, // 15: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	18, // 16: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	13, // 17: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	14, // 18: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 19: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 20: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	18, // 21: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	18, // 22: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 23: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	18, // 24: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	18, // 25: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	17, // 26: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	22, // 27: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	8,  // 28: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	0,  // 29: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 30: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	19, // 31: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	23, // 32: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	25, // 33: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 34: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 35: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	20, // 36: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	24, // 37: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	26, // 38: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	34, // [34:39] is the sub-list for method output_type
+	29, // [29:34] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2030,7 +2200,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

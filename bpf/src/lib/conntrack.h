@@ -33,6 +33,8 @@ struct flow {
 	__u8 side;              /* which of key.addr[] sent this packet */
 	__u8 reply;
 	__u8 tcp;               /* the entry is in the map of established TCP */
+	__u8 service_new;       /* its translation can still be evicted */
+	__u16 service;          /* that it was sent to, 0: none; see service.h */
 };
 
 /* The key of two ends. True: the first stands second in it. */
@@ -222,6 +224,7 @@ inline int ct_create(struct __sk_buff *skb, const struct packet *p, struct flow 
 		.revision = revision,
 		.flags = flags,
 		.opener = f->side,
+		.rev_nat = f->service,
 	};
 
 	e.expires = e.created + ct_lifetime(p, &e);

@@ -160,7 +160,7 @@ struct ct_entry {
 	__u32 flags;            /* changed by atomic operations: both directions write */
 	__u8 opener;            /* which of key.addr[] opened it */
 	__u8 pad[3];
-	__u16 rev_nat;          /* reserved */
+	__u16 rev_nat;          /* number of the service it was opened to, 0: none */
 	__u16 nat_port;         /* of nat_addr, in place of the opener's; 0: not translated */
 	struct addr nat_addr;   /* a tunnel's peer will stand here: nothing is both */
 };

@@ -17,6 +17,7 @@ enum drop_reason {
 	REASON_CT_FULL = 155,
 	REASON_EXTENSION = 156,     /* IPv6 extension headers, too many or out of order */
 	REASON_FRAGMENT = 157,      /* overlaps, or of an ICMP error */
+	REASON_NO_BACKEND = 158,    /* a service without one */
 	REASON_NO_CONNECTION = 163, /* TCP that belongs to no connection, and opens none */
 	REASON_NAT_PORTS = 167,     /* every port of the node is in use towards that remote end */
 	REASON_NO_WAY = 169,        /* no route leads there */
@@ -39,6 +40,9 @@ enum drop_reason {
 	REASON_NO_NODE_ADDRESS = 241, /* the device has no address to translate to */
 	REASON_TOO_BIG = 242,       /* for the way out; the sender was told */
 	REASON_NO_DEVICE = 243,     /* the route leads by a device that is not served */
+	REASON_SERVICE_CLASH = 245, /* the client's port is connected to that backend already, or is its own */
+	REASON_SERVICE_PORT = 246,  /* a service's address, but none of its ports */
+	REASON_SERVICE_FULL = 247,  /* no room for another translation */
 	REASON_SOURCE_ROUTE = 254,  /* its sender chose the way */
 	REASON_FRAGMENT_PROXY = 255, /* no socket takes a fragment */
 };
