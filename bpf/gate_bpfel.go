@@ -19,9 +19,12 @@ type gateAddr struct {
 }
 
 type gateConfig struct {
-	_        structs.HostLayout
-	Revision uint32
-	Reserved [15]uint32
+	_           structs.HostLayout
+	Revision    uint32
+	Flags       uint32
+	Share       uint32
+	HostSubject uint32
+	Reserved    [12]uint32
 }
 
 type gateCounter struct {
@@ -41,7 +44,8 @@ type gateCtEntry struct {
 	Revision   uint32
 	Flags      uint32
 	Opener     uint8
-	Pad        [3]uint8
+	Pad        uint8
+	Payer      uint16
 	RevNat     uint16
 	NatPort    uint16
 	TunnelPeer uint32
@@ -98,7 +102,8 @@ type gateEvent struct {
 	IcmpCode            uint8
 	Mac                 [12]uint8
 	Match               uint8
-	Pad                 [3]uint8
+	Audit               uint8
+	Pad                 [2]uint8
 	_                   [4]byte
 }
 
@@ -114,11 +119,19 @@ type gateIpcacheKey struct {
 	Addr      [16]uint8
 }
 
+type gateOpenPort struct {
+	_         structs.HostLayout
+	Port      uint16
+	Proto     uint8
+	Direction uint8
+}
+
 type gatePolicyEntry struct {
 	_       structs.HostLayout
 	Verdict uint8
 	Match   uint8
-	Pad     [2]uint8
+	Flags   uint8
+	Pad     uint8
 	Set     uint32
 	Rule    uint32
 }
@@ -151,6 +164,18 @@ type gateSubject struct {
 	Reserved uint32
 }
 
+type gateUsage struct {
+	_        structs.HostLayout
+	Endpoint uint64
+	Ipcache  uint64
+	Subject  uint64
+	Policy   uint64
+	Route    uint64
+	CtTcp    uint64
+	CtAny    uint64
+	Events   uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -165,19 +190,23 @@ const (
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
 	gateMapHgNode1         = "hg_node_1"
+	gateMapHgOpen1         = "hg_open_1"
 	gateMapHgPolicy1       = "hg_policy_1"
 	gateMapHgRoute1        = "hg_route_1"
+	gateMapHgShare1        = "hg_share_1"
 	gateMapHgSubject1      = "hg_subject_1"
 	gateProgHgFromHost     = "hg_from_host"
 	gateProgHgFromNetwork  = "hg_from_network"
 	gateProgHgFromWorkload = "hg_from_workload"
 	gateProgHgToNetwork    = "hg_to_network"
 	gateProgHgToWorkload   = "hg_to_workload"
+	gateProgHgUsage        = "hg_usage"
 	gateVarGateway4        = "gateway4"
 	gateVarGateway6        = "gateway6"
 	gateVarGatewayMac      = "gateway_mac"
 	gateVarHostIfindex     = "host_ifindex"
 	gateVarUnusedEvent     = "unused_event"
+	gateVarUnusedUsage     = "unused_usage"
 )
 
 // loadGate returns the embedded CollectionSpec for gate.
@@ -227,6 +256,7 @@ type gateProgramSpecs struct {
 	HgFromWorkload *ebpf.ProgramSpec `ebpf:"hg_from_workload"`
 	HgToNetwork    *ebpf.ProgramSpec `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.ProgramSpec `ebpf:"hg_to_workload"`
+	HgUsage        *ebpf.ProgramSpec `ebpf:"hg_usage"`
 }
 
 // gateMapSpecs contains maps before they are loaded into the kernel.
@@ -243,8 +273,10 @@ type gateMapSpecs struct {
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
 	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
+	HgOpen1     *ebpf.MapSpec `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
+	HgShare1    *ebpf.MapSpec `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
 }
 
@@ -257,6 +289,7 @@ type gateVariableSpecs struct {
 	GatewayMac  *ebpf.VariableSpec `ebpf:"gateway_mac"`
 	HostIfindex *ebpf.VariableSpec `ebpf:"host_ifindex"`
 	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedUsage *ebpf.VariableSpec `ebpf:"unused_usage"`
 }
 
 // gateObjects contains all objects after they have been loaded into the kernel.
@@ -289,8 +322,10 @@ type gateMaps struct {
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
 	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
+	HgOpen1     *ebpf.Map `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
+	HgShare1    *ebpf.Map `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
 }
 
@@ -306,8 +341,10 @@ func (m *gateMaps) Close() error {
 		m.HgIpcache1,
 		m.HgLost1,
 		m.HgNode1,
+		m.HgOpen1,
 		m.HgPolicy1,
 		m.HgRoute1,
+		m.HgShare1,
 		m.HgSubject1,
 	)
 }
@@ -321,6 +358,7 @@ type gateVariables struct {
 	GatewayMac  *ebpf.Variable `ebpf:"gateway_mac"`
 	HostIfindex *ebpf.Variable `ebpf:"host_ifindex"`
 	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
+	UnusedUsage *ebpf.Variable `ebpf:"unused_usage"`
 }
 
 // gatePrograms contains all programs after they have been loaded into the kernel.
@@ -332,6 +370,7 @@ type gatePrograms struct {
 	HgFromWorkload *ebpf.Program `ebpf:"hg_from_workload"`
 	HgToNetwork    *ebpf.Program `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.Program `ebpf:"hg_to_workload"`
+	HgUsage        *ebpf.Program `ebpf:"hg_usage"`
 }
 
 func (p *gatePrograms) Close() error {
@@ -341,6 +380,7 @@ func (p *gatePrograms) Close() error {
 		p.HgFromWorkload,
 		p.HgToNetwork,
 		p.HgToWorkload,
+		p.HgUsage,
 	)
 }
 

@@ -35,8 +35,6 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	return 0;
 }
 
-#define IDENTITY_HOST 1
-
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,
 			const struct next *n)
 {
@@ -68,9 +66,13 @@ inline int from_workload(struct __sk_buff *skb)
 		return answer_nd(skb);
 	if (p.v6 && addr_is_multicast6(&p.destination))
 		return drop_quietly(skb, REASON_OUTSIDE, DIR_EGRESS);
+	if (is_own_reset(skb, &p))
+		return TC_ACT_OK; /* to the host's stack */
 	who.source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
-	if (who.source)
+	if (who.source) {
 		p.source_identity = who.source->identity;
+		p.payer = who.source->id;
+	}
 	if (!reason)
 		reason = check_source(skb, &p, who.source);
 	if (reason)
@@ -81,13 +83,14 @@ inline int from_workload(struct __sk_buff *skb)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	if (!who.destination && p.destination_identity != IDENTITY_HOST)
 		return drop(skb, &p, REASON_OUTSIDE, DIR_EGRESS);
+	who.host_destination = !who.destination && p.destination_identity == IDENTITY_HOST;
 	ct_find(&p, &f, false);
 	if (f.entry)
 		continue_connection(skb, &p, &f, &who, &n);
 	else
 		open_connection(skb, &p, &f, &who, &n);
 	if (n.way == WAY_DROP)
-		return finish_drop(skb, &p, &n);
+		return finish_drop(skb, &p, &n, &who);
 	count(skb, REASON_NONE, DIR_EGRESS);
 	return route_onward(skb, &p, who.destination, &n);
 }

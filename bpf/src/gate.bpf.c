@@ -10,6 +10,8 @@
  *   from_network   ingress of the node's own devices: what other networks send
  *   to_network     egress of the node's own devices: what leaves for them
  *
+ * And one on demand: usage, which says how full the maps are.
+ *
  * Every path ends in a delivery, in the host's stack, in a proxy's socket, or in a
  * drop with a reason. What is not known is dropped.
  */
@@ -18,6 +20,7 @@
 #include "from_workload.h"
 #include "to_network.h"
 #include "to_workload.h"
+#include "lib/usage.h"
 
 SEC("tc")
 int hg_from_workload(struct __sk_buff *skb) { return from_workload(skb); }
@@ -33,5 +36,8 @@ int hg_from_network(struct __sk_buff *skb) { return from_network(skb); }
 
 SEC("tc")
 int hg_to_network(struct __sk_buff *skb) { return to_network(skb); }
+
+SEC("tc")
+int hg_usage(struct __sk_buff *skb) { return usage(skb); }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -22,7 +22,7 @@ inline int take_hop(struct __sk_buff *skb, const struct packet *p)
 
 /* Puts the packet on the workload's own side of its veth, past the host's hooks:
  * both directions have been judged by now. */
-static __noinline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
+__noinline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
 {
 	__u8 macs[12];
 	int reason;

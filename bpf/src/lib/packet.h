@@ -44,7 +44,8 @@ struct packet {
 	__u8 icmp_code;
 	__u8 v6;
 	__u8 ttl;
-	__u8 pad[6];
+	__u16 payer;            /* whose share of connections it may take */
+	__u8 pad[4];
 };
 
 inline bool is_echo(const struct packet *p)
@@ -143,7 +144,7 @@ inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 }
 
 /* Fills p as far as it can; 0, or why the packet cannot be judged. */
-static __noinline int parse(struct __sk_buff *skb, struct packet *p)
+__noinline int parse(struct __sk_buff *skb, struct packet *p)
 {
 	if (!p)
 		return REASON_INVALID;

@@ -42,7 +42,7 @@ static __noinline struct policy_entry *policy_find(__u64 subject_peer, __u32 len
 
 /* Judges one direction of a connection; 0, or the reason it is denied. The same
  * order as policy.Table.Lookup. What is not found is denied. */
-static __noinline int judge(struct packet *p, __u32 subject, struct judgement *j)
+__noinline int judge(struct packet *p, __u32 subject, struct judgement *j)
 {
 	struct policy_entry *e;
 	struct subject *s;
@@ -71,6 +71,7 @@ static __noinline int judge(struct packet *p, __u32 subject, struct judgement *j
 	if (e->verdict == VERDICT_REDIRECT)
 		j->set = e->set;
 	j->match = e->match;
+	j->audit = e->flags & ENTRY_AUDIT;
 	if (e->verdict == VERDICT_DENY)
 		return j->reason = e->rule ? REASON_POLICY_DENY : REASON_POLICY;
 	if (e->verdict == VERDICT_REDIRECT && p->proto != IPPROTO_TCP)

@@ -104,7 +104,7 @@ inline int assign(struct __sk_buff *skb, struct bpf_sock *sk)
  * no socket any more, or is cut off from it, goes to the listener, which resets it:
  * who sent it learns that the connection is gone. Without a listener it is dropped,
  * never forwarded. */
-static __noinline int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut)
+__noinline int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut)
 {
 	struct bpf_sock *sk = NULL;
 

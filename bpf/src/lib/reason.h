@@ -28,4 +28,5 @@ enum drop_reason {
 	REASON_PROXY_DOWN = 232,
 	REASON_NEIGHBOUR = 235,     /* ARP or NDP for somebody else */
 	REASON_ICMP_ERROR = 239,
+	REASON_SHARE = 248,         /* its workload has as many connections as it may */
 };
