@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,8 +36,14 @@ type Config struct {
 	EndpointCIDRs []netip.Prefix
 	// Devices are those by which other networks are reached; empty: every one that
 	// is up and has an address.
-	Devices     []string
-	Enforcement policy.Enforcement
+	Devices []string
+	// Masquerade says as whom endpoints appear there, but to NoMasquerade.
+	Masquerade   bpf.Masquerade
+	NoMasquerade []netip.Prefix
+	// RemoteNodes and KubeAPIServers are what policy calls by these names.
+	RemoteNodes    []netip.Addr
+	KubeAPIServers []netip.Addr
+	Enforcement    policy.Enforcement
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -148,6 +155,9 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.restore(ctx); err != nil {
 		return err
 	}
+	if err := a.gate.SetUntranslated(append(slices.Clone(a.cfg.NoMasquerade), a.cfg.EndpointCIDRs...)); err != nil {
+		return err
+	}
 	if err := a.syncDevices(ctx); err != nil {
 		a.log.Warn("not every device of the node is served", "error", err)
 	}
@@ -178,6 +188,12 @@ func (a *Agent) fixedPrefixes(pools []*endpoint.Pool) (map[netip.Prefix]policy.I
 	}
 	for _, p := range pools { // an address that no endpoint has is nobody's
 		fixed[p.Prefix()] = policy.IdentityUnknown
+	}
+	for _, ip := range a.cfg.RemoteNodes {
+		fixed[netip.PrefixFrom(ip, ip.BitLen())] = policy.IdentityRemoteNode
+	}
+	for _, ip := range a.cfg.KubeAPIServers {
+		fixed[netip.PrefixFrom(ip, ip.BitLen())] = policy.IdentityKubeAPIServer
 	}
 	host, err := hostAddresses()
 	if err != nil {

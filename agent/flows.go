@@ -45,7 +45,9 @@ func dropDetail(ev *bpf.Event, reason observe.DropReason, engine *reconcile.Engi
 		}
 		return fmt.Sprintf("no %s rule of %s allows it", ev.Direction, strings.Join(names, ", "))
 	case observe.ReasonOutside:
-		return "traffic to and from other networks is refused"
+		return "the host forwards it between networks that the agent does not serve, or it is multicast"
+	case observe.ReasonNoDevice:
+		return "name the device with --device"
 	}
 	return ""
 }

@@ -25,8 +25,9 @@ type Connection struct {
 	SeenReply, ProxyLeg                 bool
 	Bound                               bool // to the proxy port of its route
 	Revision                            uint32
-	Expires                             time.Duration // from now
-	Packets, Bytes                      [2]uint64     // forward, reply
+	Node                                netip.AddrPort // what its opener is known as outside; the zero AddrPort: itself
+	Expires                             time.Duration  // from now
+	Packets, Bytes                      [2]uint64      // forward, reply
 }
 
 // Flags of an entry, as in src/lib/maps.h.
@@ -43,13 +44,14 @@ const (
 // descriptors of its maps.
 type Conntrack struct {
 	tcp, any *ebpf.Map
-	config   []byte // mapped; nil where the revision is not asked for
+	nat      *ebpf.Map // who holds a port of the node
+	config   []byte    // mapped; nil where the revision is not asked for
 }
 
 // OpenConntrack takes the maps from descriptors that another process gave, in the
 // order of Gate.ConntrackMaps, and owns them.
-func OpenConntrack(fds [3]int) (*Conntrack, error) {
-	var maps [3]*ebpf.Map
+func OpenConntrack(fds [4]int) (*Conntrack, error) {
+	var maps [4]*ebpf.Map
 	for i, fd := range fds {
 		m, err := ebpf.NewMapFromFD(fd)
 		if err != nil {
@@ -62,7 +64,7 @@ func OpenConntrack(fds [3]int) (*Conntrack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the datapath's configuration: %w", err)
 	}
-	return &Conntrack{tcp: maps[0], any: maps[1], config: b}, nil
+	return &Conntrack{tcp: maps[0], any: maps[1], nat: maps[3], config: b}, nil
 }
 
 // Revision is the policy revision in force in the gate. It costs one memory read.
@@ -104,8 +106,8 @@ func (c *Conntrack) All(f func(Connection) bool) error {
 	return nil
 }
 
-// Collect removes established TCP that has expired, and says how many. The other
-// map evicts by itself.
+// Collect removes established TCP that has expired, and says how many; then what
+// such connections held of the node's ports. The other maps evict by themselves.
 func (c *Conntrack) Collect() (int, error) {
 	var expired []gateCtKey
 	var k gateCtKey
@@ -127,7 +129,8 @@ func (c *Conntrack) Collect() (int, error) {
 			err = errors.Join(err, ignoreMissing(c.tcp.Delete(&expired[i])))
 		}
 	}
-	return len(expired), err
+	_, held := c.collectHolds()
+	return len(expired), errors.Join(err, held)
 }
 
 // Forget removes every connection of an address, so that who gets the address next
@@ -181,7 +184,12 @@ func ctKey(a, b netip.AddrPort, proto policy.Proto) gateCtKey {
 
 func connection(k *gateCtKey, e *gateCtEntry) Connection {
 	from, to := e.Opener&1, 1-e.Opener&1
+	var node netip.AddrPort
+	if e.NatPort != 0 {
+		node = netip.AddrPortFrom(fromAddr(e.NatAddr), e.NatPort)
+	}
 	return Connection{
+		Node:                node,
 		Source:              netip.AddrPortFrom(fromAddr(k.Addr[from]), k.Port[from]),
 		Destination:         netip.AddrPortFrom(fromAddr(k.Addr[to]), k.Port[to]),
 		SourceIdentity:      policy.Identity(e.Identity[0]),

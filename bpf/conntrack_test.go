@@ -134,7 +134,7 @@ func TestCollect(t *testing.T) {
 // A process that got only descriptors reads the same.
 func TestOpenConntrack(t *testing.T) {
 	l := newLab(t)
-	var fds [3]int
+	var fds [4]int
 	for i, m := range l.g.ConntrackMaps() {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
 		l.must(err)
@@ -142,7 +142,7 @@ func TestOpenConntrack(t *testing.T) {
 	}
 	ct, err := OpenConntrack(fds)
 	l.must(err)
-	t.Cleanup(func() { ct.tcp.Close(); ct.any.Close(); unix.Munmap(ct.config) }) //nolint:errcheck // the test is over
+	t.Cleanup(func() { ct.tcp.Close(); ct.any.Close(); ct.nat.Close(); unix.Munmap(ct.config) }) //nolint:errcheck // the test is over
 	f := l.tcp(true, 40000, 80, 0)
 	l.open(f)
 	if c, ok := ct.Lookup(f.source(), f.target()); !ok || c.Packets != [2]uint64{2, 1} {

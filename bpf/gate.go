@@ -13,7 +13,7 @@ import (
 
 // Layout names the map layouts of this build. Two processes that share maps must
 // have equal layouts.
-const Layout = "1"
+const Layout = "1 nat1"
 
 // Options are the constants of the programs and the sizes of the maps.
 type Options struct {
@@ -22,6 +22,9 @@ type Options struct {
 	HostIfindex        int              // device by which packets of the host enter again
 	// MaxConnections is the room for established TCP; 0: the default, 524288.
 	MaxConnections int
+	// MaxTranslations is the room for translated established TCP; 0: the default, 524288.
+	MaxTranslations int
+	Masquerade      Masquerade
 	// MaxPolicy is the room for policy entries; 0: the default, 1048576.
 	MaxPolicy int
 }
@@ -45,6 +48,7 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 		return nil, err
 	}
 	setSize(spec, gateMapHgCtTcp1, opts.MaxConnections)
+	setSize(spec, gateMapHgNatTcp1, opts.MaxTranslations)
 	setSize(spec, gateMapHgPolicy1, opts.MaxPolicy)
 	var co ebpf.CollectionOptions
 	if maps != nil {
@@ -99,11 +103,17 @@ func setSize(spec *ebpf.CollectionSpec, name string, n int) {
 func setConstants(spec *ebpf.CollectionSpec, o Options) error {
 	var mac [6]uint8
 	copy(mac[:], o.GatewayMAC)
+	first, last := o.Masquerade.Ports()
+	var mode uint8
+	if o.Masquerade.On {
+		mode = 1
+	}
 	for name, value := range map[string]any{
 		gateVarGateway4:    toAddr(o.Gateway4),
 		gateVarGateway6:    toAddr(o.Gateway6),
 		gateVarGatewayMac:  mac,
 		gateVarHostIfindex: uint32(o.HostIfindex),
+		gateVarNatMode:     mode, gateVarNatPortFirst: first, gateVarNatPortLast: last,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s of the datapath: %w", name, err)
@@ -117,13 +127,13 @@ func (g *Gate) Close() error { return g.objs.Close() }
 
 // Conntrack reads the connections of this gate.
 func (g *Gate) Conntrack() *Conntrack {
-	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1}
+	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1, nat: g.objs.HgNatTcp1}
 }
 
-// ConntrackMaps are the maps that a proxy needs: established TCP, the rest, and
-// the configuration, in this order.
+// ConntrackMaps are the maps that a proxy needs: established TCP, the rest, the
+// configuration, and who holds which port of the node, in this order.
 func (g *Gate) ConntrackMaps() []*ebpf.Map {
-	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1}
+	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1, g.objs.HgNatTcp1}
 }
 
 func toAddr(a netip.Addr) gateAddr {

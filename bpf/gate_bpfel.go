@@ -34,22 +34,21 @@ type gateCounter struct {
 }
 
 type gateCtEntry struct {
-	_          structs.HostLayout
-	Expires    uint64
-	Created    uint64
-	Packets    [2]uint64
-	Bytes      [2]uint64
-	Identity   [2]uint32
-	Set        [2]uint32
-	Revision   uint32
-	Flags      uint32
-	Opener     uint8
-	Pad        uint8
-	Payer      uint16
-	RevNat     uint16
-	NatPort    uint16
-	TunnelPeer uint32
-	Reserved   [3]uint32
+	_        structs.HostLayout
+	Expires  uint64
+	Created  uint64
+	Packets  [2]uint64
+	Bytes    [2]uint64
+	Identity [2]uint32
+	Set      [2]uint32
+	Revision uint32
+	Flags    uint32
+	Opener   uint8
+	Pad      uint8
+	Payer    uint16
+	RevNat   uint16
+	NatPort  uint16
+	NatAddr  gateAddr
 }
 
 type gateCtKey struct {
@@ -119,6 +118,24 @@ type gateIpcacheKey struct {
 	Addr      [16]uint8
 }
 
+type gateNatHold struct {
+	_      structs.HostLayout
+	Addr   gateAddr
+	Port   uint16
+	Pad    uint16
+	Claims uint32
+}
+
+type gateNatKey struct {
+	_          structs.HostLayout
+	Node       gateAddr
+	Remote     gateAddr
+	NodePort   uint16
+	RemotePort uint16
+	Proto      uint8
+	Pad        [3]uint8
+}
+
 type gateOpenPort struct {
 	_         structs.HostLayout
 	Port      uint16
@@ -180,6 +197,7 @@ type gateUsage struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	gateMapHgAnswer1       = "hg_answer_1"
 	gateMapHgConfig1       = "hg_config_1"
 	gateMapHgCtAny1        = "hg_ct_any_1"
 	gateMapHgCtTcp1        = "hg_ct_tcp_1"
@@ -187,8 +205,13 @@ const (
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
+	gateMapHgForward1      = "hg_forward_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
+	gateMapHgNatAny1       = "hg_nat_any_1"
+	gateMapHgNatNot1       = "hg_nat_not_1"
+	gateMapHgNatTcp1       = "hg_nat_tcp_1"
+	gateMapHgNatWork1      = "hg_nat_work_1"
 	gateMapHgNode1         = "hg_node_1"
 	gateMapHgOpen1         = "hg_open_1"
 	gateMapHgPolicy1       = "hg_policy_1"
@@ -205,6 +228,9 @@ const (
 	gateVarGateway6        = "gateway6"
 	gateVarGatewayMac      = "gateway_mac"
 	gateVarHostIfindex     = "host_ifindex"
+	gateVarNatMode         = "nat_mode"
+	gateVarNatPortFirst    = "nat_port_first"
+	gateVarNatPortLast     = "nat_port_last"
 	gateVarUnusedEvent     = "unused_event"
 	gateVarUnusedUsage     = "unused_usage"
 )
@@ -263,6 +289,7 @@ type gateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateMapSpecs struct {
+	HgAnswer1   *ebpf.MapSpec `ebpf:"hg_answer_1"`
 	HgConfig1   *ebpf.MapSpec `ebpf:"hg_config_1"`
 	HgCtAny1    *ebpf.MapSpec `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.MapSpec `ebpf:"hg_ct_tcp_1"`
@@ -270,8 +297,13 @@ type gateMapSpecs struct {
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
+	HgForward1  *ebpf.MapSpec `ebpf:"hg_forward_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
+	HgNatAny1   *ebpf.MapSpec `ebpf:"hg_nat_any_1"`
+	HgNatNot1   *ebpf.MapSpec `ebpf:"hg_nat_not_1"`
+	HgNatTcp1   *ebpf.MapSpec `ebpf:"hg_nat_tcp_1"`
+	HgNatWork1  *ebpf.MapSpec `ebpf:"hg_nat_work_1"`
 	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
 	HgOpen1     *ebpf.MapSpec `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
@@ -284,12 +316,15 @@ type gateMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gateVariableSpecs struct {
-	Gateway4    *ebpf.VariableSpec `ebpf:"gateway4"`
-	Gateway6    *ebpf.VariableSpec `ebpf:"gateway6"`
-	GatewayMac  *ebpf.VariableSpec `ebpf:"gateway_mac"`
-	HostIfindex *ebpf.VariableSpec `ebpf:"host_ifindex"`
-	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedUsage *ebpf.VariableSpec `ebpf:"unused_usage"`
+	Gateway4     *ebpf.VariableSpec `ebpf:"gateway4"`
+	Gateway6     *ebpf.VariableSpec `ebpf:"gateway6"`
+	GatewayMac   *ebpf.VariableSpec `ebpf:"gateway_mac"`
+	HostIfindex  *ebpf.VariableSpec `ebpf:"host_ifindex"`
+	NatMode      *ebpf.VariableSpec `ebpf:"nat_mode"`
+	NatPortFirst *ebpf.VariableSpec `ebpf:"nat_port_first"`
+	NatPortLast  *ebpf.VariableSpec `ebpf:"nat_port_last"`
+	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedUsage  *ebpf.VariableSpec `ebpf:"unused_usage"`
 }
 
 // gateObjects contains all objects after they have been loaded into the kernel.
@@ -312,6 +347,7 @@ func (o *gateObjects) Close() error {
 //
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gateMaps struct {
+	HgAnswer1   *ebpf.Map `ebpf:"hg_answer_1"`
 	HgConfig1   *ebpf.Map `ebpf:"hg_config_1"`
 	HgCtAny1    *ebpf.Map `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.Map `ebpf:"hg_ct_tcp_1"`
@@ -319,8 +355,13 @@ type gateMaps struct {
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
+	HgForward1  *ebpf.Map `ebpf:"hg_forward_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
+	HgNatAny1   *ebpf.Map `ebpf:"hg_nat_any_1"`
+	HgNatNot1   *ebpf.Map `ebpf:"hg_nat_not_1"`
+	HgNatTcp1   *ebpf.Map `ebpf:"hg_nat_tcp_1"`
+	HgNatWork1  *ebpf.Map `ebpf:"hg_nat_work_1"`
 	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
 	HgOpen1     *ebpf.Map `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
@@ -331,6 +372,7 @@ type gateMaps struct {
 
 func (m *gateMaps) Close() error {
 	return _GateClose(
+		m.HgAnswer1,
 		m.HgConfig1,
 		m.HgCtAny1,
 		m.HgCtTcp1,
@@ -338,8 +380,13 @@ func (m *gateMaps) Close() error {
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
+		m.HgForward1,
 		m.HgIpcache1,
 		m.HgLost1,
+		m.HgNatAny1,
+		m.HgNatNot1,
+		m.HgNatTcp1,
+		m.HgNatWork1,
 		m.HgNode1,
 		m.HgOpen1,
 		m.HgPolicy1,
@@ -353,12 +400,15 @@ func (m *gateMaps) Close() error {
 //
 // It can be passed to loadGateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gateVariables struct {
-	Gateway4    *ebpf.Variable `ebpf:"gateway4"`
-	Gateway6    *ebpf.Variable `ebpf:"gateway6"`
-	GatewayMac  *ebpf.Variable `ebpf:"gateway_mac"`
-	HostIfindex *ebpf.Variable `ebpf:"host_ifindex"`
-	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
-	UnusedUsage *ebpf.Variable `ebpf:"unused_usage"`
+	Gateway4     *ebpf.Variable `ebpf:"gateway4"`
+	Gateway6     *ebpf.Variable `ebpf:"gateway6"`
+	GatewayMac   *ebpf.Variable `ebpf:"gateway_mac"`
+	HostIfindex  *ebpf.Variable `ebpf:"host_ifindex"`
+	NatMode      *ebpf.Variable `ebpf:"nat_mode"`
+	NatPortFirst *ebpf.Variable `ebpf:"nat_port_first"`
+	NatPortLast  *ebpf.Variable `ebpf:"nat_port_last"`
+	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
+	UnusedUsage  *ebpf.Variable `ebpf:"unused_usage"`
 }
 
 // gatePrograms contains all programs after they have been loaded into the kernel.

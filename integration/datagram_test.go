@@ -33,16 +33,11 @@ func TestDatagrams(t *testing.T) {
 		if peer != endOf(c.LocalAddr()) {
 			t.Errorf("the server sees %s, and the client is %s", peer, c.LocalAddr())
 		}
-		answer := func(what string) {
-			if _, err := socket.WriteTo([]byte(what), net.UDPAddrFromAddrPort(peer)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		answer("answer")
+		answerTo(t, socket, peer, "answer")
 		datagram(t, c, "answer")
 
 		n.apply(t, revoked)
-		answer("an answer too late") // before anything else: whoever answers may be the only one who sends
+		answerTo(t, socket, peer, "an answer too late") // before anything else: whoever answers may be the only one who sends
 		noDatagram(t, c, "an answer too late")
 		send(t, c, "too late")
 		noDatagram(t, socket, "too late")
@@ -58,6 +53,13 @@ func (n *namespace) mustTalk(t *testing.T, to netip.AddrPort) net.Conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+func answerTo(t *testing.T, c *net.UDPConn, to netip.AddrPort, what string) {
+	t.Helper()
+	if _, err := c.WriteTo([]byte(what), net.UDPAddrFromAddrPort(to)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func send(t *testing.T, c net.Conn, what string) {

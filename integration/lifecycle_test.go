@@ -70,11 +70,21 @@ func (n *node) hasLink(name string) error {
 // between them.
 var outsideAddresses = map[ipVersion][2]string{4: {"192.0.2.1/24", "192.0.2.2/24"}, 6: {"2001:db8::1/64", "2001:db8::2/64"}}
 
-// TestOutside has a node that routes to other machines. Between them and
-// workloads nothing passes, whatever policy says; the node itself may.
-func TestOutside(t *testing.T) {
+// TestUnservedDevice has a node that routes to other machines by a device that the
+// agent was told to leave alone. Between them and workloads nothing passes, whatever
+// policy says; the node itself may.
+func TestUnservedDevice(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
+	n.stopAgent(t)
+	spare := netlink.NewLinkAttrs()
+	spare.Name = "spare0"
+	if err := n.do(func() error { return netlink.LinkAdd(&netlink.Veth{LinkAttrs: spare, PeerName: "spare1"}) }); err != nil {
+		t.Fatal(err)
+	}
+	n.links = append(n.links, "spare0", "spare1")
+	n.flags = append(n.flags, "--device", "spare0")
+	n.startAgent(t)
 	w := n.workload(t, "web", "app=web")
 	web := w.serveWeb(t, 80)
 	outside := newNamespace(t)
@@ -101,7 +111,7 @@ spec:
 		f := n.awaitFlow(t, "a packet to the outside", []string{"--verdict", "DROPPED"}, func(f *flowpb.Flow) bool {
 			return f.GetIP().GetDestination() == there.Addr().String()
 		})
-		if reason := f.GetExtensions(); !strings.Contains(reason.String(), "other networks") {
+		if reason := f.GetExtensions(); !strings.Contains(reason.String(), "--device") {
 			t.Errorf("dropped for %s, %v", f.GetDropReasonDesc(), reason)
 		}
 		n.withdraw(t, everything)

@@ -18,6 +18,8 @@ const (
 	ReasonConntrackFull    DropReason = 155
 	ReasonFragment         DropReason = 157
 	ReasonNoConnection     DropReason = 163 // TCP that belongs to no connection and opens none
+	ReasonNATPorts         DropReason = 167 // every port of the node is in use towards that remote end
+	ReasonNoWay            DropReason = 169 // no route leads there
 	ReasonInvalidIdentity  DropReason = 171
 	ReasonForbiddenICMPv6  DropReason = 176 // router advertisements and the like
 	ReasonNoSocket         DropReason = 178 // redirected connection without its socket
@@ -31,4 +33,8 @@ const (
 	ReasonProxyDown        DropReason = 232 // the proxy has no listener
 	ReasonNeighbour        DropReason = 235 // ARP or NDP for somebody else
 	ReasonICMPError        DropReason = 239
+	ReasonNATFull          DropReason = 240 // no room for another translated connection
+	ReasonNoNodeAddress    DropReason = 241 // the device has no address to translate to
+	ReasonTooBig           DropReason = 242 // for the way out; the sender was told
+	ReasonNoDevice         DropReason = 243 // the route leads by a device that is not served
 )

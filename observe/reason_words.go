@@ -40,6 +40,10 @@ func (r DropReason) words() string {
 		return "IP fragmentation not supported"
 	case ReasonNoConnection:
 		return "Unknown connection tracking state"
+	case ReasonNATPorts:
+		return "No mapping for NAT masquerade"
+	case ReasonNoWay:
+		return "FIB lookup failed"
 	case ReasonInvalidIdentity:
 		return "Invalid identity"
 	case ReasonForbiddenICMPv6:
@@ -64,7 +68,7 @@ func (r DropReason) words() string {
 func (r DropReason) ownWords() string {
 	switch r {
 	case ReasonOutside:
-		return "Traffic with other networks not enabled"
+		return "Not forwarded between networks"
 	case ReasonNoRoute:
 		return "No proxy serves the L7 rules"
 	case ReasonProxyDown:
@@ -73,6 +77,14 @@ func (r DropReason) ownWords() string {
 		return "ARP or NDP for another address"
 	case ReasonICMPError:
 		return "ICMP error for no known connection"
+	case ReasonNATFull:
+		return "No room for another translated connection"
+	case ReasonNoNodeAddress:
+		return "Device has no address to translate to"
+	case ReasonTooBig:
+		return "Packet too big for the way out"
+	case ReasonNoDevice:
+		return "Route by a device that is not served"
 	}
 	return ""
 }
@@ -97,6 +109,14 @@ func (r DropReason) Name() string {
 		return "NEIGHBOUR"
 	case ReasonICMPError:
 		return "ICMP_ERROR"
+	case ReasonNATFull:
+		return "NAT_FULL"
+	case ReasonNoNodeAddress:
+		return "NO_NODE_ADDRESS"
+	case ReasonTooBig:
+		return "TOO_BIG"
+	case ReasonNoDevice:
+		return "NO_DEVICE"
 	}
 	if name, ok := flowpb.DropReason_name[int32(r)]; ok {
 		return name
@@ -122,5 +142,6 @@ func ParseDropReason(s string) (DropReason, bool) {
 }
 
 func ownReasons() []DropReason {
-	return []DropReason{ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError}
+	return []DropReason{ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
+		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice}
 }

@@ -22,6 +22,7 @@ const (
 	DescriptorTCPMap = 4 // conntrack, established TCP
 	DescriptorAnyMap = 5 // conntrack, everything else
 	DescriptorConfig = 6 // the datapath's configuration, with its revision
+	DescriptorNATMap = 7 // who holds which port of the node
 )
 
 // Connections says what the datapath knows of redirected connections. It is

@@ -56,6 +56,12 @@ func EnsureHostDevice(gateways []netip.Addr) (int, error) {
 			return 0, err
 		}
 	}
+	// The gate asks for the way to other networks as if packets came in here. Whether
+	// the host forwards between its other devices is not changed.
+	_ = setSysctl("ipv6", HostDevice, "forwarding", "1")
+	if err := setSysctl("ipv4", HostDevice, "forwarding", "1"); err != nil {
+		return 0, err
+	}
 	for _, gw := range gateways {
 		addr := &netlink.Addr{IPNet: fullLength(gw), Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrReplace(link, addr); err != nil {

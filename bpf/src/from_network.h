@@ -2,27 +2,108 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
-#include "lib/node.h"
+#include "lib/nat.h"
+#include "guard.h"
 
-/* What comes from other networks, at the node's own devices: endpoints' answers
- * with the node's address on them, packets to endpoints, and the host's own, which
- * are none of the gate's business. TC_ACT_UNSPEC is "as if we were not here":
- * programs of others, then the host's stack. */
+/* What comes from other networks, at the node's own devices: answers to endpoints
+ * that have the node's address, packets to endpoints' own addresses, and the
+ * host's, which are passed by.
+ *
+ * TC_ACT_UNSPEC is "as if we were not here": programs of others come next, then the
+ * host's stack. */
+
+/* What comes for an endpoint goes to it or to the proxy, or is dropped. f is that
+ * of a packet whose translation was undone. */
+static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *f,
+				     const struct endpoint *self, bool translated)
+{
+	struct parties who = { .destination = self };
+	struct next n = {};
+	int reason = 0;
+
+	p->source_identity = identity_of(&p->source);
+	p->destination_identity = self->identity;
+	p->payer = self->id;
+	if (!p->source_identity || is_node(&p->source)) /* nobody's out there */
+		reason = REASON_SOURCE_IP;
+	else if (!(self->flags & ENDPOINT_READY))
+		reason = REASON_NOT_READY;
+	if (reason)
+		return drop(skb, p, reason, DIR_INGRESS);
+	if (!translated)
+		ct_find(p, f, false);
+	if (f->entry)
+		continue_connection(skb, p, f, &who, &n);
+	else
+		open_connection(skb, p, f, &who, &n);
+	n.direction = DIR_INGRESS;
+	if (n.way != WAY_DROP && translated && !nat_establish(f)) {
+		ct_set(f->entry, CT_CLOSING); /* it never was established */
+		f->entry->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
+		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
+	}
+	if (n.way == WAY_DROP)
+		return finish_drop(skb, p, &n, &who);
+	count(skb, REASON_NONE, DIR_INGRESS);
+	if (n.way != WAY_PROXY)
+		return deliver(skb, p, self);
+	reason = to_proxy(skb, p, n.port, n.cut);
+	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
+}
+
+/* What has an address of the node, or one that is nobody's here. */
+inline int enter_node(struct __sk_buff *skb, struct packet *p, struct flow *f, int reason)
+{
+	const struct endpoint *self;
+	struct addr node = p->destination;
+	__u16 port = p->destination_port;
+	struct packet *wire = forward_scratch();
+
+	if (is_for_everybody(skb, p) || (reason && is_node(&p->destination)))
+		return guard_host(skb, p, reason, DIR_INGRESS);
+	if (reason)
+		return TC_ACT_UNSPEC;
+	if (!is_node(&p->destination)) /* somebody's route is wrong, or a scan */
+		return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
+	if (!nat_return(p, f))
+		return guard_host(skb, p, 0, DIR_INGRESS);
+	self = bpf_map_lookup_elem(&hg_endpoint_1, &p->destination);
+	if (!wire)
+		return drop(skb, p, REASON_INVALID, DIR_INGRESS);
+	*wire = *p;
+	wire->destination = node;
+	wire->destination_port = port;
+	reason = rewrite(skb, wire, &p->destination, p->destination_port, END_DESTINATION);
+	if (reason)
+		return drop(skb, p, reason, DIR_INGRESS);
+	if (self)
+		return enter_endpoint(skb, p, f, self, true);
+	/* The host's own, which gave way to an endpoint's. */
+	if (ct_update(skb, p, f) || !nat_establish(f))
+		return drop(skb, p, REASON_NAT_FULL, DIR_INGRESS);
+	return TC_ACT_UNSPEC;
+}
 
 inline int from_network(struct __sk_buff *skb)
 {
-	const struct endpoint *local;
+	const struct endpoint *self;
 	struct packet p = {};
+	struct flow f = {};
+	int reason;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST ||
+	    (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_UNSPEC;
-	parse(skb, &p);
-	/* translation is undone here */
+	reason = parse(skb, &p);
+	if (skb->pkt_type != PACKET_HOST)
+		return guard_host(skb, &p, reason, DIR_INGRESS);
+	if (bpf_map_lookup_elem(&hg_endpoint_1, &p.source))
+		return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
 	/* services are translated here */
-	local = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
-	if (local)
-		return TC_ACT_UNSPEC; /* judged and delivered here */
-	if (is_node(&p.destination))
-		return TC_ACT_UNSPEC; /* host policies are judged here */
-	return TC_ACT_UNSPEC;
+	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!self)
+		return enter_node(skb, &p, &f, reason);
+	if (reason)
+		return drop(skb, &p, reason, DIR_INGRESS);
+	return enter_endpoint(skb, &p, &f, self, false);
 }

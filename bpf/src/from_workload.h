@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/route.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
  * where does it go. */
@@ -22,6 +23,12 @@ inline int check_source(struct __sk_buff *skb, const struct packet *p, const str
 	return 0;
 }
 
+/* What no router forwards unasked (RFC 1812, 5.2.1 and 5.3.5). */
+inline bool is_for_many(const struct packet *p)
+{
+	return !p->v6 && ((p->destination.b[12] & 0xf0) == 0xe0 || addr_v4(&p->destination) == 0xffffffff);
+}
+
 /* Where the destination is: a workload here, the host, or elsewhere. */
 inline int check_destination(struct packet *p, const struct endpoint *peer)
 {
@@ -32,7 +39,7 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	p->destination_identity = identity_of(&p->destination);
 	if (!p->destination_identity)
 		return REASON_NO_ENDPOINT;
-	return 0;
+	return is_for_many(p) ? REASON_OUTSIDE : 0;
 }
 
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,
@@ -48,7 +55,9 @@ inline int route_onward(struct __sk_buff *skb, const struct packet *p, const str
 	}
 	if (peer)
 		return deliver(skb, p, peer);
-	return TC_ACT_OK; /* to the host's own stack */
+	if (p->destination_identity == IDENTITY_HOST)
+		return TC_ACT_OK; /* to the host's own stack */
+	return route_out(skb, p);
 }
 
 inline int from_workload(struct __sk_buff *skb)
@@ -81,8 +90,6 @@ inline int from_workload(struct __sk_buff *skb)
 	reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
-	if (!who.destination && p.destination_identity != IDENTITY_HOST)
-		return drop(skb, &p, REASON_OUTSIDE, DIR_EGRESS);
 	who.host_destination = !who.destination && p.destination_identity == IDENTITY_HOST;
 	ct_find(&p, &f, false);
 	if (f.entry)

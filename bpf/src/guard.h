@@ -35,7 +35,7 @@ inline void adopt_connection(struct __sk_buff *skb, struct packet *p, struct flo
 			     const struct parties *who, struct next *n)
 {
 	struct judgement j = { .direction = !direction };
-	struct packet forward;
+	struct packet *forward = forward_scratch();
 	struct bpf_sock *sk;
 	struct ruling r = {};
 	__u32 sets[2] = {};
@@ -46,10 +46,12 @@ inline void adopt_connection(struct __sk_buff *skb, struct packet *p, struct flo
 			return refuse(n, REASON_NO_CONNECTION, direction);
 		bpf_sk_release(sk);
 	}
-	turn(p, &forward);
-	if (!judge_host(&forward, &j) && !j.audit) {
+	if (!forward)
+		return refuse(n, REASON_INVALID, direction);
+	turn(p, forward);
+	if (!judge_host(forward, &j) && !j.audit) {
 		f->side = !f->side;
-		ct_create(skb, &forward, f, sets, CT_SEEN_REPLY, policy_revision());
+		ct_create(skb, forward, f, sets, CT_SEEN_REPLY, policy_revision());
 		return;
 	}
 	judge_connection(skb, p, who, true, &r);
@@ -107,8 +109,7 @@ static __noinline int guard_host(struct __sk_buff *skb, struct packet *p, int re
 		guard_connection(skb, p, direction, &n, &who);
 	if (n.way != WAY_DROP || !(flags & CONFIG_HOST_ENFORCE))
 		return TC_ACT_UNSPEC;
-	n.direction = direction;
-	return finish_drop(skb, p, &n, &who);
+	return n.reported ? drop_quietly(skb, n.reason, direction) : drop(skb, p, n.reason, direction);
 }
 
 /* What is for this machine though no address of it stands there: to a link, to a

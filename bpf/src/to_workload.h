@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/leg.h"
 
 /* What this machine's stack sends to a workload, at the host side of its veth: the
  * host's own traffic, and the proxy's. Packets between workloads do not come by. */
@@ -13,22 +14,10 @@ inline int to_proxy_by_host(struct __sk_buff *skb)
 	return bpf_redirect(host_ifindex, BPF_F_INGRESS);
 }
 
-/* The proxy's packets, to either end. Its connection to the server may have
- * another source port than the client's, and is then one of its own: with no sets,
- * so that nobody takes it for a connection of the client's. */
 inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	__u32 sets[2] = {};
-	int reason = 0;
+	int reason = proxy_leg(skb, p, f);
 
-	if (f->entry && f->entry->flags & CT_REDIRECTED)
-		reason = ct_update(skb, p, f);
-	else if (f->entry) /* the proxy has no part in it */
-		reason = p->tcp_flags & TCP_RST ? 0 : REASON_NO_CONNECTION;
-	else if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		reason = ct_create(skb, p, f, sets, CT_REDIRECTED | CT_PROXY_LEG, policy_revision());
-	else if (!(p->tcp_flags & TCP_RST)) /* a reset of what is forgotten harms nobody */
-		reason = REASON_NO_CONNECTION;
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);

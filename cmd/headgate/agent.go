@@ -20,7 +20,7 @@ type agentFlags struct {
 	policyDir     string
 	nodeName      string
 	endpointCIDRs []string
-	devices       []string
+	network       networkFlags
 	enforcement   string
 	observer      []string
 	metrics       string
@@ -52,7 +52,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringVar(&f.policyDir, "policy-dir", "", "directory of YAML policies, watched")
 	fs.StringVar(&f.nodeName, "node-name", "", "name of this node in flows (default: the hostname)")
 	fs.StringArrayVar(&f.endpointCIDRs, "endpoint-cidr", []string{"10.210.0.0/16", "fd00:210::/64"}, "addresses for endpoints; repeatable")
-	fs.StringArrayVar(&f.devices, "device", nil, "device of this node by which other networks are reached; repeatable (default: each that is up and has an address)")
+	f.network.addTo(fs)
 	fs.StringVar(&f.enforcement, "enforcement", "default", "when policy is on: default (for who is selected), always, never")
 	fs.StringArrayVar(&f.observer, "observer-listen", nil, "address of the Hubble Observer API, unix://PATH or HOST:PORT, repeatable; off (default: unix://RUN_DIR/hubble.sock and localhost:4245)")
 	fs.StringVar(&f.metrics, "metrics-listen", "", "address of the Prometheus metrics, HOST:PORT (default: off)")
@@ -92,7 +92,7 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	}
 	cfg := agent.Config{
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir,
-		NodeName: f.nodeName, Devices: f.devices, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
+		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
 		NewBackend: newGoBackend(f.proxyUID),
 	}
 	for _, s := range f.endpointCIDRs {
@@ -101,6 +101,9 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 			return cfg, usagef("--endpoint-cidr %q is not a CIDR: write, for example, 10.210.0.0/16", s)
 		}
 		cfg.EndpointCIDRs = append(cfg.EndpointCIDRs, p)
+	}
+	if err := f.network.settle(&cfg); err != nil {
+		return cfg, err
 	}
 	switch {
 	case len(f.observer) == 0:

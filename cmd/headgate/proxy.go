@@ -40,7 +40,9 @@ func runProxy(ctx context.Context, format string) error {
 	if err != nil {
 		return usagef("the agent starts the proxy, with what it needs already open: %v", err)
 	}
-	ct, err := bpf.OpenConntrack([3]int{proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig})
+	ct, err := bpf.OpenConntrack([4]int{
+		proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorNATMap,
+	})
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,22 @@ inline void judge_connection(struct __sk_buff *skb, struct packet *p, const stru
 		judge_end(skb, p, who->destination, DIR_INGRESS, report, r);
 }
 
+/* Another packet in the making: on the stack it would be too much. Packets of a
+ * processor take turns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} hg_forward_1 SEC(".maps");
+
+inline struct packet *forward_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&hg_forward_1, &zero);
+}
+
 /* The packet that opens a connection, made from an answer in it. */
 inline void turn(const struct packet *p, struct packet *forward)
 {
@@ -72,31 +88,32 @@ inline void turn(const struct packet *p, struct packet *forward)
 /* A packet, of either direction, under a new policy revision: the connection is
  * judged as if it were opened now. Denied: nothing passes; but a proxy that carries it and asks for
  * its route answers its next request itself, and must get it. One that is bound to
- * a route does not know that it is another now: that is as good as denied. */
+ * a route does not know that it is another now: that is as good as denied. Returns
+ * whether it is. */
 static __noinline int judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
 				  const struct parties *who, __u32 revision)
 {
-	struct packet forward;
+	struct packet *forward = forward_scratch();
 	struct parties opened;
 	struct ct_entry *e;
 	struct ruling r = {};
 
-	if (!p || !f || !who || !f->entry)
+	if (!p || !f || !who || !f->entry || !forward)
 		return 0;
 	e = f->entry;
-	forward = *p;
+	*forward = *p;
 	opened = *who;
 
 	if (f->reply) {
-		turn(p, &forward);
+		turn(p, forward);
 		opened.source = who->destination;
 		opened.destination = who->source;
 		opened.host_source = who->host_destination;
 		opened.host_destination = who->host_source;
 	}
-	judge_connection(skb, &forward, &opened, false, &r);
-	e->identity[0] = forward.source_identity;
-	e->identity[1] = forward.destination_identity;
+	judge_connection(skb, forward, &opened, false, &r);
+	e->identity[0] = forward->source_identity;
+	e->identity[1] = forward->destination_identity;
 	if (r.reason || (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
 						 e->set[DIR_EGRESS] != r.set[DIR_EGRESS])))
 		ct_set(e, CT_DENIED);
@@ -109,7 +126,7 @@ static __noinline int judge_again(struct __sk_buff *skb, struct packet *p, struc
 			ct_set(e, CT_REDIRECTED);
 	}
 	e->revision = revision;
-	return 0;
+	return !!(e->flags & CT_DENIED);
 }
 
 enum way { WAY_PLAIN, WAY_PROXY, WAY_DROP };
@@ -143,8 +160,7 @@ inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct 
 	if (is_echo(p) && is_echo_reply(p) != f->reply)
 		return refuse(n, REASON_NO_CONNECTION, direction); /* asks back under the same id */
 	if (e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
-		judge_again(skb, p, f, who, revision);
-		n->reported = !!(e->flags & CT_DENIED);
+		n->reported = judge_again(skb, p, f, who, revision);
 	}
 	if ((e->flags & (CT_DENIED | CT_REDIRECTED)) == CT_DENIED) {
 		n->revoked = 1;

@@ -22,24 +22,31 @@ struct flow {
 	__u8 tcp;               /* the entry is in the map of established TCP */
 };
 
+/* The key of two ends. True: the first stands second in it. */
+inline bool ct_order(const struct addr *a, __u16 a_port, const struct addr *b, __u16 b_port, __u8 proto, struct ct_key *k)
+{
+	int order = addr_compare(a, b);
+	bool turned = order > 0 || (order == 0 && a_port > b_port);
+
+	__builtin_memset(k, 0, sizeof(*k));
+	if (turned) {
+		k->addr[0] = *b;
+		k->addr[1] = *a;
+		k->port[0] = b_port;
+		k->port[1] = a_port;
+	} else {
+		k->addr[0] = *a;
+		k->addr[1] = *b;
+		k->port[0] = a_port;
+		k->port[1] = b_port;
+	}
+	k->proto = proto;
+	return turned;
+}
+
 inline void ct_key_of(const struct packet *p, struct flow *f)
 {
-	int order = addr_compare(&p->source, &p->destination);
-
-	__builtin_memset(&f->key, 0, sizeof(f->key));
-	f->side = order > 0 || (order == 0 && p->source_port > p->destination_port);
-	if (f->side) {
-		f->key.addr[0] = p->destination;
-		f->key.addr[1] = p->source;
-		f->key.port[0] = p->destination_port;
-		f->key.port[1] = p->source_port;
-	} else {
-		f->key.addr[0] = p->source;
-		f->key.addr[1] = p->destination;
-		f->key.port[0] = p->source_port;
-		f->key.port[1] = p->destination_port;
-	}
-	f->key.proto = p->proto;
+	f->side = ct_order(&p->source, p->source_port, &p->destination, p->destination_port, p->proto, &f->key);
 }
 
 /* A SYN on a connection that ended opens a new one, or on one that a proxy carries

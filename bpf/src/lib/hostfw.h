@@ -3,8 +3,6 @@
 #include "policy.h"
 #include "share.h"
 
-#define IDENTITY_HOST 1
-
 /* Host policies: this machine is a subject like a workload, judged at its own
  * devices and at the veths of its workloads. Off, nothing is looked at. */
 

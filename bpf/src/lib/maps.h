@@ -27,6 +27,8 @@ struct {
 	__type(value, struct config);
 } hg_config_1 SEC(".maps");
 
+#define IDENTITY_HOST 1
+
 /* --- endpoints: the agent writes. Address of a local workload → who it is --- */
 #define ENDPOINT_READY 1        /* policy in force: it may have traffic */
 
@@ -152,6 +154,7 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_PROXY_LEG 64         /* the proxy's own connection, from another port */
 #define CT_HALF_SEEN 128        /* only its answers come by here */
 #define CT_BOUND 256            /* its proxy port serves this one route, and never asks again */
+#define CT_HOST 512             /* of the host's own: here only because it is translated */
 
 struct ct_entry {
 	__u64 expires;          /* CLOCK_MONOTONIC, ns */
@@ -166,9 +169,8 @@ struct ct_entry {
 	__u8 pad;
 	__u16 payer;            /* whose share of connections it takes: the endpoint's id */
 	__u16 rev_nat;          /* reserved */
-	__u16 nat_port;         /* reserved */
-	__u32 tunnel_peer;      /* reserved */
-	__u32 reserved[3];
+	__u16 nat_port;         /* of nat_addr, in place of the opener's; 0: not translated */
+	struct addr nat_addr;   /* a tunnel's peer will stand here: nothing is both */
 };
 
 /* Established TCP: nothing is evicted. When it is full, new ones are refused. */

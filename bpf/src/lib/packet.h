@@ -59,6 +59,16 @@ inline bool is_echo_reply(const struct packet *p)
 	       (p->proto == IPPROTO_ICMPV6 && p->icmp_type == ICMP6_ECHO_REPLY);
 }
 
+inline bool is_own_icmp(const struct packet *p)
+{
+	return p->proto == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+}
+
+inline bool is_echo_request(const struct packet *p)
+{
+	return p->icmp_type == (p->v6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST) && is_own_icmp(p);
+}
+
 inline int parse_icmp(struct __sk_buff *skb, struct packet *p)
 {
 	struct icmp_echo h;

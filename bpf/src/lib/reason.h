@@ -15,6 +15,8 @@ enum drop_reason {
 	REASON_CT_FULL = 155,
 	REASON_FRAGMENT = 157,
 	REASON_NO_CONNECTION = 163, /* TCP that belongs to no connection, and opens none */
+	REASON_NAT_PORTS = 167,     /* every port of the node is in use towards that remote end */
+	REASON_NO_WAY = 169,        /* no route leads there */
 	REASON_IDENTITY = 171,
 	REASON_ICMPV6 = 176,        /* router advertisements and the like */
 	REASON_NO_SOCKET = 178,
@@ -28,5 +30,9 @@ enum drop_reason {
 	REASON_PROXY_DOWN = 232,
 	REASON_NEIGHBOUR = 235,     /* ARP or NDP for somebody else */
 	REASON_ICMP_ERROR = 239,
+	REASON_NAT_FULL = 240,      /* no room for another translated connection */
+	REASON_NO_NODE_ADDRESS = 241, /* the device has no address to translate to */
+	REASON_TOO_BIG = 242,       /* for the way out; the sender was told */
+	REASON_NO_DEVICE = 243,     /* the route leads by a device that is not served */
 	REASON_SHARE = 248,         /* its workload has as many connections as it may */
 };

@@ -41,7 +41,7 @@ inline bool is_own_reset(const struct __sk_buff *skb, const struct packet *p)
 	return skb->mark == MARK_RESET && p->proto == IPPROTO_TCP && p->tcp_flags & TCP_RST;
 }
 
-inline __u16 fold(__u64 sum)
+inline __u16 sum16(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	for (int i = 0; i < 3; i++)
@@ -85,7 +85,7 @@ static __noinline int write_ip(struct __sk_buff *skb, const struct reset *r)
 	h.v4.frag_off = bpf_htons(0x4000);
 	h.v4.saddr = addr_v4(&r->source);
 	h.v4.daddr = addr_v4(&r->destination);
-	h.v4.check = ~fold((__u32)bpf_csum_diff(NULL, 0, (__be32 *)&h.v4, sizeof(h.v4), 0));
+	h.v4.check = ~sum16((__u32)bpf_csum_diff(NULL, 0, (__be32 *)&h.v4, sizeof(h.v4), 0));
 	return bpf_skb_store_bytes(skb, ETH_HLEN, &h.v4, sizeof(h.v4), BPF_F_RECOMPUTE_CSUM);
 }
 
@@ -108,9 +108,9 @@ static __noinline int write_tcp(struct __sk_buff *skb, const struct reset *r)
 	h.flags = r->flags;
 	sum = pseudo_sum(&r->source, &r->destination, TCP_HEADER);
 	if (r->partial)
-		h.checksum = fold(sum);
+		h.checksum = sum16(sum);
 	else
-		h.checksum = ~fold(sum + (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&h, sizeof(h), 0));
+		h.checksum = ~sum16(sum + (__u32)bpf_csum_diff(NULL, 0, (__be32 *)&h, sizeof(h), 0));
 	return bpf_skb_store_bytes(skb, l4_of(r), &h, sizeof(h), BPF_F_RECOMPUTE_CSUM);
 }
 
@@ -161,7 +161,7 @@ __noinline int reset_both(struct __sk_buff *skb, const struct packet *p,
 		return 0;
 	r.v6 = p->v6;
 	/* A sum of the pseudo header alone is one that the sender's device was to finish. */
-	r.partial = checksum == fold(pseudo_sum(&p->source, &p->destination, skb->len - p->l4));
+	r.partial = checksum == sum16(pseudo_sum(&p->source, &p->destination, skb->len - p->l4));
 	r.source = p->destination;
 	r.destination = p->source;
 	r.source_port = p->destination_port;
