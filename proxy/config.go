@@ -23,6 +23,7 @@ const (
 	DescriptorAnyMap = 5 // conntrack, everything else
 	DescriptorConfig = 6 // the datapath's configuration, with its revision
 	DescriptorNATMap = 7 // who holds which port of the node
+	DescriptorShares = 8 // what workloads have of the room for connections
 )
 
 // Connections says what the datapath knows of redirected connections. It is

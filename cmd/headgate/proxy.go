@@ -40,8 +40,8 @@ func runProxy(ctx context.Context, format string) error {
 	if err != nil {
 		return usagef("the agent starts the proxy, with what it needs already open: %v", err)
 	}
-	ct, err := bpf.OpenConntrack([4]int{
-		proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorNATMap,
+	ct, err := bpf.OpenConntrack([5]int{
+		proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorNATMap, proxy.DescriptorShares,
 	})
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connectio
 
 type collector struct{ *bpf.Conntrack }
 
-func (c collector) Collect(context.Context, time.Time) (int, error) { return c.Conntrack.Collect() }
+func (c collector) Collect(ctx context.Context, _ time.Time) (int, error) { return c.Conntrack.Collect(ctx) }
 
 // newGoBackend makes the agent's side of the proxy.
 func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
