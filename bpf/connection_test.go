@@ -96,6 +96,13 @@ func TestAnswersNeedNoRule(t *testing.T) {
 	}
 }
 
+// Flags that only the gate itself reads.
+const (
+	ctConfirmed    = 0x1000000
+	ctResetForward = 0x2000000
+	ctResetReply   = 0x4000000
+)
+
 // step is one packet of a connection: '>' from a, '<' from b.
 type step struct {
 	from  byte
@@ -104,7 +111,8 @@ type step struct {
 
 func TestLifetimes(t *testing.T) {
 	l := newLab(t)
-	const tcpOpening, established, closing = 60, 21600, 10
+	const tcpOpening, established, halfClosed, closing = 60, 21600, 3600, 10
+	const open = ctSeenReply | ctConfirmed
 	opening := []step{{'>', syn}, {'<', syn | ack}, {'>', ack}}
 	for _, c := range []struct {
 		name  string
@@ -116,15 +124,26 @@ func TestLifetimes(t *testing.T) {
 	}{
 		{"SYN", protoTCP, opening[:1], "any", tcpOpening, 0},
 		{"SYN twice", protoTCP, []step{{'>', syn}, {'>', syn}}, "any", tcpOpening, 0},
-		{"SYN-ACK", protoTCP, opening[:2], "tcp", established, ctSeenReply},
-		{"ACK", protoTCP, opening, "tcp", established, ctSeenReply},
-		{"refused", protoTCP, []step{{'>', syn}, {'<', rst | ack}}, "any", closing, ctSeenReply | ctClosing},
-		{"reset by the opener", protoTCP, append(opening[:3:3], step{'>', rst}), "tcp", closing, ctSeenReply | ctClosing},
-		{"reset by the other", protoTCP, append(opening[:3:3], step{'<', rst | ack}), "tcp", closing, ctSeenReply | ctClosing},
-		{"half closed", protoTCP, append(opening[:3:3], step{'>', fin | ack}), "tcp", established, ctSeenReply | 8},
-		{"half closed by the other", protoTCP, append(opening[:3:3], step{'<', fin | ack}), "tcp", established, ctSeenReply | 16},
-		{"closed", protoTCP, append(opening[:3:3], step{'>', fin | ack}, step{'<', fin | ack}), "tcp", closing, ctSeenReply | 8 | 16 | ctClosing},
-		{"last ACK", protoTCP, append(opening[:3:3], step{'<', fin | ack}, step{'>', fin | ack}, step{'<', ack}), "tcp", closing, ctSeenReply | 8 | 16 | ctClosing},
+		{"SYN-ACK", protoTCP, opening[:2], "tcp", tcpOpening, ctSeenReply},
+		{"SYN-ACK twice", protoTCP, append(opening[:2:2], opening[1]), "tcp", tcpOpening, ctSeenReply},
+		{"ACK", protoTCP, opening, "tcp", established, open},
+		{"simultaneous open", protoTCP, []step{{'>', syn}, {'<', syn}}, "any", tcpOpening, ctSeenReply},
+		{"simultaneously opened", protoTCP, []step{{'>', syn}, {'<', syn}, {'>', syn | ack}, {'<', syn | ack}}, "tcp", established, open},
+		{"refused", protoTCP, []step{{'>', syn}, {'<', rst | ack}}, "any", closing, ctSeenReply | ctClosing | ctResetReply},
+		{"reset by the opener", protoTCP, append(opening[:3:3], step{'>', rst}), "tcp", closing, open | ctClosing | ctResetForward},
+		{"reset by the other", protoTCP, append(opening[:3:3], step{'<', rst | ack}), "tcp", closing, open | ctClosing | ctResetReply},
+		{"reset, and what was on its way", protoTCP, append(opening[:3:3], step{'<', rst | ack}, step{'>', ack}), "tcp", closing, open | ctClosing | ctResetReply},
+		{"reset by somebody else", protoTCP, append(opening[:3:3], step{'<', rst}, step{'>', ack}, step{'<', ack}), "tcp", established, open},
+		{"half closed", protoTCP, append(opening[:3:3], step{'>', fin | ack}), "tcp", halfClosed, open | 8},
+		{"half closed by the other", protoTCP, append(opening[:3:3], step{'<', fin | ack}), "tcp", halfClosed, open | 16},
+		{"half closed, data", protoTCP, append(opening[:3:3], step{'>', fin | ack}, step{'<', ack}), "tcp", halfClosed, open | 8},
+		{"closed", protoTCP, append(opening[:3:3], step{'>', fin | ack}, step{'<', fin | ack}), "tcp", closing, open | 8 | 16 | ctClosing},
+		{"last ACK", protoTCP, append(opening[:3:3], step{'<', fin | ack}, step{'>', fin | ack}, step{'<', ack}), "tcp", closing, open | 8 | 16 | ctClosing},
+		{"SCTP opening", protoSCTP, []step{{'>', sctpInit}}, "any", tcpOpening, 0},
+		{"SCTP answered", protoSCTP, []step{{'>', sctpInit}, {'<', sctpInitAck}}, "tcp", tcpOpening, ctSeenReply},
+		{"SCTP", protoSCTP, []step{{'>', sctpInit}, {'<', sctpInitAck}, {'>', sctpCookie}, {'<', sctpData}}, "tcp", 210, open},
+		{"SCTP aborted", protoSCTP, []step{{'>', sctpInit}, {'<', sctpInitAck}, {'>', sctpCookie}, {'<', sctpAbort}}, "tcp", closing, open | ctClosing | ctResetReply},
+		{"SCTP shut down", protoSCTP, []step{{'>', sctpInit}, {'<', sctpInitAck}, {'>', sctpCookie}, {'<', sctpShutdown}, {'>', sctpShutdownAck}}, "tcp", closing, open | 8 | 16 | ctClosing},
 		{"UDP", protoUDP, []step{{'>', 0}, {'>', 0}}, "any", 60, 0},
 		{"UDP answered", protoUDP, []step{{'>', 0}, {'<', 0}}, "any", 180, ctSeenReply},
 		{"echo", protoICMP, []step{{'>', 0}}, "any", 30, 0},
@@ -133,7 +152,7 @@ func TestLifetimes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := l.in(t)
 			l.reset(nil, nil)
-			f := map[uint8]frame{protoTCP: l.tcp(false, 40000, 80, 0), protoUDP: l.udp(false, 40000, 53), protoICMP: l.echo(false, 4)}[c.proto]
+			f := map[uint8]frame{protoTCP: l.tcp(false, 40000, 80, 0), protoUDP: l.udp(false, 40000, 53), protoSCTP: l.sctp(false, 40000, 80, 0), protoICMP: l.echo(false, 4)}[c.proto]
 			var packets [2]uint64
 			for _, s := range c.steps {
 				if s.from == '>' {

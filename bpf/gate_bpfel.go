@@ -206,6 +206,7 @@ const (
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
 	gateMapHgForward1      = "hg_forward_1"
+	gateMapHgFragment1     = "hg_fragment_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
 	gateMapHgNatAny1       = "hg_nat_any_1"
@@ -298,6 +299,7 @@ type gateMapSpecs struct {
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
 	HgForward1  *ebpf.MapSpec `ebpf:"hg_forward_1"`
+	HgFragment1 *ebpf.MapSpec `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
 	HgNatAny1   *ebpf.MapSpec `ebpf:"hg_nat_any_1"`
@@ -356,6 +358,7 @@ type gateMaps struct {
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
 	HgForward1  *ebpf.Map `ebpf:"hg_forward_1"`
+	HgFragment1 *ebpf.Map `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
 	HgNatAny1   *ebpf.Map `ebpf:"hg_nat_any_1"`
@@ -381,6 +384,7 @@ func (m *gateMaps) Close() error {
 		m.HgEndpoint1,
 		m.HgEvents1,
 		m.HgForward1,
+		m.HgFragment1,
 		m.HgIpcache1,
 		m.HgLost1,
 		m.HgNatAny1,

@@ -23,6 +23,14 @@ const (
 	syn = 2
 	rst = 4
 	ack = 16
+
+	sctpData        = 0
+	sctpInit        = 1
+	sctpInitAck     = 2
+	sctpAbort       = 6
+	sctpShutdown    = 7
+	sctpShutdownAck = 8
+	sctpCookie      = 10
 )
 
 // frame is a packet on the wire, field by field; the family is that of src.
@@ -37,12 +45,24 @@ type frame struct {
 	id             uint16 // ICMP echo
 	ttl            uint8
 	options        []byte // IPv4, a multiple of 4 bytes
-	fragment       uint16 // IPv4: flags and offset; IPv6: not zero puts in a fragment header
+	fragment       uint16 // IPv4: flags and offset; IPv6: the same of a fragment header, which it puts in
+	datagram       uint32 // the fragment's id
+	extensions     []extension
 	payload        []byte
+	body           []byte // what follows the IP headers, if it is no transport of ours
+}
+
+// extension is an IPv6 extension header; its first byte is filled in.
+type extension struct {
+	kind  uint8
+	bytes []byte
 }
 
 func (f frame) bytes() []byte {
-	l4 := f.transport()
+	l4 := f.body
+	if l4 == nil {
+		l4 = f.transport()
+	}
 	b := append(append([]byte{}, f.dstMAC...), f.srcMAC...)
 	if f.src.Is4() {
 		b = binary.BigEndian.AppendUint16(b, etherIPv4)
@@ -56,6 +76,7 @@ func (f frame) header4(n int) []byte {
 	h := make([]byte, 20, 20+len(f.options))
 	h[0] = 0x40 | byte(5+len(f.options)/4)
 	binary.BigEndian.PutUint16(h[2:], uint16(20+len(f.options)+n))
+	binary.BigEndian.PutUint16(h[4:], uint16(f.datagram))
 	binary.BigEndian.PutUint16(h[6:], f.fragment)
 	h[8], h[9] = f.ttl, f.proto
 	copy(h[12:], f.src.AsSlice())
@@ -70,13 +91,24 @@ func (f frame) header6(n int) []byte {
 	h[0], h[6], h[7] = 0x60, f.proto, f.ttl
 	copy(h[8:], f.src.AsSlice())
 	copy(h[24:], f.dst.AsSlice())
+	next := 6 // where the kind of the next header stands
+	extensions := f.extensions
 	if f.fragment != 0 {
-		h[6] = 44
-		h = append(h, f.proto, 0, byte(f.fragment>>8), byte(f.fragment), 0, 0, 0, 1)
-		n += 8
+		extensions = append(extensions[:len(extensions):len(extensions)], fragmentHeader(f.fragment, f.datagram))
 	}
-	binary.BigEndian.PutUint16(h[4:], uint16(n))
+	for _, e := range extensions {
+		h[next], next = e.kind, len(h)
+		h = append(h, e.bytes...)
+		h[next] = f.proto
+	}
+	binary.BigEndian.PutUint16(h[4:], uint16(len(h)-40+n))
 	return h
+}
+
+// fragmentHeader is IPv6's (RFC 8200, 4.5).
+func fragmentHeader(where uint16, id uint32) extension {
+	b := binary.BigEndian.AppendUint16([]byte{0, 0}, where)
+	return extension{44, binary.BigEndian.AppendUint32(b, id)}
 }
 
 func (f frame) transport() []byte {
@@ -95,6 +127,9 @@ func (f frame) transport() []byte {
 		b = make([]byte, 8)
 		b[0], b[1], at = f.icmpType, f.icmpCode, 2
 		binary.BigEndian.PutUint16(b[4:], f.id)
+	case protoSCTP:
+		b = make([]byte, 16)
+		b[12] = f.flags // the kind of its first chunk
 	default:
 		b = make([]byte, 12)
 	}

@@ -90,6 +90,12 @@ func (l *lab) udp(v6 bool, sport, dport uint16) frame {
 	return f
 }
 
+func (l *lab) sctp(v6 bool, sport, dport uint16, chunk uint8) frame {
+	f := l.packet(v6, protoSCTP)
+	f.sport, f.dport, f.flags = sport, dport, chunk
+	return f
+}
+
 func (l *lab) echo(v6 bool, id uint16) frame {
 	f := l.packet(v6, protoICMP)
 	f.icmpType, f.id = 8, id

@@ -32,10 +32,16 @@ func (r DropReason) words() string {
 		return "Unsupported L3 protocol"
 	case ReasonUnknownL4:
 		return "Unknown L4 protocol"
+	case ReasonICMPv4Type:
+		return "Unknown ICMPv4 type"
+	case ReasonICMPv6Type:
+		return "Unknown ICMPv6 type"
 	case ReasonNoEndpoint:
 		return "Unknown L3 target address"
 	case ReasonConntrackFull:
 		return "CT: Map insertion failed"
+	case ReasonExtensionHeader:
+		return "IPv6: Extension header not supported"
 	case ReasonFragment:
 		return "IP fragmentation not supported"
 	case ReasonNoConnection:
@@ -46,6 +52,8 @@ func (r DropReason) words() string {
 		return "FIB lookup failed"
 	case ReasonInvalidIdentity:
 		return "Invalid identity"
+	case ReasonFragmentUnknown:
+		return "First logical datagram fragment not found"
 	case ReasonForbiddenICMPv6:
 		return "Forbidden ICMPv6 message"
 	case ReasonNoSocket:
@@ -56,6 +64,8 @@ func (r DropReason) words() string {
 		return "Proxy redirection not supported for protocol"
 	case ReasonPolicyDeny:
 		return "Policy denied by denylist"
+	case ReasonVLAN:
+		return "VLAN traffic disallowed by VLAN filter"
 	case ReasonTTL:
 		return "TTL exceeded"
 	case ReasonNotReady:
@@ -85,6 +95,10 @@ func (r DropReason) ownWords() string {
 		return "Packet too big for the way out"
 	case ReasonNoDevice:
 		return "Route by a device that is not served"
+	case ReasonSourceRoute:
+		return "Source routing not allowed"
+	case ReasonFragmentProxy:
+		return "Fragment on a port with L7 rules"
 	}
 	return ""
 }
@@ -117,6 +131,10 @@ func (r DropReason) Name() string {
 		return "TOO_BIG"
 	case ReasonNoDevice:
 		return "NO_DEVICE"
+	case ReasonSourceRoute:
+		return "SOURCE_ROUTE"
+	case ReasonFragmentProxy:
+		return "FRAGMENT_PROXY"
 	}
 	if name, ok := flowpb.DropReason_name[int32(r)]; ok {
 		return name
@@ -142,6 +160,9 @@ func ParseDropReason(s string) (DropReason, bool) {
 }
 
 func ownReasons() []DropReason {
-	return []DropReason{ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
-		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice}
+	return []DropReason{
+		ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
+		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice,
+		ReasonSourceRoute, ReasonFragmentProxy,
+	}
 }

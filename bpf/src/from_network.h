@@ -12,12 +12,13 @@
  * TC_ACT_UNSPEC is "as if we were not here": programs of others come next, then the
  * host's stack. */
 
-/* What comes for an endpoint goes to it or to the proxy, or is dropped. f is that
- * of a packet whose translation was undone. */
+/* A packet to an endpoint goes to it or to the proxy, or is dropped. f has the entry
+ * of one whose translation was undone. */
 static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *f,
-				     const struct endpoint *self, bool translated)
+				     const struct endpoint *self)
 {
 	struct parties who = { .destination = self };
+	bool translated = f->entry != NULL;
 	struct next n = {};
 	int reason = 0;
 
@@ -32,7 +33,9 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 		return drop(skb, p, reason, DIR_INGRESS);
 	if (!translated)
 		ct_find(p, f, false);
-	if (f->entry)
+	if (p->related)
+		relate(skb, p, f, &who, &n);
+	else if (f->entry)
 		continue_connection(skb, p, f, &who, &n);
 	else
 		open_connection(skb, p, f, &who, &n);
@@ -45,41 +48,18 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	count(skb, REASON_NONE, DIR_INGRESS);
+	if (!translated) /* else it is known by the addresses on the wire */
+		remember_fragment(p);
 	if (n.way != WAY_PROXY)
 		return deliver(skb, p, self);
 	reason = to_proxy(skb, p, n.port, n.cut);
 	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
 }
 
-/* What has an address of the node, or one that is nobody's here. */
-inline int enter_node(struct __sk_buff *skb, struct packet *p, struct flow *f, int reason)
+/* The host's own, that gave way to an endpoint's, and has its address back. */
+inline int enter_host(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	const struct endpoint *self;
-	struct addr node = p->destination;
-	__u16 port = p->destination_port;
-	struct packet *wire = forward_scratch();
-
-	if (is_for_everybody(skb, p) || (reason && is_node(&p->destination)))
-		return guard_host(skb, p, reason, DIR_INGRESS);
-	if (reason)
-		return TC_ACT_UNSPEC;
-	if (!is_node(&p->destination)) /* somebody's route is wrong, or a scan */
-		return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
-	if (!nat_return(p, f))
-		return guard_host(skb, p, 0, DIR_INGRESS);
-	self = bpf_map_lookup_elem(&hg_endpoint_1, &p->destination);
-	if (!wire)
-		return drop(skb, p, REASON_INVALID, DIR_INGRESS);
-	*wire = *p;
-	wire->destination = node;
-	wire->destination_port = port;
-	reason = rewrite(skb, wire, &p->destination, p->destination_port, END_DESTINATION);
-	if (reason)
-		return drop(skb, p, reason, DIR_INGRESS);
-	if (self)
-		return enter_endpoint(skb, p, f, self, true);
-	/* The host's own, which gave way to an endpoint's. */
-	if (ct_update(skb, p, f) || !nat_establish(f))
+	if (!p->related && (ct_update(skb, p, f) || !nat_establish(f)))
 		return drop(skb, p, REASON_NAT_FULL, DIR_INGRESS);
 	return TC_ACT_UNSPEC;
 }
@@ -101,9 +81,19 @@ inline int from_network(struct __sk_buff *skb)
 		return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
 	/* services are translated here */
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
-	if (!self)
-		return enter_node(skb, &p, &f, reason);
+	if (!self && is_for_everybody(skb, &p))
+		return guard_host(skb, &p, reason, DIR_INGRESS);
+	if (!self && !is_node(&p.destination)) /* nobody's: somebody's route is wrong, or a scan */
+		return identity_of(&p.destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
+	if (!self && !reason) {
+		reason = nat_return(skb, &p, &f);
+		if (!reason && !f.entry)
+			return guard_host(skb, &p, 0, DIR_INGRESS);
+		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	} else if (!self) {
+		return guard_host(skb, &p, reason, DIR_INGRESS); /* what cannot be read is the host's */
+	}
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);
-	return enter_endpoint(skb, &p, &f, self, false);
+	return self ? enter_endpoint(skb, &p, &f, self) : enter_host(skb, &p, &f);
 }

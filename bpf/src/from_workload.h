@@ -11,7 +11,7 @@ inline int check_source(struct __sk_buff *skb, const struct packet *p, const str
 {
 	__u8 mac[6];
 
-	if (!self || self->ifindex != skb->ifindex)
+	if (!self || self->ifindex != skb->ifindex || p->related == RELATED_ROUTER)
 		return REASON_SOURCE_IP;
 	if (bpf_skb_load_bytes(skb, ETH_ALEN, mac, sizeof(mac)))
 		return REASON_INVALID;
@@ -68,7 +68,7 @@ inline int from_workload(struct __sk_buff *skb)
 	struct parties who = {};
 	int reason;
 
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
+	if (skb->protocol == bpf_htons(ETH_P_ARP) && !skb->vlan_present)
 		return answer_arp(skb);
 	reason = parse(skb, &p);
 	if (is_nd(&p))
@@ -92,12 +92,15 @@ inline int from_workload(struct __sk_buff *skb)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	who.host_destination = !who.destination && p.destination_identity == IDENTITY_HOST;
 	ct_find(&p, &f, false);
-	if (f.entry)
+	if (p.related)
+		relate(skb, &p, &f, &who, &n);
+	else if (f.entry)
 		continue_connection(skb, &p, &f, &who, &n);
 	else
 		open_connection(skb, &p, &f, &who, &n);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, &p, &n, &who);
 	count(skb, REASON_NONE, DIR_EGRESS);
+	remember_fragment(&p);
 	return route_onward(skb, &p, who.destination, &n);
 }

@@ -12,6 +12,8 @@
  * 792, 4443, 4861, 2710 and 3810. */
 inline bool is_essential(const struct packet *p)
 {
+	if (p->related) /* it goes with its connection, which the host's stack knows */
+		return true;
 	if (p->proto == IPPROTO_ICMP && !p->v6)
 		return p->icmp_type == 3 || p->icmp_type == 11 || p->icmp_type == 12;
 	if (p->proto == IPPROTO_ICMPV6 && p->v6)
@@ -31,35 +33,36 @@ inline void host_parties(struct packet *p, __u8 direction, struct parties *who)
 /* A connection that is older than the firewall, or than its memory. It goes on if
  * policy would let either end open it now. Somebody outside cannot make us believe
  * in one: there must be a socket that has it. */
-inline void adopt_connection(struct __sk_buff *skb, struct packet *p, struct flow *f, __u8 direction,
-			     const struct parties *who, struct next *n)
+static __noinline int adopt_connection(struct __sk_buff *skb, struct packet *p, struct flow *f, __u8 direction)
 {
 	struct judgement j = { .direction = !direction };
 	struct packet *forward = forward_scratch();
 	struct bpf_sock *sk;
-	struct ruling r = {};
 	__u32 sets[2] = {};
 
+	if (!p || !f || !forward)
+		return REASON_INVALID;
 	if (direction == DIR_INGRESS) {
 		sk = proxy_socket(skb, p);
 		if (!sk)
-			return refuse(n, REASON_NO_CONNECTION, direction);
+			return REASON_NO_CONNECTION;
 		bpf_sk_release(sk);
 	}
-	if (!forward)
-		return refuse(n, REASON_INVALID, direction);
 	turn(p, forward);
 	if (!judge_host(forward, &j) && !j.audit) {
 		f->side = !f->side;
 		ct_create(skb, forward, f, sets, CT_SEEN_REPLY, policy_revision());
-		return;
+		return 0;
 	}
-	judge_connection(skb, p, who, true, &r);
-	if (r.reason) {
-		n->reported = 1;
-		return refuse(n, r.reason, direction);
-	}
+	j.direction = direction;
+	j.kind = EVENT_VERDICT;
+	j.audit = 0;
+	j.reason = judge_host(p, &j);
+	if (j.reason)
+		return j.reason;
+	emit(skb, p, &j);
 	ct_create(skb, p, f, sets, CT_SEEN_REPLY, policy_revision());
+	return 0;
 }
 
 /* What has no connections is judged packet by packet. */
@@ -77,16 +80,18 @@ inline void guard_connection(struct __sk_buff *skb, struct packet *p, __u8 direc
 			     const struct parties *who)
 {
 	struct flow f = {};
+	int reason;
 
 	ct_find(p, &f, false);
 	if (f.entry && f.entry->flags & (CT_REDIRECTED | CT_PROXY_LEG))
 		return; /* the proxy's */
 	if (f.entry)
-		continue_connection(skb, p, &f, who, n);
-	else if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		adopt_connection(skb, p, &f, direction, who, n);
-	else
-		open_connection(skb, p, &f, who, n);
+		return continue_connection(skb, p, &f, who, n);
+	if (p->proto != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return open_connection(skb, p, &f, who, n);
+	reason = adopt_connection(skb, p, &f, direction);
+	if (reason)
+		refuse(n, reason, direction);
 }
 
 /* reason is what parse said of the packet. With audit alone nothing is dropped. */

@@ -24,7 +24,7 @@ inline int node_address(struct __sk_buff *skb, const struct packet *p, struct ad
 
 /* An endpoint's packet: sent by its veth, or by the proxy on this machine. What
  * else claims to be an endpoint's is not. */
-inline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, const struct endpoint *self)
+static __noinline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, const struct endpoint *self)
 {
 	bool proxy = !skb->ingress_ifindex && (skb->mark & MARK_MASK) == MARK_FROM_PROXY;
 	struct addr node = {};
@@ -58,7 +58,7 @@ inline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, const struct
 
 /* A packet of the host's own. Where an endpoint's connection holds the same port
  * towards the same remote end, the host's must take another: it was here later. */
-inline int host_leaves(struct __sk_buff *skb, struct packet *p)
+static __noinline int host_leaves(struct __sk_buff *skb, struct packet *p)
 {
 	struct nat_scratch *w = nat_scratch();
 	__u32 sets[2] = {};
@@ -76,7 +76,7 @@ inline int host_leaves(struct __sk_buff *skb, struct packet *p)
 	ct_find(p, &f, true);
 	if (!f.entry || !f.entry->nat_port) {
 		if (!nat_holds(&w->key, h, &w->owner) ||
-		    (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN))
+		    (is_stream(p) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN))
 			return TC_ACT_UNSPEC;
 		p->source_identity = IDENTITY_HOST;
 		p->destination_identity = identity_of(&p->destination);
@@ -88,6 +88,7 @@ inline int host_leaves(struct __sk_buff *skb, struct packet *p)
 	if (!f.entry)
 		return drop(skb, p, REASON_CT_FULL, DIR_EGRESS);
 	node = p->source;
+	remember_fragment(p);
 	reason = nat_leave(skb, p, &f, &node);
 	return reason ? drop(skb, p, reason, DIR_EGRESS) : TC_ACT_UNSPEC;
 }
@@ -102,6 +103,9 @@ inline int to_network(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	reason = parse(skb, &p);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
+	/* Errors that tell of others' packets are the host's: workloads may send none. */
+	if (p.related == RELATED_ROUTER)
+		return TC_ACT_UNSPEC;
 	if (self)
 		return reason ? drop(skb, &p, reason, DIR_EGRESS) : endpoint_leaves(skb, &p, self);
 	if (!is_node(&p.source) && !(p.v6 && addr_is_link_local(&p.source)))
@@ -109,5 +113,5 @@ inline int to_network(struct __sk_buff *skb)
 	/* Before translation. What this machine only forwards is not its own. */
 	if (!skb->ingress_ifindex && guard_host(skb, &p, reason, DIR_EGRESS) == TC_ACT_SHOT)
 		return TC_ACT_SHOT;
-	return reason ? TC_ACT_UNSPEC : host_leaves(skb, &p);
+	return reason || p.related ? TC_ACT_UNSPEC : host_leaves(skb, &p);
 }

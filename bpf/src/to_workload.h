@@ -21,6 +21,7 @@ inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);
+	remember_fragment(p);
 	return TC_ACT_OK;
 }
 
@@ -57,7 +58,9 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	who.host_source = p->source_identity == IDENTITY_HOST;
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p->source))
 		return drop(skb, p, REASON_SOURCE_IP, DIR_INGRESS);
-	if (f->entry) {
+	if (p->related) {
+		relate(skb, p, f, &who, &n);
+	} else if (f->entry) {
 		continue_connection(skb, p, f, &who, &n);
 	} else if (answers_proxy(skb, p, f)) {
 		n.way = WAY_PROXY;
@@ -70,6 +73,7 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	count(skb, REASON_NONE, DIR_INGRESS);
+	remember_fragment(p);
 	return n.way == WAY_PROXY ? to_proxy_by_host(skb) : TC_ACT_OK;
 }
 
@@ -104,7 +108,7 @@ inline int to_workload(struct __sk_buff *skb)
 		return drop(skb, &p, REASON_OUTSIDE, DIR_INGRESS);
 	proxy = (skb->mark & MARK_MASK) == MARK_FROM_PROXY;
 	ct_find(&p, &f, proxy);
-	if (!proxy)
+	if (!proxy || p.related) /* no proxy sends such by itself */
 		return from_stack(skb, &p, &f, self);
 	source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
 	if (source)

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 #include "deliver.h"
+#include "parse.h"
 
 /* What a router tells the sender of a packet that it cannot forward (RFC 792, RFC
  * 4443). The gate is each workload's only router. */
-#define ICMP_DEST_UNREACH 3
-#define ICMP_NET_UNREACH 0
-#define ICMP_FRAG_NEEDED 4
-#define ICMP_TIME_EXCEEDED 11
-#define ICMP6_DEST_UNREACH 1
+#define ICMP_FRAG_NEEDED 4      /* code of ICMP_UNREACHABLE */
 #define ICMP6_TOO_BIG 2
 #define ICMP6_TIME_EXCEEDED 3
 
@@ -110,16 +107,24 @@ inline __u32 quote(struct __sk_buff *skb, const struct packet *p, __u8 *to)
 	return want;
 }
 
+/* Errors are sent about no error, and about the first fragment of a datagram only. */
+inline bool answerable(const struct packet *p)
+{
+	if (p->related || p->fragment == FRAGMENT_LATER)
+		return false;
+	return !is_own_icmp(p) || p->icmp_type == (p->v6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+}
+
 /* Makes of the packet an error that its sender, a workload, gets from the gateway.
  * False: it is no packet that errors are sent for. */
-static __noinline bool answer(struct __sk_buff *skb, const struct packet *p, const struct trouble *t)
+global bool answer(struct __sk_buff *skb, const struct packet *p, const struct trouble *t)
 {
 	__u32 zero = 0, sum = 0, length, size;
 	struct answer_scratch *w;
 	__u8 macs[12];
 
 	w = bpf_map_lookup_elem(&hg_answer_1, &zero);
-	if (!w || !p || !t || (is_own_icmp(p) && !is_echo_request(p)))
+	if (!w || !p || !t || !answerable(p))
 		return false;
 	__builtin_memset(w, 0, sizeof(*w));
 	length = quote(skb, p, w->quoted);

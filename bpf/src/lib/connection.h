@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 #include "hostfw.h"
+#include "parse.h"
 #include "proxy.h"
 #include "reset.h"
 
@@ -148,6 +149,26 @@ inline void refuse(struct next *n, __u8 reason, __u8 direction)
 	n->direction = direction;
 }
 
+/* An ICMP error goes with the connection that it tells of, which must live and be
+ * allowed. It opens none, and keeps none alive. */
+inline void relate(struct __sk_buff *skb, struct packet *p, struct flow *f,
+		   const struct parties *who, struct next *n)
+{
+	__u8 direction = f->reply ? DIR_INGRESS : DIR_EGRESS;
+	__u32 revision = policy_revision();
+	struct ct_entry *e = f->entry;
+
+	if (!e)
+		return refuse(n, REASON_ICMP_ERROR, DIR_EGRESS);
+	if (e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
+		n->reported = judge_again(skb, p, f, who, revision);
+	}
+	if (e->flags & CT_DENIED)
+		return refuse(n, REASON_POLICY, direction);
+	if (e->flags & CT_REDIRECTED)
+		n->way = WAY_PROXY;
+}
+
 /* A packet of a connection that is known. */
 inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
 				const struct parties *who, struct next *n)
@@ -188,7 +209,7 @@ inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow
 	__u32 flags = 0;
 	int reason;
 
-	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+	if (is_stream(p) && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
 		return refuse(n, REASON_NO_CONNECTION, DIR_EGRESS);
 	if (is_echo_reply(p)) /* that nobody asked for */
 		return refuse(n, REASON_NO_CONNECTION, DIR_EGRESS);
@@ -197,7 +218,7 @@ inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow
 		n->reported = 1;
 		return refuse(n, r.reason, r.direction);
 	}
-	if (p->proto == IPPROTO_TCP && share_spent(p->payer))
+	if (is_stream(p) && share_spent(p->payer))
 		return refuse(n, REASON_SHARE, DIR_EGRESS);
 	if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS]) {
 		served = route_of(r.set);

@@ -3,12 +3,26 @@
 #include "policy.h"
 #include "share.h"
 
-#define SECOND 1000000000ULL
+/* How long an entry outlives its last packet, by state.
+ *
+ *   opening      until the opener has acknowledged the answer: Cilium's and Linux's
+ *                (nf_conntrack_tcp_timeout_syn_recv)
+ *   established  as long as Cilium's; RFC 5382, REQ-5 asks for 2 h 4 min at least,
+ *                so that keep-alives every 2 h are enough
+ *   half closed  after one FIN; the same asks for 4 min, but who asked may wait
+ *                longer for its answer
+ *   closing      after a reset or both FINs, for what is still on the way: Cilium's
+ *   UDP          30 s is Linux's, 60 s Cilium's; it is only judged anew after that
+ *   UDP stream   once answered; RFC 4787, REQ-5 asks for 2 min
+ *   SCTP         seven heartbeats, as Linux's (RFC 9260, 15: one in 30 s)
+ *   ICMP         as Linux's */
 #define CT_TCP_OPENING (60 * SECOND)
-#define CT_TCP_ESTABLISHED (21600 * SECOND) /* as long as Cilium's */
+#define CT_TCP_ESTABLISHED (21600 * SECOND)
+#define CT_TCP_HALF_CLOSED (3600 * SECOND)
 #define CT_TCP_CLOSING (10 * SECOND)
 #define CT_TCP_CLOSING_PROXY (30 * SECOND) /* both legs in one entry: one may lag */
 #define CT_TCP_HALF_SEEN (600 * SECOND) /* the proxy's keep-alives make answers */
+#define CT_SCTP (210 * SECOND)
 #define CT_UDP (60 * SECOND)
 #define CT_UDP_STREAM (180 * SECOND)
 #define CT_ICMP (30 * SECOND)
@@ -56,7 +70,7 @@ inline void ct_key_of(const struct packet *p, struct flow *f)
  * entry, which must not lose what it was judged by. */
 inline bool ct_reopens(const struct packet *p, const struct ct_entry *e)
 {
-	return p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+	return is_stream(p) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	       (e->flags & (CT_CLOSING | CT_DENIED | CT_PROXY_LEG) ||
 		(e->flags & CT_REDIRECTED && !e->set[DIR_INGRESS] && !e->set[DIR_EGRESS]));
 }
@@ -70,19 +84,19 @@ inline void ct_remove(struct flow *f)
 		share_add(payer, -1);
 }
 
-inline void ct_find(const struct packet *p, struct flow *f, bool from_proxy)
+/* As ct_find, with a key that is there already. */
+inline void ct_find_key(const struct packet *p, struct flow *f, bool from_proxy)
 {
-	ct_key_of(p, f);
 	f->entry = NULL;
 	f->tcp = 0;
 	f->reply = 0;
-	if (p->proto == IPPROTO_TCP) {
+	if (is_stream(p)) {
 		f->entry = bpf_map_lookup_elem(&hg_ct_tcp_1, &f->key);
 		f->tcp = f->entry != NULL;
 	}
 	if (!f->entry)
 		f->entry = bpf_map_lookup_elem(&hg_ct_any_1, &f->key);
-	if (!f->entry && p->proto == IPPROTO_TCP) {
+	if (!f->entry && is_stream(p)) {
 		/* It may have moved between the two look-ups. */
 		f->entry = bpf_map_lookup_elem(&hg_ct_tcp_1, &f->key);
 		f->tcp = f->entry != NULL;
@@ -99,15 +113,29 @@ inline void ct_find(const struct packet *p, struct flow *f, bool from_proxy)
 	f->reply = f->side != f->entry->opener;
 }
 
+inline void ct_find(const struct packet *p, struct flow *f, bool from_proxy)
+{
+	ct_key_of(p, f);
+	ct_find_key(p, f, from_proxy);
+}
+
+inline __u64 ct_stream_lifetime(const struct packet *p, const struct ct_entry *e)
+{
+	if (e->flags & (CT_CLOSING | CT_DENIED))
+		return e->flags & CT_REDIRECTED ? CT_TCP_CLOSING_PROXY : CT_TCP_CLOSING;
+	if (e->flags & CT_HALF_SEEN)
+		return CT_TCP_HALF_SEEN;
+	if (!(e->flags & CT_CONFIRMED))
+		return CT_TCP_OPENING;
+	if (p->proto == IPPROTO_SCTP)
+		return CT_SCTP;
+	return e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY) ? CT_TCP_HALF_CLOSED : CT_TCP_ESTABLISHED;
+}
+
 inline __u64 ct_lifetime(const struct packet *p, const struct ct_entry *e)
 {
-	if (p->proto == IPPROTO_TCP) {
-		if (e->flags & (CT_CLOSING | CT_DENIED))
-			return e->flags & CT_REDIRECTED ? CT_TCP_CLOSING_PROXY : CT_TCP_CLOSING;
-		if (e->flags & CT_HALF_SEEN)
-			return CT_TCP_HALF_SEEN;
-		return e->flags & CT_SEEN_REPLY ? CT_TCP_ESTABLISHED : CT_TCP_OPENING;
-	}
+	if (is_stream(p))
+		return ct_stream_lifetime(p, e);
 	if (p->proto == IPPROTO_UDP)
 		return e->flags & CT_SEEN_REPLY ? CT_UDP_STREAM : CT_UDP;
 	return CT_ICMP;
@@ -146,6 +174,28 @@ inline void ct_clear(struct ct_entry *e, __u32 flags)
 		__sync_fetch_and_and(&e->flags, ~flags);
 }
 
+/* What a packet of TCP or SCTP does to its connection. A reset may be forged, or
+ * its receiver may not heed it (RFC 5961): who goes on sending after its own reset
+ * has not sent it, and the connection lives on. */
+inline void ct_stream(const struct packet *p, struct ct_entry *e, bool reply)
+{
+	__u32 reset = reply ? CT_RESET_REPLY : CT_RESET_FORWARD;
+	__u32 fins = CT_FIN_FORWARD | CT_FIN_REPLY;
+
+	if (p->fragment == FRAGMENT_LATER)
+		return;
+	if (p->tcp_flags & TCP_FIN)
+		ct_set(e, reply ? CT_FIN_REPLY : CT_FIN_FORWARD);
+	if (p->tcp_flags & TCP_RST)
+		ct_set(e, CT_CLOSING | reset);
+	else if ((e->flags & fins) == fins || (e->flags & CT_HALF_SEEN && p->tcp_flags & TCP_FIN))
+		ct_set(e, CT_CLOSING);
+	else if (e->flags & reset && !(e->flags & CT_REDIRECTED)) /* a proxy's legs share the entry */
+		ct_clear(e, CT_CLOSING | reset);
+	if (!reply && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK)
+		ct_set(e, CT_CONFIRMED);
+}
+
 /* Accounts a packet to its connection; 0 or a reason. */
 inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow *f)
 {
@@ -156,18 +206,12 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 		return 0;
 	__sync_fetch_and_add(&e->packets[reply], 1);
 	__sync_fetch_and_add(&e->bytes[reply], skb->len);
-	if (p->proto == IPPROTO_TCP) {
-		if (p->tcp_flags & TCP_FIN)
-			ct_set(e, reply ? CT_FIN_REPLY : CT_FIN_FORWARD);
-		if (p->tcp_flags & TCP_RST ||
-		    (e->flags & (CT_FIN_FORWARD | CT_FIN_REPLY)) == (CT_FIN_FORWARD | CT_FIN_REPLY) ||
-		    (e->flags & CT_HALF_SEEN && p->tcp_flags & TCP_FIN))
-			ct_set(e, CT_CLOSING);
-	}
+	if (is_stream(p))
+		ct_stream(p, e, reply);
 	if (reply)
 		ct_set(e, CT_SEEN_REPLY);
 	e->expires = bpf_ktime_get_ns() + ct_lifetime(p, e);
-	if (p->proto == IPPROTO_TCP && !f->tcp && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK &&
+	if (is_stream(p) && !f->tcp && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK &&
 	    !(e->flags & CT_CLOSING))
 		return ct_establish(f);
 	return 0;
@@ -181,7 +225,7 @@ struct ct_start {
 	__u32 opener;
 };
 
-__noinline int ct_insert(struct __sk_buff *skb, const struct packet *p, const struct ct_key *key,
+global int ct_insert(struct __sk_buff *skb, const struct packet *p, const struct ct_key *key,
 			 const struct ct_start *start)
 {
 	struct ct_entry e = {};

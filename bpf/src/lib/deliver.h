@@ -5,7 +5,7 @@
 /* The gate is a router: one hop less to live (RFC 1812, 5.3.1; RFC 8200, 3). */
 inline int take_hop(struct __sk_buff *skb, const struct packet *p)
 {
-	__u8 ttl = p->ttl - 1;
+	__u8 ttl = p->ttl - 1, proto = wire_proto(p);
 
 	if (p->ttl <= 1)
 		return REASON_TTL;
@@ -14,7 +14,7 @@ inline int take_hop(struct __sk_buff *skb, const struct packet *p)
 			REASON_INVALID : 0;
 	/* TTL and protocol share a 16-bit word of the header checksum. */
 	if (bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check),
-				bpf_htons(p->ttl << 8 | p->proto), bpf_htons(ttl << 8 | p->proto), 2))
+				bpf_htons(p->ttl << 8 | proto), bpf_htons(ttl << 8 | proto), 2))
 		return REASON_INVALID;
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &ttl, 1, 0) ?
 		REASON_INVALID : 0;
@@ -22,7 +22,7 @@ inline int take_hop(struct __sk_buff *skb, const struct packet *p)
 
 /* Puts the packet on the workload's own side of its veth, past the host's hooks:
  * both directions have been judged by now. */
-__noinline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
+global int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
 {
 	__u8 macs[12];
 	int reason;

@@ -39,7 +39,7 @@ struct judgement {
 	__u8 audit;
 };
 
-__noinline int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
+global int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
 {
 	struct event *e;
 
@@ -65,7 +65,7 @@ __noinline int emit(struct __sk_buff *skb, const struct packet *p, const struct 
 	e->verdict = j->verdict;
 	e->reason = j->reason;
 	e->direction = j->direction;
-	e->proto = p->proto;
+	e->proto = wire_proto(p);
 	e->tcp_flags = p->tcp_flags;
 	e->icmp_type = p->icmp_type;
 	e->icmp_code = p->icmp_code;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 #include "conntrack.h"
+#include "fragment.h"
 #include "node.h"
 #include "rewrite.h"
 
@@ -93,15 +94,17 @@ inline void nat_key_of(const struct packet *p, const struct addr *node, __u16 po
 	k->proto = p->proto;
 }
 
+inline bool is_stream_proto(__u8 proto) { return proto == IPPROTO_TCP || proto == IPPROTO_SCTP; }
+
 inline struct nat_hold *nat_find(const struct nat_key *k)
 {
 	struct nat_hold *h = NULL;
 
-	if (k->proto == IPPROTO_TCP)
+	if (is_stream_proto(k->proto))
 		h = bpf_map_lookup_elem(&hg_nat_tcp_1, k);
 	if (!h)
 		h = bpf_map_lookup_elem(&hg_nat_any_1, k);
-	if (!h && k->proto == IPPROTO_TCP) /* it may have moved between the two */
+	if (!h && is_stream_proto(k->proto)) /* it may have moved between the two */
 		h = bpf_map_lookup_elem(&hg_nat_tcp_1, k);
 	return h;
 }
@@ -117,7 +120,7 @@ inline bool nat_holds(const struct nat_key *k, const struct nat_hold *h, struct 
 	struct ct_entry *e = NULL;
 
 	ct_order(&h->addr, h->port, &k->remote, k->remote_port, k->proto, owner);
-	if (k->proto == IPPROTO_TCP)
+	if (is_stream_proto(k->proto))
 		e = bpf_map_lookup_elem(&hg_ct_tcp_1, owner);
 	if (!e)
 		e = bpf_map_lookup_elem(&hg_ct_any_1, owner);
@@ -163,8 +166,8 @@ inline bool nat_host_uses(struct __sk_buff *skb, const struct nat_key *k, bool v
 enum claim { CLAIM_TAKEN, CLAIM_DONE, CLAIM_FULL };
 
 /* Takes the port that the scratch's key names for its hold's owner, if nobody has
- * it. Verified by itself: it is called in a loop. */
-__noinline int nat_claim(struct __sk_buff *skb, __u32 v6)
+ * it. */
+global int nat_claim(struct __sk_buff *skb, __u32 v6)
 {
 	struct nat_scratch *w = nat_scratch();
 	struct nat_hold *h;
@@ -200,13 +203,13 @@ inline __u16 nat_port_at(__u32 attempt, __u32 from)
 }
 
 /* Finds a port for a connection that has none; 0 or a reason. */
-static __noinline int nat_allocate(struct __sk_buff *skb, const struct packet *p, struct ct_entry *e, const struct addr *node)
+inline int nat_allocate(struct __sk_buff *skb, const struct packet *p, struct ct_entry *e, const struct addr *node)
 {
 	struct nat_scratch *w = nat_scratch();
 	__u32 from = bpf_get_prandom_u32();
 	int claim = CLAIM_TAKEN;
 
-	if (!w || !p || !e || !node)
+	if (!w)
 		return REASON_INVALID;
 	__builtin_memset(&w->hold, 0, sizeof(w->hold));
 	w->hold.addr = p->source;
@@ -262,9 +265,9 @@ static __noinline int nat_leave(struct __sk_buff *skb, const struct packet *p, s
 	return rewrite(skb, p, &as, e->nat_port, END_SOURCE);
 }
 
-/* Whose packet to the node this is: p and f become those of the connection; the
- * packet not yet. False: nobody's. */
-static __noinline bool nat_return(struct packet *p, struct flow *f)
+/* Whose packet to the node this is: f becomes that of the connection, and the
+ * scratch's hold says for whom it is. False: nobody's. */
+inline bool nat_find_owner(const struct packet *p, struct flow *f)
 {
 	struct nat_scratch *w = nat_scratch();
 	struct nat_hold *h;
@@ -280,14 +283,30 @@ static __noinline bool nat_return(struct packet *p, struct flow *f)
 	h = nat_find(&w->key);
 	if (!h)
 		return false;
-	p->destination = h->addr;
-	p->destination_port = h->port;
-	ct_find(p, f, false);
-	if (f->reply && nat_says(f->entry, &w->key))
-		return true;
-	p->destination = w->key.node;
-	p->destination_port = w->key.node_port;
-	return false;
+	w->hold = *h;
+	f->side = ct_order(&p->source, p->source_port, &w->hold.addr, w->hold.port, p->proto, &f->key);
+	ct_find_key(p, f, false);
+	return f->reply && nat_says(f->entry, &w->key);
+}
+
+/* Undoes the translation of a packet to the node; 0 or a reason. Without f->entry it
+ * is nobody's, and untouched. */
+static __noinline int nat_return(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	struct nat_scratch *w = nat_scratch();
+	int reason;
+
+	if (!p || !f || !w)
+		return REASON_INVALID;
+	if (!nat_find_owner(p, f)) {
+		f->entry = NULL;
+		return 0;
+	}
+	remember_fragment(p);
+	reason = rewrite(skb, p, &w->hold.addr, w->hold.port, END_DESTINATION);
+	p->destination = w->hold.addr;
+	p->destination_port = w->hold.port;
+	return reason;
 }
 
 /* Once the connection is established its hold is out of the reach of eviction.
@@ -324,7 +343,7 @@ inline bool nat_wanted(const struct packet *p)
 
 	if (!nat_mode || !addr_is_private(&p->source, p->v6))
 		return false;
-	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	if (is_stream(p) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return false;
 	__builtin_memcpy(to.addr, &p->destination, sizeof(to.addr));
 	return !bpf_map_lookup_elem(&hg_nat_not_1, &to);

@@ -42,7 +42,7 @@ inline int back_to_sender(struct __sk_buff *skb)
 }
 
 /* Who has the gateway's address. */
-static __noinline int answer_arp(struct __sk_buff *skb)
+global int answer_arp(struct __sk_buff *skb)
 {
 	struct arp_packet a;
 	__u8 ip[4];
@@ -104,7 +104,7 @@ inline __be16 nd_checksum(const struct nd_message *m)
 	return (__be16)~sum;
 }
 
-static __noinline int answer_nd(struct __sk_buff *skb)
+global int answer_nd(struct __sk_buff *skb)
 {
 	struct nd_message m;
 

@@ -5,6 +5,8 @@
 #include "addr.h"
 #include "reason.h"
 
+/* TCP's; the chunks of SCTP that open, answer and end an association count as the
+ * flag of the same meaning. */
 #define TCP_FIN 1
 #define TCP_SYN 2
 #define TCP_RST 4
@@ -12,6 +14,7 @@
 
 #define TCP_HEADER 20           /* without options */
 #define UDP_HEADER 8
+#define SCTP_HEADER 16          /* with the head of the first chunk */
 
 /* RFC 792 and RFC 4443: both echo messages look the same. */
 struct icmp_echo {
@@ -27,25 +30,43 @@ struct icmp_echo {
 #define ICMP6_ECHO_REQUEST 128
 #define ICMP6_ECHO_REPLY 129
 
+enum fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+/* An ICMP error is part of the connection that it is about. */
+enum related {
+	RELATED_NOT,
+	RELATED_END,            /* sent by the connection's other end */
+	RELATED_ROUTER,         /* sent by somebody on its way */
+};
+
 /* What the gate knows of a packet. Ports are in host byte order; for ICMP echo
- * the id stands on the asking side, so that request and answer are one tuple. */
+ * the id stands on the asking side, so that request and answer are one tuple. Of an
+ * ICMP error, source, destination, ports and protocol are those of the packet
+ * inside, turned round: as if this were a packet of that connection. */
 struct packet {
 	struct addr source;
 	struct addr destination;
 	__u32 source_identity;
 	__u32 destination_identity;
+	__u32 fragment_id;
 	__u16 source_port;
 	__u16 destination_port;
 	__u16 policy_port;      /* what policy calls the port: ICMP type for ICMP */
 	__u16 l4;               /* offset of the transport header */
+	union {
+		__u16 inner;    /* related: offset of the IP header inside */
+		__u16 edge;     /* first fragment: its end in the datagram; later: its start */
+	};
+	__u16 inner_l4;         /* related: offset of the transport header inside */
 	__u8 proto;
 	__u8 tcp_flags;
-	__u8 icmp_type;
+	__u8 icmp_type;         /* related: of the error */
 	__u8 icmp_code;
 	__u8 v6;
 	__u8 ttl;
+	__u8 related;
+	__u8 fragment;
 	__u16 payer;            /* whose share of connections it may take */
-	__u8 pad[4];
 };
 
 inline bool is_echo(const struct packet *p)
@@ -59,108 +80,16 @@ inline bool is_echo_reply(const struct packet *p)
 	       (p->proto == IPPROTO_ICMPV6 && p->icmp_type == ICMP6_ECHO_REPLY);
 }
 
-inline bool is_own_icmp(const struct packet *p)
+/* Protocols whose connections have a first packet that says so. */
+inline bool is_stream(const struct packet *p)
 {
-	return p->proto == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+	return p->proto == IPPROTO_TCP || p->proto == IPPROTO_SCTP;
 }
 
-inline bool is_echo_request(const struct packet *p)
+/* The protocol of what is on the wire, not of what it is about. */
+inline __u8 wire_proto(const struct packet *p)
 {
-	return p->icmp_type == (p->v6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST) && is_own_icmp(p);
-}
-
-inline int parse_icmp(struct __sk_buff *skb, struct packet *p)
-{
-	struct icmp_echo h;
-	bool request, reply;
-
-	if (bpf_skb_load_bytes(skb, p->l4, &h, sizeof(h)))
-		return REASON_INVALID;
-	p->icmp_type = h.type;
-	p->icmp_code = h.code;
-	p->policy_port = h.type;
-	if (p->v6) {
-		request = h.type == ICMP6_ECHO_REQUEST;
-		reply = h.type == ICMP6_ECHO_REPLY;
-	} else {
-		request = h.type == ICMP_ECHO_REQUEST;
-		reply = h.type == ICMP_ECHO_REPLY;
-	}
-	if (request)
-		p->source_port = bpf_ntohs(h.id);
-	else if (reply)
-		p->destination_port = bpf_ntohs(h.id);
-	else
-		return REASON_ICMP_ERROR;
-	return 0;
-}
-
-inline int parse_l4(struct __sk_buff *skb, struct packet *p)
-{
-	__be16 ports[2];
-
-	if (p->proto == (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
-		return parse_icmp(skb, p);
-	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
-		return REASON_L4;
-	if (skb->len < p->l4 + (p->proto == IPPROTO_TCP ? TCP_HEADER : UDP_HEADER))
-		return REASON_INVALID;
-	if (bpf_skb_load_bytes(skb, p->l4, ports, sizeof(ports)))
-		return REASON_INVALID;
-	p->source_port = bpf_ntohs(ports[0]);
-	p->destination_port = bpf_ntohs(ports[1]);
-	p->policy_port = p->destination_port;
-	if (p->proto == IPPROTO_TCP && bpf_skb_load_bytes(skb, p->l4 + 13, &p->tcp_flags, 1))
-		return REASON_INVALID;
-	return 0;
-}
-
-inline int parse_v4(struct __sk_buff *skb, struct packet *p)
-{
-	struct iphdr h;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)) || h.version != 4 || h.ihl < 5)
-		return REASON_INVALID;
-	addr_from_v4(&p->source, h.saddr);
-	addr_from_v4(&p->destination, h.daddr);
-	p->proto = h.protocol;
-	p->ttl = h.ttl;
-	p->l4 = ETH_HLEN + h.ihl * 4;
-	if (h.frag_off & bpf_htons(0x3fff)) /* more fragments, or an offset */
-		return REASON_FRAGMENT;
-	return parse_l4(skb, p);
-}
-
-inline int parse_v6(struct __sk_buff *skb, struct packet *p)
-{
-	struct ipv6hdr h;
-
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)) || h.version != 6)
-		return REASON_INVALID;
-	__builtin_memcpy(&p->source, &h.saddr, sizeof(p->source));
-	__builtin_memcpy(&p->destination, &h.daddr, sizeof(p->destination));
-	p->v6 = 1;
-	p->proto = h.nexthdr;
-	p->ttl = h.hop_limit;
-	p->l4 = ETH_HLEN + sizeof(h);
-	/* ::ffff:0:0/96 on the wire would be taken for IPv4 (RFC 6890). */
-	if (addr_high(&p->source) == 0 && addr_low(&p->source) >> 32 == 0xffff)
-		return REASON_SOURCE_IP;
-	if (addr_high(&p->destination) == 0 && addr_low(&p->destination) >> 32 == 0xffff)
-		return REASON_INVALID;
-	if (h.nexthdr == IPPROTO_FRAGMENT)
-		return REASON_FRAGMENT;
-	return parse_l4(skb, p);
-}
-
-/* Fills p as far as it can; 0, or why the packet cannot be judged. */
-__noinline int parse(struct __sk_buff *skb, struct packet *p)
-{
-	if (!p)
-		return REASON_INVALID;
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return parse_v4(skb, p);
-	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return parse_v6(skb, p);
-	return REASON_L3;
+	if (!p->related)
+		return p->proto;
+	return p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
 }

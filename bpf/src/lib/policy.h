@@ -42,7 +42,7 @@ static __noinline struct policy_entry *policy_find(__u64 subject_peer, __u32 len
 
 /* Judges one direction of a connection; 0, or the reason it is denied. The same
  * order as policy.Table.Lookup. What is not found is denied. */
-__noinline int judge(struct packet *p, __u32 subject, struct judgement *j)
+global int judge(struct packet *p, __u32 subject, struct judgement *j)
 {
 	struct policy_entry *e;
 	struct subject *s;

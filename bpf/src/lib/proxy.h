@@ -100,16 +100,37 @@ inline int assign(struct __sk_buff *skb, struct bpf_sock *sk)
 	return 0;
 }
 
+/* No socket can be assigned to an ICMP error. This machine's stack finds the socket
+ * by the packet inside, once the error is delivered here: so it learns the path's
+ * MTU, and whether anybody listens. Without a socket the stack would drop it. */
+inline int tell_proxy(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock *sk;
+
+	if (p->proto == IPPROTO_TCP) {
+		sk = proxy_socket(skb, p);
+		if (!sk)
+			return REASON_NO_SOCKET;
+		bpf_sk_release(sk);
+	}
+	skb->mark = MARK_TO_PROXY;
+	return 0;
+}
+
 /* Hands a packet of a redirected connection to the proxy; 0 or a reason. What has
  * no socket any more, or is cut off from it, goes to the listener, which resets it:
  * who sent it learns that the connection is gone. Without a listener it is dropped,
  * never forwarded. */
-__noinline int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut)
+global int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut)
 {
 	struct bpf_sock *sk = NULL;
 
 	if (!p)
 		return REASON_INVALID;
+	if (p->fragment)
+		return REASON_FRAGMENT_PROXY;
+	if (p->related)
+		return tell_proxy(skb, p);
 	if (!cut)
 		sk = proxy_socket(skb, p);
 	if (sk)

@@ -146,7 +146,7 @@ inline bool resets(void)
 
 /* What is left of the packet is dropped by the caller. Options and extension
  * headers are rare enough that such a packet only is dropped. */
-__noinline int reset_both(struct __sk_buff *skb, const struct packet *p,
+global int reset_both(struct __sk_buff *skb, const struct packet *p,
 				 const struct endpoint *source, const struct endpoint *destination)
 {
 	struct reset r = {};

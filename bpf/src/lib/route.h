@@ -28,14 +28,14 @@ inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 
 inline int no_way(struct __sk_buff *skb, const struct packet *p)
 {
-	struct trouble t = { .type4 = ICMP_DEST_UNREACH, .code4 = ICMP_NET_UNREACH, .type6 = ICMP6_DEST_UNREACH };
+	struct trouble t = { .type4 = ICMP_UNREACHABLE, .type6 = ICMP6_UNREACHABLE };
 
 	return drop_answered(skb, p, REASON_NO_WAY, &t);
 }
 
 inline int too_big(struct __sk_buff *skb, const struct packet *p, __u16 mtu)
 {
-	struct trouble t = { .type4 = ICMP_DEST_UNREACH, .code4 = ICMP_FRAG_NEEDED, .type6 = ICMP6_TOO_BIG, .mtu = mtu };
+	struct trouble t = { .type4 = ICMP_UNREACHABLE, .code4 = ICMP_FRAG_NEEDED, .type6 = ICMP6_TOO_BIG, .mtu = mtu };
 
 	return drop_answered(skb, p, REASON_TOO_BIG, &t);
 }
@@ -68,7 +68,7 @@ inline void fib_question(struct __sk_buff *skb, const struct packet *p, struct b
 }
 
 /* Sends a workload's packet on its way to another network. */
-static __noinline int route_out(struct __sk_buff *skb, const struct packet *p)
+global int route_out(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_redir_neigh next = {};
 	struct bpf_fib_lookup fib = {};
