@@ -69,7 +69,8 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 			return drop(skb, p, REASON_OUTSIDE, DIR_INGRESS);
 		open_connection(skb, p, f, &who, &n);
 	}
-	n.direction = DIR_INGRESS;
+	if (f->entry || !n.reported) /* else it is that of the policy which denied it */
+		n.direction = DIR_INGRESS;
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	count(skb, REASON_NONE, DIR_INGRESS);
