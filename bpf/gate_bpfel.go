@@ -190,6 +190,8 @@ type gateUsage struct {
 	Route    uint64
 	CtTcp    uint64
 	CtAny    uint64
+	NatTcp   uint64
+	NatAny   uint64
 	Events   uint64
 }
 

@@ -28,6 +28,7 @@ type Maps interface {
 	Drops() ([]bpf.Drop, error)
 	Usage() (map[string][2]int, error)
 	Conntrack() *bpf.Conntrack
+	Translations(func(bpf.Translation) bool) error
 }
 
 // maxRows bounds an answer: a conntrack of a million entries is no listing.
@@ -37,7 +38,7 @@ const maxRows = 20000
 func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1.ListMapResponse, error) {
 	lists := map[string]func(string) (*agentv1.ListMapResponse, error){
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
-		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops,
+		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops, "nat": s.listNAT,
 	}
 	list := lists[r.Map]
 	if list == nil {
@@ -128,6 +129,26 @@ func (s *Server) listConntrack(of string) (*agentv1.ListMapResponse, error) {
 		out.Rows = append(out.Rows, row(protoName(c.Proto), c.Source, c.SourceIdentity, c.Destination, c.DestinationIdentity,
 			connectionState(c), setName(c.Egress), setName(c.Ingress), c.Revision, c.Expires.Round(time.Second),
 			c.Packets[0], c.Packets[1], c.Bytes[0], c.Bytes[1]))
+		return len(out.Rows) < maxRows
+	})
+	sortRows(out.Rows)
+	return out, err
+}
+
+func (s *Server) listNAT(of string) (*agentv1.ListMapResponse, error) {
+	out := &agentv1.ListMapResponse{Columns: []string{"Protocol", "Source", "Node", "Remote", "State"}}
+	err := s.Maps.Translations(func(t bpf.Translation) bool {
+		if of != "" && !s.is(t.Source.Addr(), of) {
+			return true
+		}
+		state := "free"
+		switch {
+		case t.Live && t.Settled:
+			state = "established"
+		case t.Live:
+			state = "in use"
+		}
+		out.Rows = append(out.Rows, row(protoName(t.Proto), t.Source, t.Node, t.Remote, state))
 		return len(out.Rows) < maxRows
 	})
 	sortRows(out.Rows)

@@ -26,6 +26,9 @@ peer. The longest port prefix of the peer's own entries decides; what is not
 listed is denied.`, true},
 		{"ct", "ct", "List the connections the kernel tracks", `Each entry is a connection that was allowed, with both identities, the route
 through the proxy if it has one, and when it expires.`, true},
+		{"nat", "nat", "List the node's ports that endpoints' connections hold", `Each entry is a port of the node (for ping: an id) that stands for an endpoint's
+towards one remote end. One in state free was left behind by a connection that
+ended: the next may have it.`, true},
 		{"ipcache", "ipcache", "List which address has which identity", "", false},
 		{"endpoint", "endpoints", "List the endpoints as the kernel knows them", "", false},
 		{"route", "routes", "List which L7 sets go to which port of the proxy", "", false},

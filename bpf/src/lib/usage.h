@@ -2,6 +2,7 @@
 #pragma once
 #include "conntrack.h"
 #include "hostfw.h"
+#include "nat.h"
 
 /* How full the maps are, without reading them: the kernel counts the elements of
  * hash maps by processor, and those of a trie. */
@@ -24,6 +25,8 @@ struct usage {
 	__u64 route;
 	__u64 ct_tcp;
 	__u64 ct_any;
+	__u64 nat_tcp;
+	__u64 nat_any;
 	__u64 events;           /* bytes that wait to be read */
 };
 
@@ -43,6 +46,8 @@ inline int usage(struct __sk_buff *skb)
 	u->route = ELEMENTS(hg_route_1);
 	u->ct_tcp = ELEMENTS(hg_ct_tcp_1);
 	u->ct_any = ELEMENTS(hg_ct_any_1);
+	u->nat_tcp = ELEMENTS(hg_nat_tcp_1);
+	u->nat_any = ELEMENTS(hg_nat_any_1);
 	u->events = bpf_ringbuf_query(&hg_events_1, BPF_RB_AVAIL_DATA);
 	return bpf_skb_store_bytes(skb, 0, u, sizeof(*u), 0);
 }
