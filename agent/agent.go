@@ -43,7 +43,13 @@ type Config struct {
 	// RemoteNodes and KubeAPIServers are what policy calls by these names.
 	RemoteNodes    []netip.Addr
 	KubeAPIServers []netip.Addr
-	Enforcement    policy.Enforcement
+	Settings       reconcile.Settings // until others are set
+	NodeLabels     map[string]string  // by which host policies pick this node
+	HostAllow      []bpf.OpenPort     // that host policies never close
+	// MaxConnections is the room for established TCP; 0: as memory allows.
+	MaxConnections int
+	// Share is how many of these one workload may have; 0: a quarter.
+	Share int
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -88,6 +94,7 @@ type Agent struct {
 	control   *controllers
 	store     *store
 	retry     chan struct{}
+	monitors  monitors
 	port      atomic.Uint32 // of the proxy, 0: none
 }
 
@@ -139,6 +146,9 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.seeing = newSeeing(a.cfg, events)
+	if err := a.seeing.registry.Register(newMapMetrics(a.gate.Usage)); err != nil {
+		return fmt.Errorf("register metrics of maps: %w", err)
+	}
 	fixed, err := a.fixedPrefixes(pools)
 	if err != nil {
 		return err
@@ -147,10 +157,13 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.engine = reconcile.New(reconcile.Config{
-		Gate: a.gate, Backend: a.backend, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
+		Gate: a.gate, Backend: a.backend, Settings: a.cfg.Settings, NodeLabels: a.cfg.NodeLabels, Share: a.share(), Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
 	})
 	a.seeing.builder.Directory = a.engine
+	if err := a.openPorts(); err != nil {
+		return err
+	}
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
 	if err := a.restore(ctx); err != nil {
 		return err

@@ -237,4 +237,3 @@ func TestHostFirewallAdopts(t *testing.T) {
 		})
 	}
 }
-

@@ -107,6 +107,11 @@ func (g *Gate) removeEntries(subject uint32, drop []policy.Key) error {
 	return nil
 }
 
+// ClosePolicy denies everything to a subject until the next sync.
+func (g *Gate) ClosePolicy(subject uint32) error {
+	return g.putSubject(subject, [2]uint32{}, subjectClosed)
+}
+
 // DeletePolicy forgets a subject. First it is closed, so that no half of its table
 // is ever in force.
 func (g *Gate) DeletePolicy(subject uint32, old PolicyTable) error {

@@ -1,5 +1,7 @@
 package bpf
 
+import "github.com/cilium/ebpf"
+
 // usage is Usage by name.
 func (l *lab) usage() map[string]Usage {
 	l.Helper()
@@ -10,4 +12,15 @@ func (l *lab) usage() map[string]Usage {
 		out[u.Map] = u
 	}
 	return out
+}
+
+// entries counts them one by one.
+func entries(m *ebpf.Map) (int, error) {
+	n := 0
+	key, value := make([]byte, m.KeySize()), make([]byte, m.ValueSize())
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		n++
+	}
+	return n, it.Err()
 }
