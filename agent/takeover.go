@@ -27,7 +27,7 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	}
 	opts := bpf.Options{
 		MaxConnections: a.connections(),
-		GatewayMAC: endpoint.GatewayMAC(), HostIfindex: ifindex, Masquerade: a.cfg.Masquerade}
+		GatewayMAC:     endpoint.GatewayMAC(), HostIfindex: ifindex, Masquerade: a.cfg.Masquerade}
 	for _, gw := range gateways {
 		if gw.Is4() {
 			opts.Gateway4 = gw

@@ -42,6 +42,7 @@ const (
 	ReasonNoNodeAddress    DropReason = 241 // the device has no address to translate to
 	ReasonTooBig           DropReason = 242 // for the way out; the sender was told
 	ReasonNoDevice         DropReason = 243 // the route leads by a device that is not served
+	ReasonShare            DropReason = 248 // its workload has as many connections as it may
 	ReasonSourceRoute      DropReason = 254 // its sender chose the way
 	ReasonFragmentProxy    DropReason = 255 // a fragment on a port with L7 rules
 )

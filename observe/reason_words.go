@@ -95,6 +95,8 @@ func (r DropReason) ownWords() string {
 		return "Packet too big for the way out"
 	case ReasonNoDevice:
 		return "Route by a device that is not served"
+	case ReasonShare:
+		return "Too many connections of one workload"
 	case ReasonSourceRoute:
 		return "Source routing not allowed"
 	case ReasonFragmentProxy:
@@ -123,6 +125,8 @@ func (r DropReason) Name() string {
 		return "NEIGHBOUR"
 	case ReasonICMPError:
 		return "ICMP_ERROR"
+	case ReasonShare:
+		return "SHARE"
 	case ReasonNATFull:
 		return "NAT_FULL"
 	case ReasonNoNodeAddress:
@@ -163,6 +167,6 @@ func ownReasons() []DropReason {
 	return []DropReason{
 		ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
 		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice,
-		ReasonSourceRoute, ReasonFragmentProxy,
+		ReasonShare, ReasonSourceRoute, ReasonFragmentProxy,
 	}
 }

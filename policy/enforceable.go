@@ -8,7 +8,7 @@ import "fmt"
 // it denies, or deny what it allows.
 func Unenforceable(p *Policy) []error {
 	u := &unenforceable{policy: p.Kind + " " + p.FullName(), seen: map[string]bool{}}
-	if p.Mode != ModeEnforce {
+	if p.Mode != ModeEnforce && hasL7(p) {
 		u.add(`metadata.annotations["headgate.dev/mode"]`, "mode "+p.Mode.String(), "write enforce, or delete the annotation")
 	}
 	if p.DenyResponse != nil {
@@ -18,6 +18,17 @@ func Unenforceable(p *Policy) []error {
 		u.rule(&p.Rules[i])
 	}
 	return u.errs
+}
+
+func hasL7(p *Policy) bool {
+	for _, r := range p.Rules {
+		for _, port := range r.Ports {
+			if port.L7 != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 type unenforceable struct {
@@ -35,9 +46,6 @@ func (u *unenforceable) add(path, what, advice string) {
 }
 
 func (u *unenforceable) rule(r *Rule) {
-	if r.Node {
-		u.add(r.Ref.Path, "a policy for nodes (nodeSelector)", "write endpointSelector")
-	}
 	for _, p := range r.Peers {
 		switch p.(type) {
 		case FQDN:
@@ -60,8 +68,14 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if p.TLS != nil {
 		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS)", "delete it; rules then see plain text only")
 	}
+	if r.Node && p.Name != "" && r.Direction == Ingress {
+		u.add(p.Ref.Path+".ports", "the name of a port of a node", "write its number")
+	}
 	if p.L7 == nil {
 		return
+	}
+	if r.Node {
+		u.add(p.Ref.Path+".rules", "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
 	}
 	if r.Deny {
 		u.add(p.Ref.Path+".rules", "a deny of requests", "deny the port, or allow the good requests by rules in ingress or egress")

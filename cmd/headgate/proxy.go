@@ -72,7 +72,9 @@ func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connectio
 
 type collector struct{ *bpf.Conntrack }
 
-func (c collector) Collect(ctx context.Context, _ time.Time) (int, error) { return c.Conntrack.Collect(ctx) }
+func (c collector) Collect(ctx context.Context, _ time.Time) (int, error) {
+	return c.Conntrack.Collect(ctx)
+}
 
 // newGoBackend makes the agent's side of the proxy.
 func newGoBackend(uid uint32) func(agent.BackendConfig) (agent.Backend, error) {
