@@ -30,12 +30,25 @@ func denied(rules []policy.Rule) map[netip.Prefix]bool {
 // placeAgain tries to find room for what had none. Tables know these identities
 // since; whoever needs them is closed until then.
 func (e *Engine) placeAgain() {
+	kept := denied(e.rules())
 	for p, id := range e.unplaced {
-		if e.cfg.Gate.SetIdentity(p, id) == nil {
-			e.prefixes[p] = id
-			delete(e.unplaced, p)
-		}
+		_ = e.place(p, id, kept) // what finds no room now stays among them
 	}
+}
+
+// place writes a prefix, and remembers if there is no room for it.
+func (e *Engine) place(p netip.Prefix, id policy.Identity, kept map[netip.Prefix]bool) error {
+	set := e.cfg.Gate.SetIdentity
+	if id.Local() && !kept[p] {
+		set = e.cfg.Gate.SetSpareIdentity
+	}
+	if err := set(p, id); err != nil {
+		e.unplaced[p] = id
+		return err
+	}
+	e.prefixes[p] = id
+	delete(e.unplaced, p)
+	return nil
 }
 
 // misses reports whether a subject's table names an identity whose addresses found

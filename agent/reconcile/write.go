@@ -70,17 +70,7 @@ func (e *Engine) writePrefixes() error {
 		if old, ok := e.prefixes[p]; ok && old == id {
 			continue
 		}
-		set := e.cfg.Gate.SetIdentity
-		if id.Local() && !kept[p] {
-			set = e.cfg.Gate.SetSpareIdentity
-		}
-		if err := set(p, id); err != nil {
-			e.unplaced[p] = id
-			errs = errors.Join(errs, err)
-			continue
-		}
-		e.prefixes[p] = id
-		delete(e.unplaced, p)
+		errs = errors.Join(errs, e.place(p, id, kept))
 	}
 	for p := range e.prefixes {
 		if _, ok := want[p]; ok {
