@@ -146,9 +146,46 @@ func TestHostFirewallEssentials(t *testing.T) {
 		f := l.outside(true, protoICMPv6, 0, 0, 0)
 		f.icmpType = typ
 		if typ <= 4 {
-			f.payload = append(make([]byte, 4), l.outside(true, protoTCP, 5000, 443, ack).reversed(ack).bytes()[14:]...)
+			mac := f.dstMAC
+			f = complaint(l.outside(true, protoTCP, 5000, 443, ack).reversed(ack), world6, typ, 0)
+			f.dstMAC = mac
 		}
 		l.wants("ICMPv6 essentials", l.enters(f), actionUnspec)
+	}
+}
+
+// What cannot be read is not essential, whatever it begins with; fragments follow
+// their first.
+func TestHostFirewallOddPackets(t *testing.T) {
+	l := guarded(t, HostEnforce, hostTable)
+	twice := l.outside(true, protoTCP, 5000, 80, syn)
+	twice.extensions = []extension{{kind: 0, bytes: make([]byte, 8)}, {kind: 0, bytes: make([]byte, 8)}}
+	l.wants("two hop-by-hop headers", l.enters(twice), actionShot)
+	once := l.outside(true, protoTCP, 5000, 80, syn)
+	once.extensions = twice.extensions[:1]
+	l.wants("behind an extension header", l.enters(once), actionShot)
+	redirect := l.outside(true, protoICMPv6, 0, 0, 0)
+	redirect.icmpType = 137
+	l.wants("a redirect", l.enters(redirect), actionShot)
+	other := l.outside(false, 89, 0, 0, 0)
+	other.body = make([]byte, 32)
+	l.wants("another protocol", l.enters(other), actionShot)
+	for family, v6 := range families {
+		piece := func(dport uint16, id uint32, first bool) frame {
+			f := l.outside(v6, protoUDP, 53, dport, 0)
+			f.datagram, f.fragment = id, map[bool]uint16{false: 0x2000, true: 1}[v6]
+			f.payload = make([]byte, 64)
+			if !first {
+				f.fragment, f.body = map[bool]uint16{false: 9, true: 9 << 3}[v6], make([]byte, 24)
+			}
+			return f
+		}
+		l.wants("the question, "+family, l.leaves(l.outside(v6, protoUDP, 53, 6000, 0).reversed(0)), actionUnspec)
+		l.wants("a later fragment alone, "+family, l.enters(piece(6000, 1, false)), actionShot)
+		l.wants("the first of an answer, "+family, l.enters(piece(6000, 2, true)), actionUnspec)
+		l.wants("the rest of it, "+family, l.enters(piece(6000, 2, false)), actionUnspec)
+		l.wants("the first of what nobody asked for, "+family, l.enters(piece(6001, 3, true)), actionShot)
+		l.wants("the rest of it, "+family, l.enters(piece(6001, 3, false)), actionShot)
 	}
 }
 

@@ -7,19 +7,24 @@
  * not come here, nor does the loopback device's. */
 
 #define IPPROTO_IGMP_MEMBER 2
+#define ICMP6_MLD_FIRST 130
+#define ICMP6_ND_LAST 136       /* neighbour advertisement; redirects are not essential */
+#define ICMP6_MLD2_REPORT 143
 
 /* Without these no address is resolved, no path measured and no group joined: RFC
- * 792, 4443, 4861, 2710 and 3810. */
-inline bool is_essential(const struct packet *p)
+ * 792, 4443, 4861, 2710 and 3810. An error goes with its connection, which the host's
+ * stack knows. What could not be read is nothing of all this, whatever it begins with. */
+inline bool is_essential(const struct packet *p, int reason)
 {
-	if (p->related) /* it goes with its connection, which the host's stack knows */
-		return true;
-	if (p->proto == IPPROTO_ICMP && !p->v6)
-		return p->icmp_type == 3 || p->icmp_type == 11 || p->icmp_type == 12;
-	if (p->proto == IPPROTO_ICMPV6 && p->v6)
-		return (p->icmp_type >= 1 && p->icmp_type <= 4) || (p->icmp_type >= 130 && p->icmp_type <= 136) ||
-		       p->icmp_type == 143;
-	return p->proto == IPPROTO_IGMP_MEMBER || (p->v6 && p->proto == IPPROTO_HOPOPTS);
+	switch (reason) {
+	case REASON_NONE:
+		return p->related;
+	case REASON_ICMP6_TYPE:
+		return (p->icmp_type >= ICMP6_MLD_FIRST && p->icmp_type <= ICMP6_ND_LAST) || p->icmp_type == ICMP6_MLD2_REPORT;
+	case REASON_L4:
+		return !p->v6 && p->proto == IPPROTO_IGMP_MEMBER;
+	}
+	return false;
 }
 
 inline void host_parties(struct packet *p, __u8 direction, struct parties *who)
@@ -103,15 +108,21 @@ static __noinline int guard_host(struct __sk_buff *skb, struct packet *p, int re
 
 	if (!p || !flags || (skb->mark & MARK_MASK) == MARK_FROM_PROXY || is_own_reset(skb, p))
 		return TC_ACT_UNSPEC;
-	if (is_essential(p) || (!reason && is_always_open(p, direction)))
+	if (is_essential(p, reason))
 		return TC_ACT_UNSPEC;
+	if (!reason && is_always_open(p, direction)) {
+		remember_fragment(p);
+		return TC_ACT_UNSPEC;
+	}
 	host_parties(p, direction, &who);
-	if (reason == REASON_L4 || reason == REASON_ICMP_ERROR)
+	if (reason == REASON_L4 || reason == REASON_ICMP_TYPE || reason == REASON_ICMP6_TYPE)
 		judge_alone(skb, p, &who, &n);
 	else if (reason)
 		refuse(&n, reason, direction);
 	else
 		guard_connection(skb, p, direction, &n, &who);
+	if (n.way != WAY_DROP && !reason)
+		remember_fragment(p);
 	if (n.way != WAY_DROP || !(flags & CONFIG_HOST_ENFORCE))
 		return TC_ACT_UNSPEC;
 	return n.reported ? drop_quietly(skb, n.reason, direction) : drop(skb, p, n.reason, direction);
