@@ -36,8 +36,10 @@ unit: ## tests that need no privilege, with the race detector
 privileged: build ## tests in the kernel and in network namespaces (root)
 	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy $(GO) test -timeout 15m ./bpf/... ./integration/...
 
-generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew
+generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew; as root, what the verifier makes of it
 	$(GO) generate ./bpf
+	@out=$$(CI= $(GO) test -count=1 -v -run '^TestVerifierWork$$' ./bpf) || { echo "$$out"; exit 1; }; \
+		echo "$$out" | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
 	PATH=$(CACHE)/bin:$$PATH protoc --go_out=. --go_opt=paths=source_relative \
 		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/proxy/v1/proxy.proto
 

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -95,5 +96,19 @@ func BenchmarkEstablishedTables(b *testing.B) {
 			l.open(f)
 			l.perPacket(b, l.g.objs.HgFromWorkload, f.with(ack), actionSend)
 		})
+	}
+}
+
+// What the host's own traffic pays for being passed by.
+func BenchmarkHostPasses(b *testing.B) {
+	for family, v6 := range families {
+		l := benchLab(b, nil, nil)
+		l.must(l.g.SetNodeAddresses([]netip.Addr{node4, node6}))
+		f := l.tcp(v6, 40000, 443, ack).to(pick(v6, world4, world6))
+		f.src = pick(v6, node4, node6)
+		b.Run(family+" leaving", func(b *testing.B) { l.perPacket(b, l.g.objs.HgToNetwork, f, actionNext) })
+		f = f.reversed(ack)
+		f.dstMAC = make([]byte, 6) // the loopback device's
+		b.Run(family+" entering", func(b *testing.B) { l.perPacket(b, l.g.objs.HgFromNetwork, f, actionNext) })
 	}
 }

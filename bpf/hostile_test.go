@@ -164,29 +164,6 @@ func TestIPv4Options(t *testing.T) {
 	}
 }
 
-func TestTimeToLive(t *testing.T) {
-	l := newLab(t)
-	for _, v6 := range families {
-		for _, c := range []struct {
-			ttl    uint8
-			action uint32
-		}{{0, actionShot}, {1, actionShot}, {2, actionSend}, {255, actionSend}} {
-			l.reset(nil, nil)
-			f := l.udp(v6, 1, 53)
-			f.ttl = c.ttl
-			r := l.sends(l.a, f)
-			if r.action != c.action {
-				t.Errorf("TTL %d: action %d, want %d", c.ttl, r.action, c.action)
-			}
-			if c.action == actionSend {
-				l.rewritten(f, l.b, r.data)
-			} else if got := l.counted(); got != "0 egress, 196 egress" { // policy let it through before
-				t.Errorf("TTL %d: counted %q", c.ttl, got)
-			}
-		}
-	}
-}
-
 // Every length of every kind of packet. The kernel runs a program by itself only
 // on a whole IP header; shorter ones go over a device.
 func TestTruncated(t *testing.T) {

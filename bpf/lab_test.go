@@ -177,7 +177,7 @@ func (l *lab) reset(a, b PolicyTable) {
 	l.Helper()
 	o := &l.g.objs
 	for _, m := range []*ebpf.Map{
-		o.HgEndpoint1, o.HgIpcache1, o.HgSubject1, o.HgPolicy1, o.HgRoute1, o.HgCtTcp1, o.HgCtAny1, o.HgFragment1,
+		o.HgEndpoint1, o.HgIpcache1, o.HgSubject1, o.HgPolicy1, o.HgRoute1, o.HgCtTcp1, o.HgCtAny1, o.HgFragment1, o.HgAnswer1,
 		o.HgNatTcp1, o.HgNatAny1,
 	} {
 		l.must(empty(m))

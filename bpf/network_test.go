@@ -309,3 +309,48 @@ func TestFromOutside(t *testing.T) {
 		}
 	}
 }
+
+// A packet without a way, or too big for it, is answered by the gateway with what it
+// was about, and reported; and no error is sent about an error.
+func TestNoFurther(t *testing.T) {
+	o := newOuter(t)
+	dev := up(t, "up0")
+	for family, v6 := range families {
+		nowhere := &netlink.Route{Dst: whole(pick(v6, world4, world6)), Type: unix.RTN_UNREACHABLE}
+		for _, c := range []struct {
+			name    string
+			size    int
+			change  func() error
+			reason  string
+			kind    [2]uint8 // ICMP, ICMPv6
+			code    uint8    // ICMP
+			mtu     uint16
+			passing bool
+		}{
+			{"as big as the way takes", 1400 - 48, func() error { return netlink.LinkSetMTU(dev, 1400) }, "0 egress", [2]uint8{}, 0, 0, true},
+			{"too big", 1400, func() error { return netlink.LinkSetMTU(dev, 1400) }, "0 egress, 242 egress", [2]uint8{3, 2}, 4, 1400, false},
+			{"no route", 100, func() error { return netlink.RouteAdd(nowhere) }, "0 egress, 169 egress", [2]uint8{3, 1}, 0, 0, false},
+		} {
+			t.Run(family+" "+c.name, func(t *testing.T) {
+				o := o.in(t)
+				o.renew(nil, nil)
+				o.must(c.change())
+				f := o.world(o.udp(v6, 40000, 53))
+				f.payload = make([]byte, c.size)
+				r := o.sends(o.a, f)
+				o.expectAll("packet", r, actionSend, c.reason)
+				if c.passing {
+					return
+				}
+				o.sameError(r.data, frame{
+					src: pick(v6, gateway4, gateway6), dst: f.src, proto: map[bool]uint8{false: protoICMP, true: protoICMPv6}[v6],
+					payload: f.bytes()[14 : 14+len(r.data)-14-map[bool]int{false: 28, true: 48}[v6]],
+				})
+				icmp := r.data[map[bool]int{false: 34, true: 54}[v6]:]
+				if mtu := uint16(icmp[6])<<8 | uint16(icmp[7]); icmp[0] != c.kind[map[bool]int{true: 1}[v6]] || (!v6 && icmp[1] != c.code) || mtu != c.mtu {
+					t.Errorf("type %d, code %d, MTU %d", icmp[0], icmp[1], mtu)
+				}
+			})
+		}
+	}
+}

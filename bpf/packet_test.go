@@ -43,6 +43,7 @@ type frame struct {
 	icmpType       uint8 // ICMP
 	icmpCode       uint8
 	id             uint16 // ICMP echo
+	icmpMTU        int    // ICMP, packet too big
 	ttl            uint8
 	options        []byte // IPv4, a multiple of 4 bytes
 	fragment       uint16 // IPv4: flags and offset; IPv6: the same of a fragment header, which it puts in
@@ -127,6 +128,9 @@ func (f frame) transport() []byte {
 		b = make([]byte, 8)
 		b[0], b[1], at = f.icmpType, f.icmpCode, 2
 		binary.BigEndian.PutUint16(b[4:], f.id)
+		if f.icmpMTU > 0 {
+			binary.BigEndian.PutUint32(b[4:], uint32(f.icmpMTU))
+		}
 	case protoSCTP:
 		b = make([]byte, 16)
 		b[12] = f.flags // the kind of its first chunk

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -49,6 +50,10 @@ func strangeLinks(known []string) error {
 	for _, l := range links {
 		if !slices.Contains(known, l.Attrs().Name) {
 			err = errors.Join(err, fmt.Errorf("interface %s is left", l.Attrs().Name))
+		}
+		attached, asked := bpf.AttachedDevice(l.Attrs().Index)
+		if err = errors.Join(err, asked); attached {
+			err = errors.Join(err, fmt.Errorf("programs are left on interface %s", l.Attrs().Name))
 		}
 	}
 	return err

@@ -9,12 +9,14 @@ missing=()
 want() { command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || missing+=("$2"); }
 want clang-14 clang-14
 want llvm-strip-14 llvm-14
+want clang-19 clang-19
 want /usr/include/bpf/bpf_helpers.h libbpf-dev
 want /usr/include/linux/bpf.h linux-libc-dev
 want protoc protobuf-compiler
 want curl curl
 want nginx nginx-light
 want ping iputils-ping
+want traceroute traceroute
 want ip iproute2
 want gcc gcc
 want python3 python3

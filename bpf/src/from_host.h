@@ -16,8 +16,8 @@ inline int from_host(struct __sk_buff *skb)
 	ct_find(&p, &f, true);
 	if (!f.entry || !(f.entry->flags & CT_REDIRECTED))
 		return drop(skb, &p, REASON_NO_CONNECTION, DIR_INGRESS);
-	p.source_identity = f.entry->identity[f.reply];
-	p.destination_identity = f.entry->identity[!f.reply];
+	p.source_identity = f.entry->identity[reply_of(&f)];
+	p.destination_identity = f.entry->identity[!reply_of(&f)];
 	reason = to_proxy(skb, &p, route_of(f.entry->set).port,
 			  (f.entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND));
 	if (reason)

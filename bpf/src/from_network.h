@@ -19,6 +19,7 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 {
 	struct parties who = { .destination = self };
 	bool translated = f->entry != NULL;
+	struct ct_entry *e;
 	struct next n = {};
 	int reason = 0;
 
@@ -40,15 +41,16 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	else
 		open_connection(skb, p, f, &who, &n);
 	n.direction = DIR_INGRESS;
-	if (n.way != WAY_DROP && translated && !nat_establish(f)) {
-		ct_set(f->entry, CT_CLOSING); /* it never was established */
-		f->entry->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
+	e = f->entry;
+	if (n.way != WAY_DROP && translated && e && !nat_establish(f)) {
+		ct_set(e, CT_CLOSING); /* it never was established */
+		e->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
 		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
 	}
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	count(skb, REASON_NONE, DIR_INGRESS);
-	if (!translated) /* else it is known by the addresses on the wire */
+	if (!translated && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(p);
 	if (n.way != WAY_PROXY)
 		return deliver(skb, p, self);

@@ -101,6 +101,7 @@ inline int from_workload(struct __sk_buff *skb)
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, &p, &n, &who);
 	count(skb, REASON_NONE, DIR_EGRESS);
-	remember_fragment(&p);
+	if (p.fragment == FRAGMENT_FIRST)
+		remember_fragment(&p);
 	return route_onward(skb, &p, who.destination, &n);
 }

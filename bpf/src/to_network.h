@@ -88,7 +88,8 @@ static __noinline int host_leaves(struct __sk_buff *skb, struct packet *p)
 	if (!f.entry)
 		return drop(skb, p, REASON_CT_FULL, DIR_EGRESS);
 	node = p->source;
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	reason = nat_leave(skb, p, &f, &node);
 	return reason ? drop(skb, p, reason, DIR_EGRESS) : TC_ACT_UNSPEC;
 }

@@ -14,20 +14,21 @@ inline int to_proxy_by_host(struct __sk_buff *skb)
 	return bpf_redirect(host_ifindex, BPF_F_INGRESS);
 }
 
-inline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+static __noinline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	int reason = proxy_leg(skb, p, f);
 
 	if (reason)
 		return drop(skb, p, reason, DIR_INGRESS);
 	count(skb, REASON_NONE, DIR_INGRESS);
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	return TC_ACT_OK;
 }
 
 /* The host answers a connection that the proxy made to it as a workload. It went
  * over the loopback device, past every hook, so its first answer tells of it. */
-inline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+static __noinline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	struct packet opening;
 	__u32 sets[2] = {};
@@ -74,7 +75,8 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	count(skb, REASON_NONE, DIR_INGRESS);
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	return n.way == WAY_PROXY ? to_proxy_by_host(skb) : TC_ACT_OK;
 }
 

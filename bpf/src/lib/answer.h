@@ -1,158 +1,164 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
-#include "deliver.h"
+#include "neighbour.h"
 #include "parse.h"
 
-/* What a router tells the sender of a packet that it cannot forward (RFC 792, RFC
- * 4443). The gate is each workload's only router. */
-#define ICMP_FRAG_NEEDED 4      /* code of ICMP_UNREACHABLE */
-#define ICMP6_TOO_BIG 2
-#define ICMP6_TIME_EXCEEDED 3
+/* A workload's packet that goes no further is answered by the gateway, as every
+ * router does (RFC 792, RFC 4443): one that has used up its hops, so that traceroute
+ * sees the gate, has no way, or is too big for it. Only what policy let through is
+ * answered, and not more than a workload's share. */
 
-struct trouble {
-	__u8 type4, code4;
-	__u8 type6, code6;
-	__u16 mtu;              /* of the way out, where that is the trouble */
-};
+#define ANSWER_INTERVAL (10000000ULL)  /* ns: 100 answers a second */
+#define ANSWER_BURST 20                /* a traceroute sends 16 probes at once */
+#define ANSWER_QUOTE4 548      /* 576 in all (RFC 1812, 4.3.2.3) */
+#define ANSWER_QUOTE6 1232     /* 1280 in all (RFC 4443, 2.4) */
+#define HOPS 64
 
-#define QUOTE_MOST 96           /* of the packet; 8 bytes behind its IP header are enough */
-#define ERROR_TTL 64
+/* What to say, as type and code of either version. */
+#define TROUBLE(type4, code4, type6) ((type4) << 16 | (code4) << 8 | (type6))
+#define TROUBLE_HOPS TROUBLE(ICMP_TIME_EXCEEDED, 0, 3)
+#define TROUBLE_WAY TROUBLE(ICMP_UNREACHABLE, 0, ICMP6_UNREACHABLE)
+#define TROUBLE_SIZE TROUBLE(ICMP_UNREACHABLE, 4, 2)
+
+/* Device of a workload → when its next answer is due, ns. The gate writes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} hg_answer_1 SEC(".maps");
+
+inline bool may_answer(__u32 ifindex)
+{
+	__u64 now = bpf_ktime_get_ns(), due = now;
+	__u64 *last = bpf_map_lookup_elem(&hg_answer_1, &ifindex);
+
+	if (last && *last > now)
+		due = *last;
+	if (due > now + ANSWER_BURST * ANSWER_INTERVAL)
+		return false;
+	due += ANSWER_INTERVAL;
+	return bpf_map_update_elem(&hg_answer_1, &ifindex, &due, BPF_ANY) == 0;
+}
 
 struct icmp_error {
 	__u8 type;
 	__u8 code;
 	__be16 checksum;
-	__be16 unused;
-	__be16 mtu;
+	__be32 mtu;             /* of the way, if the packet is too big for it (RFC 1191) */
 };
-
-struct pseudo6 {                /* RFC 8200, 8.1 */
-	__u8 source[16];
-	__u8 destination[16];
-	__be32 length;
-	__be32 next;
-};
-
-/* An error in the making: on the stack it would be too much. Packets of a processor
- * take turns. */
-struct answer_scratch {
-	union {
-		struct iphdr v4;
-		struct ipv6hdr v6;
-	};
-	struct icmp_error icmp;
-	struct pseudo6 pseudo;
-	__u8 quoted[QUOTE_MOST];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct answer_scratch);
-} hg_answer_1 SEC(".maps");
 
 inline __u16 fold(__u32 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
+	return (sum & 0xffff) + (sum >> 16);
 }
 
-inline void error_head4(const struct packet *p, const struct trouble *t, __u32 quoted, struct answer_scratch *w)
+/* The Internet checksum of bytes of a packet, not inverted. */
+global int sum_bytes(struct __sk_buff *skb, __u32 at, __u32 length)
 {
-	w->v4.version = 4;
-	w->v4.ihl = 5;
-	w->v4.tot_len = bpf_htons(sizeof(w->v4) + sizeof(w->icmp) + quoted);
-	w->v4.ttl = ERROR_TTL;
-	w->v4.protocol = IPPROTO_ICMP;
-	w->v4.saddr = *(const volatile __u32 *)&gateway4.b[12];
-	w->v4.daddr = addr_v4(&p->source);
-	w->v4.check = fold(bpf_csum_diff(NULL, 0, (__be32 *)&w->v4, sizeof(w->v4), 0));
-	w->icmp.type = t->type4;
-	w->icmp.code = t->code4;
+	__u32 size, sum = 0;
+
+	for (__u32 i = 0; i < ANSWER_QUOTE6; i += 32) {
+		__u8 part[32] = {};
+
+		if (i >= length)
+			break;
+		size = length - i;
+		if (size > sizeof(part))
+			size = sizeof(part);
+		barrier_var(size); /* the compiler knows that it is not 0, and would not say so */
+		if (size == 0 || bpf_skb_load_bytes(skb, at + i, part, size))
+			return 0;
+		sum = bpf_csum_diff(NULL, 0, (__be32 *)part, sizeof(part), sum);
+	}
+	return fold(sum);
 }
 
-/* The sum of what the checksum is made over besides the message. */
-inline __u32 error_head6(const struct packet *p, const struct trouble *t, __u32 quoted, struct answer_scratch *w)
+/* Cuts the packet to what is quoted, and makes room for headers before it. */
+inline bool make_room(struct __sk_buff *skb, __u32 headers, __u32 quote, __u32 *sum)
 {
-	w->v6.version = 6;
-	w->v6.payload_len = bpf_htons(sizeof(w->icmp) + quoted);
-	w->v6.nexthdr = IPPROTO_ICMPV6;
-	w->v6.hop_limit = ERROR_TTL;
-	for (int i = 0; i < 16; i++)
-		w->pseudo.source[i] = gateway6.b[i];
-	__builtin_memcpy(w->pseudo.destination, &p->source, 16);
-	__builtin_memcpy(&w->v6.saddr, w->pseudo.source, 16);
-	__builtin_memcpy(&w->v6.daddr, w->pseudo.destination, 16);
-	w->pseudo.length = bpf_htonl(sizeof(w->icmp) + quoted);
-	w->pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
-	w->icmp.type = t->type6;
-	w->icmp.code = t->code6;
-	return bpf_csum_diff(NULL, 0, (__be32 *)&w->pseudo, sizeof(w->pseudo), 0);
-}
-
-/* The head of the packet, and how much of it; what is missing is zero, which is
- * nothing to a sum. A TCP header stays whole, for its checksum may still have to be
- * filled in. */
-inline __u32 quote(struct __sk_buff *skb, const struct packet *p, __u8 *to)
-{
-	__u32 want = p->l4 - ETH_HLEN + (p->proto == IPPROTO_TCP ? TCP_HEADER : UDP_HEADER);
-	__u32 have = skb->len - ETH_HLEN;
-
-	if (want > have)
-		want = have;
-	if (want < UDP_HEADER || want > QUOTE_MOST || bpf_skb_load_bytes(skb, ETH_HLEN, to, want))
-		return 0;
-	return want;
-}
-
-/* Errors are sent about no error, and about the first fragment of a datagram only. */
-inline bool answerable(const struct packet *p)
-{
-	if (p->related || p->fragment == FRAGMENT_LATER)
+	if (skb->len < ETH_HLEN + quote)
+		quote = skb->len - ETH_HLEN;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + quote, 0))
 		return false;
-	return !is_own_icmp(p) || p->icmp_type == (p->v6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+	*sum = sum_bytes(skb, ETH_HLEN, quote);
+	return bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0) == 0;
 }
 
-/* Makes of the packet an error that its sender, a workload, gets from the gateway.
- * False: it is no packet that errors are sent for. */
-global bool answer(struct __sk_buff *skb, const struct packet *p, const struct trouble *t)
+inline bool turn_link(struct __sk_buff *skb)
 {
-	__u32 zero = 0, sum = 0, length, size;
-	struct answer_scratch *w;
 	__u8 macs[12];
 
-	w = bpf_map_lookup_elem(&hg_answer_1, &zero);
-	if (!w || !p || !t || !answerable(p))
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN))
 		return false;
-	__builtin_memset(w, 0, sizeof(*w));
-	length = quote(skb, p, w->quoted);
-	if (!length)
-		return false;
-	size = p->v6 ? sizeof(w->v6) : sizeof(w->v4);
-	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) ||
-	    bpf_skb_change_tail(skb, ETH_HLEN + length, 0) ||
-	    bpf_skb_adjust_room(skb, size + sizeof(w->icmp), BPF_ADJ_ROOM_MAC, 0))
-		return false;
-	if (p->v6)
-		sum = error_head6(p, t, length, w);
-	else
-		error_head4(p, t, length, w);
-	w->icmp.mtu = bpf_htons(t->mtu);
-	sum = bpf_csum_diff(NULL, 0, (__be32 *)&w->icmp, sizeof(w->icmp), sum);
-	w->icmp.checksum = fold(bpf_csum_diff(NULL, 0, (__be32 *)w->quoted, sizeof(w->quoted), sum));
-	__builtin_memcpy(macs, macs + 6, 6);
-	copy_gateway_mac(macs + 6);
-	return !bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) &&
-	       !bpf_skb_store_bytes(skb, ETH_HLEN, &w->v6, size, 0) &&
-	       !bpf_skb_store_bytes(skb, ETH_HLEN + size, &w->icmp, sizeof(w->icmp), 0);
+	copy_gateway_mac(macs + ETH_ALEN);
+	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) == 0;
 }
 
-/* Drops a packet of a workload for a reason, and tells it. */
-inline int drop_answered(struct __sk_buff *skb, const struct packet *p, __u8 reason, const struct trouble *t)
+global int answer4(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
 {
-	int action = drop(skb, p, reason, DIR_EGRESS);
+	struct {
+		struct iphdr ip;
+		struct icmp_error icmp;
+	} m = {};
+	__u32 sum = 0;
 
-	return answer(skb, p, t) ? back_to_sender(skb) : action;
+	if (!p || !make_room(skb, sizeof(m), ANSWER_QUOTE4, &sum))
+		return TC_ACT_SHOT;
+	m.ip.version = 4;
+	m.ip.ihl = 5;
+	m.ip.tot_len = bpf_htons(skb->len - ETH_HLEN);
+	m.ip.ttl = HOPS;
+	m.ip.protocol = IPPROTO_ICMP;
+	for (int i = 0; i < 4; i++)
+		((__u8 *)&m.ip.saddr)[i] = gateway4.b[12 + i];
+	m.ip.daddr = addr_v4(&p->source);
+	m.ip.check = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&m.ip, sizeof(m.ip), 0));
+	m.icmp.type = trouble >> 16;
+	m.icmp.code = trouble >> 8;
+	m.icmp.mtu = bpf_htonl(mtu);
+	m.icmp.checksum = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&m.icmp, sizeof(m.icmp), sum));
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) || !turn_link(skb))
+		return TC_ACT_SHOT;
+	return back_to_sender(skb);
+}
+
+global int answer6(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct icmp_error icmp;
+	} m = {};
+	__u32 sum = 0;
+
+	if (!p || !make_room(skb, sizeof(m), ANSWER_QUOTE6, &sum))
+		return TC_ACT_SHOT;
+	for (int i = 0; i < 16; i++)
+		m.ip.saddr.s6_addr[i] = gateway6.b[i];
+	__builtin_memcpy(&m.ip.daddr, &p->source, sizeof(m.ip.daddr));
+	m.icmp.type = trouble;
+	m.icmp.mtu = bpf_htonl(mtu);
+	m.ip.payload_len = bpf_htons(skb->len - ETH_HLEN - sizeof(m.ip));
+	/* The pseudo header has the same fields (RFC 8200, 8.1), in another order. */
+	sum = bpf_csum_diff(NULL, 0, (__be32 *)&m, sizeof(m), sum) + bpf_htonl(IPPROTO_ICMPV6) % 0xffff;
+	m.icmp.checksum = ~fold(sum);
+	m.ip.version = 6;
+	m.ip.hop_limit = HOPS;
+	m.ip.nexthdr = IPPROTO_ICMPV6;
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) || !turn_link(skb))
+		return TC_ACT_SHOT;
+	return back_to_sender(skb);
+}
+
+/* Answers a workload whose packet goes no further. No errors about errors, nor about
+ * later fragments; routers outside are not answered from here. */
+inline int answer(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
+{
+	struct endpoint *sender = bpf_map_lookup_elem(&hg_endpoint_1, &p->source);
+
+	if (p->related || p->fragment == FRAGMENT_LATER || !sender || sender->ifindex != skb->ifindex ||
+	    !may_answer(skb->ifindex))
+		return TC_ACT_SHOT;
+	return p->v6 ? answer6(skb, p, trouble, mtu) : answer4(skb, p, trouble, mtu);
 }

@@ -151,7 +151,7 @@ inline void refuse(struct next *n, __u8 reason, __u8 direction)
 
 /* An ICMP error goes with the connection that it tells of, which must live and be
  * allowed. It opens none, and keeps none alive. */
-inline void relate(struct __sk_buff *skb, struct packet *p, struct flow *f,
+static __noinline void relate(struct __sk_buff *skb, struct packet *p, struct flow *f,
 		   const struct parties *who, struct next *n)
 {
 	__u8 direction = f->reply ? DIR_INGRESS : DIR_EGRESS;
@@ -170,7 +170,7 @@ inline void relate(struct __sk_buff *skb, struct packet *p, struct flow *f,
 }
 
 /* A packet of a connection that is known. */
-inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
+static __noinline void continue_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
 				const struct parties *who, struct next *n)
 {
 	__u32 revision = policy_revision();
@@ -199,7 +199,7 @@ inline void continue_connection(struct __sk_buff *skb, struct packet *p, struct 
 
 /* The first packet of a connection. TCP begins with a SYN: what began before the
  * gate knew of it, or was forgotten, has no direction to be judged by. */
-inline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
+static __noinline void open_connection(struct __sk_buff *skb, struct packet *p, struct flow *f,
 			    const struct parties *who, struct next *n)
 {
 	/* Before the tables are read: what changes meanwhile is judged again. */

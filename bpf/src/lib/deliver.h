@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
-#include "neighbour.h"
+#include "answer.h"
 
 /* The gate is a router: one hop less to live (RFC 1812, 5.3.1; RFC 8200, 3). */
 inline int take_hop(struct __sk_buff *skb, const struct packet *p)
@@ -31,7 +31,11 @@ global int deliver(struct __sk_buff *skb, const struct packet *p, const struct e
 		return TC_ACT_SHOT;
 	reason = take_hop(skb, p);
 	if (reason)
-		return drop(skb, p, reason, DIR_EGRESS);
+		drop(skb, p, reason, DIR_EGRESS);
+	if (reason == REASON_TTL)
+		return answer(skb, p, TROUBLE_HOPS, 0);
+	if (reason)
+		return TC_ACT_SHOT;
 	__builtin_memcpy(macs, to->mac, 6);
 	copy_gateway_mac(macs + 6);
 	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))

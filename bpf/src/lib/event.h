@@ -80,7 +80,7 @@ global int emit(struct __sk_buff *skb, const struct packet *p, const struct judg
 }
 
 /* Drops, counts and reports a packet. */
-inline int drop(struct __sk_buff *skb, const struct packet *p, __u8 reason, __u8 direction)
+global int drop(struct __sk_buff *skb, const struct packet *p, __u8 reason, __u8 direction)
 {
 	struct judgement j = { .kind = EVENT_DROP, .reason = reason, .direction = direction };
 

@@ -44,14 +44,14 @@ inline void fragment_key_of(const struct packet *p, struct fragment_key *k)
 	k->proto = p->v6 ? 0 : p->proto;
 }
 
-/* Keeps what the first fragment says. Each hook calls it for what it lets through,
+/* Keeps what a first fragment says. Each hook calls it for those it lets through,
  * with the addresses that are on the wire there. */
 global int remember_fragment(const struct packet *p)
 {
 	struct fragment_key k = {};
 	struct fragment_entry e = {};
 
-	if (!p || p->fragment != FRAGMENT_FIRST)
+	if (!p)
 		return 0;
 	fragment_key_of(p, &k);
 	e.expires = bpf_ktime_get_ns() + FRAGMENT_LIFETIME;

@@ -48,12 +48,12 @@ inline void set_fragment(struct packet *p, __u32 id, __u32 offset, __u32 room)
 	p->fragment_id = id;
 }
 
-global int parse_v4(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
+inline int read_v4(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
 {
 	struct iphdr h;
 	__u32 end, offset;
 
-	if (!p || !room || bpf_skb_load_bytes(skb, at, &h, sizeof(h)) || h.version != 4 || h.ihl < 5)
+	if (bpf_skb_load_bytes(skb, at, &h, sizeof(h)) || h.version != 4 || h.ihl < 5)
 		return REASON_INVALID;
 	addr_from_v4(&p->source, h.saddr);
 	addr_from_v4(&p->destination, h.daddr);
@@ -149,13 +149,13 @@ inline bool is_mapped_v4(const struct addr *a)
 	return addr_high(a) == 0 && addr_low(a) >> 32 == 0xffff;
 }
 
-global int parse_v6(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
+inline int read_v6(struct __sk_buff *skb, struct packet *p, __u32 at, __u32 *room)
 {
 	__u32 end, l4 = at + sizeof(struct ipv6hdr);
 	struct ipv6hdr h;
 	int reason = 0;
 
-	if (!p || !room || bpf_skb_load_bytes(skb, at, &h, sizeof(h)) || h.version != 6)
+	if (bpf_skb_load_bytes(skb, at, &h, sizeof(h)) || h.version != 6)
 		return REASON_INVALID;
 	__builtin_memcpy(&p->source, &h.saddr, sizeof(p->source));
 	__builtin_memcpy(&p->destination, &h.daddr, sizeof(p->destination));

@@ -98,13 +98,10 @@ inline bool is_stream_proto(__u8 proto) { return proto == IPPROTO_TCP || proto =
 
 inline struct nat_hold *nat_find(const struct nat_key *k)
 {
-	struct nat_hold *h = NULL;
+	struct nat_hold *h = bpf_map_lookup_elem(&hg_nat_any_1, k);
 
-	if (is_stream_proto(k->proto))
-		h = bpf_map_lookup_elem(&hg_nat_tcp_1, k);
-	if (!h)
-		h = bpf_map_lookup_elem(&hg_nat_any_1, k);
-	if (!h && is_stream_proto(k->proto)) /* it may have moved between the two */
+	/* In this order: what moves is in the second before it leaves the first. */
+	if (!h && is_stream_proto(k->proto))
 		h = bpf_map_lookup_elem(&hg_nat_tcp_1, k);
 	return h;
 }
@@ -302,7 +299,8 @@ static __noinline int nat_return(struct __sk_buff *skb, struct packet *p, struct
 		f->entry = NULL;
 		return 0;
 	}
-	remember_fragment(p);
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	reason = rewrite(skb, p, &w->hold.addr, w->hold.port, END_DESTINATION);
 	p->destination = w->hold.addr;
 	p->destination_port = w->hold.port;

@@ -67,6 +67,14 @@ inline int parse_quoted(struct __sk_buff *skb, struct packet *in)
 	return 0;
 }
 
+/* The IP header that an error quotes. */
+global int parse_inner(struct __sk_buff *skb, struct packet *in, __u32 at, __u32 *room)
+{
+	if (!in || !room)
+		return REASON_INVALID;
+	return in->v6 ? read_v6(skb, in, at, room) : read_v4(skb, in, at, room);
+}
+
 /* An ICMP error is judged as a packet of the connection that it tells of. It must
  * have been sent to who sent the packet inside, and tell of one that has ports: not
  * of a later fragment, for which no error may be sent. */
@@ -82,10 +90,7 @@ global int parse_error(struct __sk_buff *skb, struct packet *p)
 		return REASON_FRAGMENT;
 	in.v6 = p->v6;
 	p->inner = p->l4 + ICMP_HEADER;
-	if (p->v6)
-		reason = parse_v6(skb, &in, p->inner, &room);
-	else
-		reason = parse_v4(skb, &in, p->inner, &room);
+	reason = parse_inner(skb, &in, p->inner, &room);
 	if (reason)
 		return reason;
 	if (room < QUOTED || in.fragment == FRAGMENT_LATER || !addr_equal(&in.source, &p->destination))
@@ -152,8 +157,10 @@ inline __u32 header_of(__u8 proto)
 
 inline int parse_l4(struct __sk_buff *skb, struct packet *p, __u32 room)
 {
-	__be16 ports[2];
-	__u8 flags;
+	struct {
+		__be16 ports[2];
+		__u8 rest[10];
+	} h;
 
 	if (!is_stream(p) && p->proto != IPPROTO_UDP && !is_own_icmp(p))
 		return REASON_L4;
@@ -161,16 +168,15 @@ inline int parse_l4(struct __sk_buff *skb, struct packet *p, __u32 room)
 		return REASON_INVALID;
 	if (is_own_icmp(p))
 		return parse_icmp(skb, p);
-	if (bpf_skb_load_bytes(skb, p->l4, ports, sizeof(ports)))
+	if (bpf_skb_load_bytes(skb, p->l4, &h, is_stream(p) ? sizeof(h) : sizeof(h.ports)))
 		return REASON_INVALID;
-	p->source_port = bpf_ntohs(ports[0]);
-	p->destination_port = bpf_ntohs(ports[1]);
+	p->source_port = bpf_ntohs(h.ports[0]);
+	p->destination_port = bpf_ntohs(h.ports[1]);
 	p->policy_port = p->destination_port;
-	if (!is_stream(p))
-		return 0;
-	if (bpf_skb_load_bytes(skb, p->l4 + (p->proto == IPPROTO_TCP ? 13 : 12), &flags, 1))
-		return REASON_INVALID;
-	p->tcp_flags = p->proto == IPPROTO_TCP ? flags : sctp_flags(flags);
+	if (p->proto == IPPROTO_TCP)
+		p->tcp_flags = h.rest[9];
+	else if (p->proto == IPPROTO_SCTP)
+		p->tcp_flags = sctp_flags(h.rest[8]);
 	return 0;
 }
 
@@ -186,9 +192,9 @@ global int parse(struct __sk_buff *skb, struct packet *p)
 	if (skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD))
 		return REASON_VLAN;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		reason = parse_v4(skb, p, ETH_HLEN, &room);
+		reason = read_v4(skb, p, ETH_HLEN, &room);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		reason = parse_v6(skb, p, ETH_HLEN, &room);
+		reason = read_v6(skb, p, ETH_HLEN, &room);
 	else
 		return REASON_L3;
 	if (reason)

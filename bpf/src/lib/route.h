@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
-#include "answer.h"
+#include "deliver.h"
 #include "node.h"
 
 /* From a workload to other networks, by the node's routing table but past its
@@ -26,25 +26,11 @@ inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
 	return p->l4 - ETH_HLEN + header + skb->gso_size;
 }
 
-inline int no_way(struct __sk_buff *skb, const struct packet *p)
+/* Drops a packet that goes no further, and tells its sender. */
+inline int no_further(struct __sk_buff *skb, const struct packet *p, __u8 reason, __u32 trouble, __u32 mtu)
 {
-	struct trouble t = { .type4 = ICMP_UNREACHABLE, .type6 = ICMP6_UNREACHABLE };
-
-	return drop_answered(skb, p, REASON_NO_WAY, &t);
-}
-
-inline int too_big(struct __sk_buff *skb, const struct packet *p, __u16 mtu)
-{
-	struct trouble t = { .type4 = ICMP_UNREACHABLE, .code4 = ICMP_FRAG_NEEDED, .type6 = ICMP6_TOO_BIG, .mtu = mtu };
-
-	return drop_answered(skb, p, REASON_TOO_BIG, &t);
-}
-
-inline int lived_out(struct __sk_buff *skb, const struct packet *p)
-{
-	struct trouble t = { .type4 = ICMP_TIME_EXCEEDED, .type6 = ICMP6_TIME_EXCEEDED };
-
-	return drop_answered(skb, p, REASON_TTL, &t);
+	drop(skb, p, reason, DIR_EGRESS);
+	return answer(skb, p, trouble, mtu);
 }
 
 inline void fib_question(struct __sk_buff *skb, const struct packet *p, struct bpf_fib_lookup *q)
@@ -79,13 +65,13 @@ global int route_out(struct __sk_buff *skb, const struct packet *p)
 	if (!p)
 		return TC_ACT_SHOT;
 	if (p->ttl <= 1)
-		return lived_out(skb, p);
+		return no_further(skb, p, REASON_TTL, TROUBLE_HOPS, 0);
 	fib_question(skb, p, &fib);
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_SKIP_NEIGHBOUR);
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return too_big(skb, p, fib.mtu_result);
+		return no_further(skb, p, REASON_TOO_BIG, TROUBLE_SIZE, fib.mtu_result);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS)
-		return no_way(skb, p);
+		return no_further(skb, p, REASON_NO_WAY, TROUBLE_WAY, 0);
 	ifindex = fib.ifindex;
 	if (!bpf_map_lookup_elem(&hg_device_1, &ifindex))
 		return drop(skb, p, REASON_NO_DEVICE, DIR_EGRESS);
