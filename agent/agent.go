@@ -45,12 +45,18 @@ type Config struct {
 	// RemoteNodes and KubeAPIServers are what policy calls by these names.
 	RemoteNodes    []netip.Addr
 	KubeAPIServers []netip.Addr
-	Enforcement    policy.Enforcement
 	// CgroupRoot is that of the control groups whose sockets meet services: empty:
 	// found; "off": none.
 	CgroupRoot string
 	// Names gives names out to workloads; nil: not.
-	Names *redirect.Zone
+	Names      *redirect.Zone
+	Settings   reconcile.Settings // until others are set
+	NodeLabels map[string]string  // by which host policies pick this node
+	HostAllow  []bpf.OpenPort     // that host policies never close
+	// MaxConnections is the room for established TCP; 0: as memory allows.
+	MaxConnections int
+	// Share is how many of these one workload may have; 0: a quarter.
+	Share int
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -101,6 +107,7 @@ type Agent struct {
 	retry     chan struct{}
 	cgroup    string // where sockets meet services; empty: nowhere, and why
 	noCgroup  error
+	monitors  monitors
 	port      atomic.Uint32 // of the proxy, 0: none
 }
 
@@ -152,6 +159,9 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.seeing = newSeeing(a.cfg, events)
+	if err := a.seeing.registry.Register(newMapMetrics(a.gate.Usage)); err != nil {
+		return fmt.Errorf("register metrics of maps: %w", err)
+	}
 	fixed, err := a.fixedPrefixes(pools)
 	if err != nil {
 		return err
@@ -164,12 +174,16 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.engine = reconcile.New(reconcile.Config{
-		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] }, Enforcement: a.cfg.Enforcement, Cluster: policy.DefaultCluster,
+		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] },
+		Settings: a.cfg.Settings, NodeLabels: a.cfg.NodeLabels, Share: a.share(), Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
 		Secrets:  secret.Dir(a.cfg.SecretsDir).Read,
 		Services: services, Names: a.names(pools), Pools: a.cfg.EndpointCIDRs,
 	})
 	a.seeing.builder.Directory = a.engine
+	if err := a.openPorts(); err != nil {
+		return err
+	}
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
 	if a.cfg.Names != nil {
 		a.connector.Domain = a.cfg.Names.Domain

@@ -24,6 +24,12 @@ func recordOf(ev *bpf.Event, engine *reconcile.Engine) observe.Record {
 		if ev.Verdict == policy.Redirect {
 			r.Word = observe.Redirected
 		}
+		if ev.Audit {
+			r.Word = observe.Audited
+			if ev.Rule == 0 {
+				r.Detail = "no rule allows it; it is let through because policies audit"
+			}
+		}
 		return r
 	}
 	r.Kind, r.Word, r.Reason = observe.KindDrop, observe.Dropped, observe.DropReason(ev.Reason)

@@ -63,6 +63,7 @@ func (a *Agent) reportParts(r *agentv1.StatusResponse) {
 	add("store", true, "%s", a.store.path)
 	revision, err := a.gate.Revision()
 	add("datapath", err == nil, "attached, policy revision %d", revision)
+	r.Parts = append(r.Parts, a.reportMaps(r))
 	add("proxy", r.Backend.State == "ready", "%s", strings.TrimSpace(r.Backend.State+" "+r.Backend.Detail))
 	add("policy", r.PolicyEnforced >= r.PolicyRevision, "%d policies, revision %d, in force %d", r.Policies, r.PolicyRevision, r.PolicyEnforced)
 	add("services", true, "%s", a.serviceWords())

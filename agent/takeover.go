@@ -25,7 +25,9 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	opts := bpf.Options{GatewayMAC: endpoint.GatewayMAC(), HostIfindex: ifindex, Masquerade: a.cfg.Masquerade}
+	opts := bpf.Options{
+		MaxConnections: a.connections(),
+		GatewayMAC:     endpoint.GatewayMAC(), HostIfindex: ifindex, Masquerade: a.cfg.Masquerade}
 	for _, gw := range gateways {
 		if gw.Is4() {
 			opts.Gateway4 = gw

@@ -38,9 +38,11 @@ func (a *Agent) startControllers(ctx context.Context, pools []*endpoint.Pool) {
 		a.control.every(ctx, "policy-dir", 10*time.Second, a.watchDir(ctx), a.readPolicyDir)
 	}
 	a.control.every(ctx, "secrets", time.Second, nil, a.engine.CheckSecrets)
+	a.control.every(ctx, "config", time.Second, nil, a.engine.EndTrial)
 	a.control.every(ctx, "lost-events", time.Second, nil, a.readLost)
 	a.control.wg.Go(func() {
 		err := a.seeing.events.Run(ctx, func(events []bpf.Event) {
+			a.monitors.publish(events)
 			for i := range events {
 				r := recordOf(&events[i], a.engine)
 				a.seeing.sink.Record(&r)

@@ -47,13 +47,14 @@ type Conntrack struct {
 	tcp, any *ebpf.Map
 	nat      *ebpf.Map // who holds a port of the node
 	services *ebpf.Map // translations of established TCP
-	config   []byte    // mapped; nil where the revision is not asked for
+	shares   shares
+	config   []byte // mapped; nil where the revision is not asked for
 }
 
 // OpenConntrack takes the maps from descriptors that another process gave, in the
 // order of Gate.ConntrackMaps, and owns them.
-func OpenConntrack(fds [5]int) (*Conntrack, error) {
-	var maps [5]*ebpf.Map
+func OpenConntrack(fds [6]int) (*Conntrack, error) {
+	var maps [6]*ebpf.Map
 	for i, fd := range fds {
 		m, err := ebpf.NewMapFromFD(fd)
 		if err != nil {
@@ -66,7 +67,11 @@ func OpenConntrack(fds [5]int) (*Conntrack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the datapath's configuration: %w", err)
 	}
-	return &Conntrack{tcp: maps[0], any: maps[1], nat: maps[3], services: maps[4], config: b}, nil
+	sh, err := mapShares(maps[5])
+	if err != nil {
+		return nil, err
+	}
+	return &Conntrack{tcp: maps[0], any: maps[1], nat: maps[3], services: maps[4], shares: sh, config: b}, nil
 }
 
 // Revision is the policy revision in force in the gate. It costs one memory read.
@@ -108,35 +113,6 @@ func (c *Conntrack) All(f func(Connection) bool) error {
 	return nil
 }
 
-// Collect removes established TCP that has expired, and says how many; then what
-// such connections held of the node's ports, and their translations to backends. The
-// other maps evict by themselves.
-func (c *Conntrack) Collect() (int, error) {
-	var expired []gateCtKey
-	var k gateCtKey
-	var e gateCtEntry
-	now := monotonic()
-	it := c.tcp.Iterate()
-	for it.Next(&k, &e) {
-		if int64(e.Expires) < now {
-			expired = append(expired, k)
-		}
-	}
-	err := it.Err()
-	if errors.Is(err, ebpf.ErrIterationAborted) {
-		err = nil // the rest comes next time
-	}
-	for i := range expired {
-		// A tuple may have been opened again since: look once more.
-		if c.tcp.Lookup(&expired[i], &e) == nil && int64(e.Expires) < now {
-			err = errors.Join(err, ignoreMissing(c.tcp.Delete(&expired[i])))
-		}
-	}
-	_, held := c.collectHolds()
-	_, serviced := c.collectServices(now)
-	return len(expired), errors.Join(err, held, serviced)
-}
-
 // Forget removes every connection of an address, so that who gets the address next
 // inherits none, and says how many.
 func (c *Conntrack) Forget(a netip.Addr) (int, error) {
@@ -147,7 +123,8 @@ func (c *Conntrack) Forget(a netip.Addr) (int, error) {
 		for range forgetPasses {
 			found, err := entriesOf(m, want)
 			for i := range found {
-				errs = errors.Join(errs, ignoreMissing(m.Delete(&found[i])))
+				_, err := c.take(m, &found[i])
+				errs = errors.Join(errs, err)
 			}
 			n += len(found)
 			if !errors.Is(err, ebpf.ErrIterationAborted) {

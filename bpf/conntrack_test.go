@@ -107,7 +107,7 @@ func TestCollect(t *testing.T) {
 		l.must(l.g.objs.HgCtTcp1.Put(&k, &e))
 	}
 	l.delivered("half open", l.sends(l.a, l.tcp(false, 50000, 80, syn)))
-	n, err := ct.Collect()
+	n, err := ct.Collect(t.Context())
 	if err != nil || n != 6 {
 		t.Errorf("collected %d, %v; want 6", n, err)
 	}
@@ -121,7 +121,7 @@ func TestCollect(t *testing.T) {
 	if len(left) != 5 {
 		t.Errorf("left: %v", left)
 	}
-	if n, err := ct.Collect(); err != nil || n != 0 {
+	if n, err := ct.Collect(t.Context()); err != nil || n != 0 {
 		t.Errorf("collected %d again, %v", n, err)
 	}
 	one := 0
@@ -134,7 +134,7 @@ func TestCollect(t *testing.T) {
 // A process that got only descriptors reads the same.
 func TestOpenConntrack(t *testing.T) {
 	l := newLab(t)
-	var fds [5]int
+	var fds [6]int
 	for i, m := range l.g.ConntrackMaps() {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 0)
 		l.must(err)

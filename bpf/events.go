@@ -37,6 +37,7 @@ type Event struct {
 	Proto                               policy.Proto
 	TCPFlags, ICMPType, ICMPCode        uint8
 	Match                               uint8 // Hubble's policy_match_type
+	Audit                               bool  // let through, and a policy that audits would deny it
 	DestinationMAC, SourceMAC           [6]byte
 }
 
@@ -122,7 +123,7 @@ func event(e *gateEvent, boot int64) Event {
 		SourceIdentity: policy.Identity(e.SourceIdentity), DestinationIdentity: policy.Identity(e.DestinationIdentity),
 		Ifindex: e.Ifindex, Length: e.Length, Rule: e.Rule, Set: e.Set, Verdict: policy.Verdict(e.Verdict),
 		Reason: e.Reason, Direction: policy.Direction(e.Direction), Proto: policy.Proto(e.Proto),
-		Match: e.Match, TCPFlags: e.TcpFlags, ICMPType: e.IcmpType, ICMPCode: e.IcmpCode,
+		Match: e.Match, Audit: e.Audit != 0, TCPFlags: e.TcpFlags, ICMPType: e.IcmpType, ICMPCode: e.IcmpCode,
 	}
 	copy(out.DestinationMAC[:], e.Mac[:6])
 	copy(out.SourceMAC[:], e.Mac[6:])

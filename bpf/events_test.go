@@ -180,8 +180,8 @@ func TestTables(t *testing.T) {
 	if len(routes) != 1 || routes[AnyRoute(1)] != 8000 || err != nil {
 		t.Errorf("routes %v, %v", routes, err)
 	}
-	usage, err := l.g.Usage()
-	if err != nil || usage["endpoint"] != [2]int{4, 65536} || usage["policy"][0] != 4 || usage["route"][0] != 1 || usage["ipcache"][0] != 8 {
+	usage := l.usage()
+	if usage["endpoints"].Entries != 4 || usage["endpoints"].Limit != 65536 || usage["policy"].Entries != 4 || usage["routes"].Entries != 1 || usage["ipcache"].Entries != 8 {
 		t.Errorf("usage %v, %v", usage, err)
 	}
 	l.must(l.g.DeleteEndpoint(l.a.v4))

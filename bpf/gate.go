@@ -6,14 +6,16 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // Layout names the map layouts of this build. Two processes that share maps must
 // have equal layouts.
-const Layout = "1 nat1"
+const Layout = "1 nat1 share1"
 
 // Options are the constants of the programs and the sizes of the maps.
 type Options struct {
@@ -29,11 +31,26 @@ type Options struct {
 	Masquerade      Masquerade
 	// MaxPolicy is the room for policy entries; 0: the default, 1048576.
 	MaxPolicy int
+	Sizes     Sizes
+}
+
+// Sizes of the maps that no flag changes; 0: the default. A gate that is taken over
+// keeps its own.
+type Sizes struct {
+	Endpoints  int // addresses of workloads: 65536
+	Identities int // prefixes: 512000
+	Subjects   int // policy tables: 65536
+	Routes     int // pairs of L7 sets: 65536
+	Opening    int // half-open TCP, UDP and ICMP: 65536
+	Events     int // bytes, a power of two: 4 MiB
 }
 
 // Gate is the loaded datapath.
 type Gate struct {
-	objs gateObjects
+	objs   gateObjects
+	shares shares
+
+	settings sync.Mutex // of the configuration: it is read, changed and written
 }
 
 // Load loads the programs. With the maps of a running gate they take its place;
@@ -53,6 +70,12 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 	setSize(spec, gateMapHgSvcNat1, opts.MaxServiced)
 	setSize(spec, gateMapHgNatTcp1, opts.MaxTranslations)
 	setSize(spec, gateMapHgPolicy1, opts.MaxPolicy)
+	for name, n := range map[string]int{
+		gateMapHgEndpoint1: opts.Sizes.Endpoints, gateMapHgIpcache1: opts.Sizes.Identities, gateMapHgSubject1: opts.Sizes.Subjects,
+		gateMapHgRoute1: opts.Sizes.Routes, gateMapHgCtAny1: opts.Sizes.Opening, gateMapHgEvents1: opts.Sizes.Events,
+	} {
+		setSize(spec, name, n)
+	}
 	var co ebpf.CollectionOptions
 	if maps != nil {
 		co.MapReplacements = maps.byName
@@ -77,6 +100,10 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 	g := &Gate{}
 	if err := coll.Assign(&g.objs); err != nil {
 		return nil, fmt.Errorf("load the datapath: %w", err)
+	}
+	if g.shares, err = mapShares(g.objs.HgShare1); err != nil {
+		g.objs.Close()
+		return nil, err
 	}
 	return g, nil
 }
@@ -126,18 +153,20 @@ func setConstants(spec *ebpf.CollectionSpec, o Options) error {
 }
 
 // Close closes what this process holds. What is attached stays.
-func (g *Gate) Close() error { return g.objs.Close() }
+func (g *Gate) Close() error {
+	return errors.Join(unix.Munmap(g.shares), g.objs.Close())
+}
 
 // Conntrack reads the connections of this gate.
 func (g *Gate) Conntrack() *Conntrack {
-	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1, nat: g.objs.HgNatTcp1, services: g.objs.HgSvcNat1}
+	return &Conntrack{tcp: g.objs.HgCtTcp1, any: g.objs.HgCtAny1, nat: g.objs.HgNatTcp1, services: g.objs.HgSvcNat1, shares: g.shares}
 }
 
 // ConntrackMaps are the maps that a proxy needs: established TCP, the rest, the
-// configuration, who holds which port of the node, and the translations of
-// services, in this order.
+// configuration, who holds which port of the node, the translations of services, and what workloads have of the
+// room for connections, in this order.
 func (g *Gate) ConntrackMaps() []*ebpf.Map {
-	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1, g.objs.HgNatTcp1, g.objs.HgSvcNat1}
+	return []*ebpf.Map{g.objs.HgCtTcp1, g.objs.HgCtAny1, g.objs.HgConfig1, g.objs.HgNatTcp1, g.objs.HgSvcNat1, g.objs.HgShare1}
 }
 
 func toAddr(a netip.Addr) gateAddr {

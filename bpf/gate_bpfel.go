@@ -19,9 +19,12 @@ type gateAddr struct {
 }
 
 type gateConfig struct {
-	_        structs.HostLayout
-	Revision uint32
-	Reserved [15]uint32
+	_           structs.HostLayout
+	Revision    uint32
+	Flags       uint32
+	Share       uint32
+	HostSubject uint32
+	Reserved    [12]uint32
 }
 
 type gateCounter struct {
@@ -41,7 +44,8 @@ type gateCtEntry struct {
 	Revision uint32
 	Flags    uint32
 	Opener   uint8
-	Pad      [3]uint8
+	Pad      uint8
+	Payer    uint16
 	RevNat   uint16
 	NatPort  uint16
 	NatAddr  gateAddr
@@ -97,7 +101,8 @@ type gateEvent struct {
 	IcmpCode            uint8
 	Mac                 [12]uint8
 	Match               uint8
-	Pad                 [3]uint8
+	Audit               uint8
+	Pad                 [2]uint8
 	_                   [4]byte
 }
 
@@ -131,11 +136,19 @@ type gateNatKey struct {
 	Pad        [3]uint8
 }
 
+type gateOpenPort struct {
+	_         structs.HostLayout
+	Port      uint16
+	Proto     uint8
+	Direction uint8
+}
+
 type gatePolicyEntry struct {
 	_       structs.HostLayout
 	Verdict uint8
 	Match   uint8
-	Pad     [2]uint8
+	Flags   uint8
+	Pad     uint8
 	Set     uint32
 	Rule    uint32
 }
@@ -247,6 +260,20 @@ type gateSvcSockKey struct {
 	Pad    [5]uint8
 }
 
+type gateUsage struct {
+	_        structs.HostLayout
+	Endpoint uint64
+	Ipcache  uint64
+	Subject  uint64
+	Policy   uint64
+	Route    uint64
+	CtTcp    uint64
+	CtAny    uint64
+	NatTcp   uint64
+	NatAny   uint64
+	Events   uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -259,6 +286,7 @@ const (
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
+	gateMapHgForward1      = "hg_forward_1"
 	gateMapHgFragment1     = "hg_fragment_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
@@ -267,8 +295,10 @@ const (
 	gateMapHgNatTcp1       = "hg_nat_tcp_1"
 	gateMapHgNatWork1      = "hg_nat_work_1"
 	gateMapHgNode1         = "hg_node_1"
+	gateMapHgOpen1         = "hg_open_1"
 	gateMapHgPolicy1       = "hg_policy_1"
 	gateMapHgRoute1        = "hg_route_1"
+	gateMapHgShare1        = "hg_share_1"
 	gateMapHgSubject1      = "hg_subject_1"
 	gateMapHgSvcAffin1     = "hg_svc_affin_1"
 	gateMapHgSvcBack1      = "hg_svc_back_1"
@@ -293,6 +323,7 @@ const (
 	gateProgHgSendmsg6     = "hg_sendmsg6"
 	gateProgHgToNetwork    = "hg_to_network"
 	gateProgHgToWorkload   = "hg_to_workload"
+	gateProgHgUsage        = "hg_usage"
 	gateVarGateway4        = "gateway4"
 	gateVarGateway6        = "gateway6"
 	gateVarGatewayMac      = "gateway_mac"
@@ -301,6 +332,7 @@ const (
 	gateVarNatPortFirst    = "nat_port_first"
 	gateVarNatPortLast     = "nat_port_last"
 	gateVarUnusedEvent     = "unused_event"
+	gateVarUnusedUsage     = "unused_usage"
 )
 
 // loadGate returns the embedded CollectionSpec for gate.
@@ -358,6 +390,7 @@ type gateProgramSpecs struct {
 	HgSendmsg6     *ebpf.ProgramSpec `ebpf:"hg_sendmsg6"`
 	HgToNetwork    *ebpf.ProgramSpec `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.ProgramSpec `ebpf:"hg_to_workload"`
+	HgUsage        *ebpf.ProgramSpec `ebpf:"hg_usage"`
 }
 
 // gateMapSpecs contains maps before they are loaded into the kernel.
@@ -372,6 +405,7 @@ type gateMapSpecs struct {
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
+	HgForward1  *ebpf.MapSpec `ebpf:"hg_forward_1"`
 	HgFragment1 *ebpf.MapSpec `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
@@ -380,8 +414,10 @@ type gateMapSpecs struct {
 	HgNatTcp1   *ebpf.MapSpec `ebpf:"hg_nat_tcp_1"`
 	HgNatWork1  *ebpf.MapSpec `ebpf:"hg_nat_work_1"`
 	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
+	HgOpen1     *ebpf.MapSpec `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
+	HgShare1    *ebpf.MapSpec `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
 	HgSvcAffin1 *ebpf.MapSpec `ebpf:"hg_svc_affin_1"`
 	HgSvcBack1  *ebpf.MapSpec `ebpf:"hg_svc_back_1"`
@@ -407,6 +443,7 @@ type gateVariableSpecs struct {
 	NatPortFirst *ebpf.VariableSpec `ebpf:"nat_port_first"`
 	NatPortLast  *ebpf.VariableSpec `ebpf:"nat_port_last"`
 	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedUsage  *ebpf.VariableSpec `ebpf:"unused_usage"`
 }
 
 // gateObjects contains all objects after they have been loaded into the kernel.
@@ -437,6 +474,7 @@ type gateMaps struct {
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
+	HgForward1  *ebpf.Map `ebpf:"hg_forward_1"`
 	HgFragment1 *ebpf.Map `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
@@ -445,8 +483,10 @@ type gateMaps struct {
 	HgNatTcp1   *ebpf.Map `ebpf:"hg_nat_tcp_1"`
 	HgNatWork1  *ebpf.Map `ebpf:"hg_nat_work_1"`
 	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
+	HgOpen1     *ebpf.Map `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
+	HgShare1    *ebpf.Map `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
 	HgSvcAffin1 *ebpf.Map `ebpf:"hg_svc_affin_1"`
 	HgSvcBack1  *ebpf.Map `ebpf:"hg_svc_back_1"`
@@ -470,6 +510,7 @@ func (m *gateMaps) Close() error {
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
+		m.HgForward1,
 		m.HgFragment1,
 		m.HgIpcache1,
 		m.HgLost1,
@@ -478,8 +519,10 @@ func (m *gateMaps) Close() error {
 		m.HgNatTcp1,
 		m.HgNatWork1,
 		m.HgNode1,
+		m.HgOpen1,
 		m.HgPolicy1,
 		m.HgRoute1,
+		m.HgShare1,
 		m.HgSubject1,
 		m.HgSvcAffin1,
 		m.HgSvcBack1,
@@ -506,6 +549,7 @@ type gateVariables struct {
 	NatPortFirst *ebpf.Variable `ebpf:"nat_port_first"`
 	NatPortLast  *ebpf.Variable `ebpf:"nat_port_last"`
 	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
+	UnusedUsage  *ebpf.Variable `ebpf:"unused_usage"`
 }
 
 // gatePrograms contains all programs after they have been loaded into the kernel.
@@ -525,6 +569,7 @@ type gatePrograms struct {
 	HgSendmsg6     *ebpf.Program `ebpf:"hg_sendmsg6"`
 	HgToNetwork    *ebpf.Program `ebpf:"hg_to_network"`
 	HgToWorkload   *ebpf.Program `ebpf:"hg_to_workload"`
+	HgUsage        *ebpf.Program `ebpf:"hg_usage"`
 }
 
 func (p *gatePrograms) Close() error {
@@ -542,6 +587,7 @@ func (p *gatePrograms) Close() error {
 		p.HgSendmsg6,
 		p.HgToNetwork,
 		p.HgToWorkload,
+		p.HgUsage,
 	)
 }
 

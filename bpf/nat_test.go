@@ -163,7 +163,7 @@ func TestHostGivesWay(t *testing.T) {
 			// The endpoint's is gone, and forgotten by who collects: the host's goes on.
 			_, err := o.g.Conntrack().Forget(o.a.addr(v6))
 			o.must(err)
-			_, err = o.g.Conntrack().Collect()
+			_, err = o.g.Conntrack().Collect(o.Context())
 			o.must(err)
 			if r := o.leaves(workload{}, own.with(ack), 0); nodePort(f, r.data) != port {
 				t.Errorf("%s: the host's next packet leaves by port %d, not %d", name, nodePort(f, r.data), port)
@@ -260,12 +260,12 @@ func TestHoldsFull(t *testing.T) {
 	o.answered(o.a, f, left, ack)
 	o.must(empty(o.g.objs.HgNatAny1)) // as a flood of what is not established would
 	o.answered(o.a, f, left, ack)
-	_, err := o.g.Conntrack().Collect()
+	_, err := o.g.Conntrack().Collect(o.Context())
 	o.must(err)
 	o.answered(o.a, f, left, ack)
 	_, err = o.g.Conntrack().Forget(o.a.v4)
 	o.must(err)
-	_, err = o.g.Conntrack().Collect()
+	_, err = o.g.Conntrack().Collect(o.Context())
 	o.must(err)
 	if n, err := entries(o.g.objs.HgNatTcp1); n != 0 || err != nil {
 		t.Errorf("%d holds are left of connections that are gone, %v", n, err)

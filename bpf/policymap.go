@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/headgate/headgate/policy"
 )
 
@@ -15,7 +13,8 @@ import (
 type PolicyEntry struct {
 	Verdict policy.Verdict
 	Set     uint32 // of the L7 set
-	Rule    uint32 // for people
+	Rule    uint32 // for people; with Audit, the one that would deny
+	Audit   bool   // let through, and reported as what a policy that audits would deny
 }
 
 // PolicyTable is the policy of one subject.
@@ -76,11 +75,18 @@ func (g *Gate) writePolicy(subject uint32, old, want PolicyTable, closed bool) e
 }
 
 func (g *Gate) putEntries(subject uint32, put []policy.Key, want PolicyTable) error {
+	room := newRoom(g.objs.HgPolicy1, func() (uint64, error) {
+		u, err := g.used()
+		return u.Policy, err
+	})
 	for _, k := range put {
 		e := want[k]
 		v := gatePolicyEntry{Verdict: uint8(e.Verdict), Set: e.Set, Rule: e.Rule, Match: match(k, e)}
-		err := g.objs.HgPolicy1.Put(policyKey(subject, k), v)
-		if errors.Is(err, unix.E2BIG) {
+		if e.Audit {
+			v.Flags = entryAudit
+		}
+		err := room.put(policyKey(subject, k), v, e.Verdict == policy.Deny)
+		if errors.Is(err, ErrFull) {
 			return fmt.Errorf("write policy of subject %d to the datapath: %w: its %d entries are taken", subject, ErrFull, g.objs.HgPolicy1.MaxEntries())
 		}
 		if err != nil {
@@ -90,6 +96,8 @@ func (g *Gate) putEntries(subject uint32, put []policy.Key, want PolicyTable) er
 	return nil
 }
 
+const entryAudit = 1
+
 func (g *Gate) removeEntries(subject uint32, drop []policy.Key) error {
 	for _, k := range drop {
 		if err := ignoreMissing(g.objs.HgPolicy1.Delete(policyKey(subject, k))); err != nil {
@@ -97,6 +105,11 @@ func (g *Gate) removeEntries(subject uint32, drop []policy.Key) error {
 		}
 	}
 	return nil
+}
+
+// ClosePolicy denies everything to a subject until the next sync.
+func (g *Gate) ClosePolicy(subject uint32) error {
+	return g.putSubject(subject, [2]uint32{}, subjectClosed)
 }
 
 // DeletePolicy forgets a subject. First it is closed, so that no half of its table
@@ -130,7 +143,7 @@ func (g *Gate) Policies() (map[uint32]PolicyTable, error) {
 		out[k.Subject][policy.Key{
 			Peer: policy.Identity(k.Peer), Direction: policy.Direction(k.DirBits >> 7), Proto: policy.Proto(k.Proto),
 			Port: k.Port, PrefixBits: k.DirBits & 0x7f,
-		}] = PolicyEntry{Verdict: policy.Verdict(v.Verdict), Set: v.Set, Rule: v.Rule}
+		}] = PolicyEntry{Verdict: policy.Verdict(v.Verdict), Set: v.Set, Rule: v.Rule, Audit: v.Flags&entryAudit != 0}
 	}
 	return out, it.Err()
 }

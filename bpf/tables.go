@@ -72,6 +72,19 @@ func (g *Gate) SetIdentity(p netip.Prefix, id policy.Identity) error {
 	return nil
 }
 
+// SetSpareIdentity is SetIdentity for prefixes that policies only allow: what is kept
+// for those that they deny stays free.
+func (g *Gate) SetSpareIdentity(p netip.Prefix, id policy.Identity) error {
+	room := newRoom(g.objs.HgIpcache1, func() (uint64, error) {
+		u, err := g.used()
+		return u.Ipcache, err
+	})
+	if err := room.put(ipcacheKey(p), gateIpcacheEntry{Identity: uint32(id)}, false); err != nil {
+		return fmt.Errorf("write identity of %s to the datapath: %w", p, err)
+	}
+	return nil
+}
+
 // DeleteIdentity forgets a prefix.
 func (g *Gate) DeleteIdentity(p netip.Prefix) error {
 	return ignoreMissing(g.objs.HgIpcache1.Delete(ipcacheKey(p)))
@@ -133,49 +146,6 @@ func (g *Gate) Routes() (map[Route]uint16, error) {
 		out[Route{k.Egress, k.Ingress}] = v.Port
 	}
 	return out, it.Err()
-}
-
-// Revision is the policy revision that connections are judged under.
-func (g *Gate) Revision() (uint32, error) {
-	var c gateConfig
-	err := g.objs.HgConfig1.Lookup(uint32(0), &c)
-	return c.Revision, err
-}
-
-// SetRevision makes the gate judge every connection again, at its next forward
-// packet. Call it when the tables are written.
-func (g *Gate) SetRevision(r uint32) error {
-	if err := g.objs.HgConfig1.Put(uint32(0), gateConfig{Revision: r}); err != nil {
-		return fmt.Errorf("write policy revision to the datapath: %w", err)
-	}
-	return nil
-}
-
-// Usage says how full the maps are that can fill up.
-func (g *Gate) Usage() (map[string][2]int, error) {
-	out := map[string][2]int{}
-	for name, m := range map[string]*ebpf.Map{
-		"endpoint": g.objs.HgEndpoint1, "ipcache": g.objs.HgIpcache1, "policy": g.objs.HgPolicy1, "route": g.objs.HgRoute1, "nat": g.objs.HgNatTcp1,
-		"service": g.objs.HgSvcFront1,
-	} {
-		n, err := entries(m)
-		if err != nil {
-			return nil, err
-		}
-		out[name] = [2]int{n, int(m.MaxEntries())}
-	}
-	return out, nil
-}
-
-func entries(m *ebpf.Map) (int, error) {
-	n := 0
-	key := make([]byte, m.KeySize())
-	value := make([]byte, m.ValueSize())
-	it := m.Iterate()
-	for it.Next(&key, &value) {
-		n++
-	}
-	return n, it.Err()
 }
 
 func ignoreMissing(err error) error {

@@ -46,6 +46,7 @@ const (
 	ReasonServiceClash     DropReason = 245 // the client is that backend, or is connected to it from the same port
 	ReasonServicePort      DropReason = 246 // a service's address, but none of its ports
 	ReasonServiceFull      DropReason = 247 // no room for another translation
+	ReasonShare            DropReason = 248 // its workload has as many connections as it may
 	ReasonSourceRoute      DropReason = 254 // its sender chose the way
 	ReasonFragmentProxy    DropReason = 255 // a fragment on a port with L7 rules
 )

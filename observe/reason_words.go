@@ -103,6 +103,8 @@ func (r DropReason) ownWords() string {
 		return "Packet too big for the way out"
 	case ReasonNoDevice:
 		return "Route by a device that is not served"
+	case ReasonShare:
+		return "Too many connections of one workload"
 	case ReasonSourceRoute:
 		return "Source routing not allowed"
 	case ReasonFragmentProxy:
@@ -137,6 +139,8 @@ func (r DropReason) Name() string {
 		return "SERVICE_PORT"
 	case ReasonServiceFull:
 		return "SERVICE_FULL"
+	case ReasonShare:
+		return "SHARE"
 	case ReasonNATFull:
 		return "NAT_FULL"
 	case ReasonNoNodeAddress:
@@ -178,6 +182,6 @@ func ownReasons() []DropReason {
 		ReasonOutside, ReasonNoRoute, ReasonProxyDown, ReasonNeighbour, ReasonICMPError,
 		ReasonServiceClash, ReasonServicePort, ReasonServiceFull,
 		ReasonNATFull, ReasonNoNodeAddress, ReasonTooBig, ReasonNoDevice,
-		ReasonSourceRoute, ReasonFragmentProxy,
+		ReasonShare, ReasonSourceRoute, ReasonFragmentProxy,
 	}
 }

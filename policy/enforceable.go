@@ -14,6 +14,17 @@ func Unenforceable(p *Policy) []error {
 	return u.errs
 }
 
+func hasL7(p *Policy) bool {
+	for _, r := range p.Rules {
+		for _, port := range r.Ports {
+			if port.L7 != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 type unenforceable struct {
 	policy string
 	seen   map[string]bool
@@ -29,9 +40,6 @@ func (u *unenforceable) add(path, what, advice string) {
 }
 
 func (u *unenforceable) rule(r *Rule) {
-	if r.Node {
-		u.add(r.Ref.Path, "a policy for nodes (nodeSelector)", "write endpointSelector")
-	}
 	for _, p := range r.Peers {
 		switch p.(type) {
 		case FQDN:
@@ -52,8 +60,14 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if p.TLS != nil {
 		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS)", "delete it; rules then see plain text only")
 	}
+	if r.Node && p.Name != "" && r.Direction == Ingress {
+		u.add(p.Ref.Path+".ports", "the name of a port of a node", "write its number")
+	}
 	if p.L7 == nil {
 		return
+	}
+	if r.Node {
+		u.add(p.Ref.Path+".rules", "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
 	}
 	for _, rule := range p.L7.DNS {
 		u.add(rule.Ref.Path, "a rule for DNS", "leave rules out to allow the port")

@@ -12,7 +12,10 @@ func TestUnenforceable(t *testing.T) {
 		policy Policy
 		want   string
 	}{
-		"node":      {Policy{Rules: []Rule{{Node: true, Ref: Ref{"p", "ingress[0]"}}}}, "ingress[0]: a policy for nodes"},
+		"node":      {Policy{Rules: []Rule{{Node: true, Ports: []PortRule{{L7: &L7Rules{Protocol: ProtocolHTTP}, Ref: at}}}}}, "requests to or from a node"},
+		"node port": {Policy{Rules: []Rule{{Node: true, Ports: []PortRule{{Name: "http", Ref: at}}}}}, "name of a port"},
+		"node L4":   {Policy{Rules: []Rule{{Node: true, Ports: []PortRule{{First: 22, Last: 22, Ref: at}}}}}, ""},
+		"audit L4":  {Policy{Mode: ModeAudit, Rules: []Rule{{Mode: ModeAudit, Ports: []PortRule{{First: 22, Last: 22, Ref: at}}}}}, ""},
 		"names":     {Policy{Rules: []Rule{{Peers: []Peer{FQDN{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, "egress[0].toFQDNs: "},
 		"services":  {Policy{Rules: []Rule{{Peers: []Peer{ServicePeer{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, ""},
 		"nodes":     {Policy{Rules: []Rule{{Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "egress[0]"}}}}, "selector of nodes"},

@@ -24,6 +24,7 @@ const (
 	DescriptorConfig   = 6 // the datapath's configuration, with its revision
 	DescriptorNATMap   = 7 // who holds which port of the node
 	DescriptorServices = 8 // translations of services
+	DescriptorShares   = 9 // what workloads have of the room for connections
 )
 
 // Connections says what the datapath knows of redirected connections. It is

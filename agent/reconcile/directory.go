@@ -38,6 +38,9 @@ func (e *Engine) publish() {
 		}
 		d.selecting[ep.Identity] = e.subjectOf(ep).names
 	}
+	if host := e.subjects[hostKey]; host != nil {
+		d.selecting[policy.IdentityHost] = host.names
+	}
 	e.directory.Store(d)
 }
 

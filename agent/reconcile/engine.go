@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/service"
@@ -24,15 +25,18 @@ type Gate interface {
 	DeleteEndpoint(netip.Addr) error
 	Endpoints() ([]bpf.Endpoint, error)
 	SetIdentity(netip.Prefix, policy.Identity) error
+	SetSpareIdentity(netip.Prefix, policy.Identity) error
 	DeleteIdentity(netip.Prefix) error
 	Identities() (map[netip.Prefix]policy.Identity, error)
 	SyncPolicy(subject uint32, old, want bpf.PolicyTable) error
 	DeletePolicy(subject uint32, old bpf.PolicyTable) error
+	ClosePolicy(subject uint32) error
 	Policies() (map[uint32]bpf.PolicyTable, error)
 	SetRoute(bpf.Route, uint16) error
 	Routes() (map[bpf.Route]uint16, error)
 	Revision() (uint32, error)
 	SetRevision(uint32) error
+	SetSettings(bpf.Settings) error
 }
 
 // Config of an Engine.
@@ -40,11 +44,12 @@ type Config struct {
 	Gate    Gate
 	Backend redirect.Backend
 	// PerRoute: connections of that protocol go to a port of their route.
-	PerRoute    func(policy.Protocol) bool
-	Enforcement policy.Enforcement
-	Cluster     string
-	Audit       bool // nothing is denied; what would be is reported
-	Logger      *slog.Logger
+	PerRoute   func(policy.Protocol) bool
+	Settings   Settings          // until others are set
+	NodeLabels map[string]string // of this machine, for host policies
+	Share      uint32            // established connections that one workload may have; 0: any number
+	Cluster    string
+	Logger     *slog.Logger
 	// Fixed are prefixes whose identity does not come from endpoints or policies:
 	// the host's addresses, the endpoint CIDRs (nobody's), the world.
 	Fixed map[netip.Prefix]policy.Identity
@@ -68,6 +73,8 @@ type State struct {
 	Services   []*service.Service           `json:"services,omitempty"`
 	Numbers    Numbers                      `json:"numbers"`
 	Revision   uint64                       `json:"revision"`
+	Settings   map[string]string            `json:"settings,omitempty"` // that were set
+	Trial      *Trial                       `json:"trial,omitempty"`
 }
 
 // StoredPolicy is a policy as it was written.
@@ -96,10 +103,14 @@ type Engine struct {
 	sets     policy.L7Table // in force
 	lastSets policy.L7Table // in force before: connections may still name them
 	prefixes map[netip.Prefix]policy.Identity
-	routes   map[bpf.Route]uint16        // to ports of their own, as in the gate
-	written  map[netip.Addr]bpf.Endpoint // as in the gate
-	secrets  map[policy.SecretRef]string // as the backend was given them
-	dirty    bool                        // the last sync did not end well
+	routes   map[bpf.Route]uint16             // to ports of their own, as in the gate
+	secrets  map[policy.SecretRef]string      // as the backend was given them
+	written  map[netip.Addr]bpf.Endpoint      // as in the gate
+	dirty    bool                             // the last sync did not end well
+	unplaced map[netip.Prefix]policy.Identity // that found no room in the gate
+	chosen   map[string]string                // settings that were set
+	trial    *Trial
+	inGate   *bpf.Settings
 
 	enforced  atomic.Uint64
 	directory atomic.Pointer[directory]
@@ -137,6 +148,7 @@ func New(cfg Config) *Engine {
 		cfg: cfg, endpoints: map[string]*endpoint.Endpoint{}, namespaces: map[string]map[string]string{},
 		policies: map[string]*Policy{}, services: map[string]*service.Service{}, ids: policy.NewIdentities(), subjects: map[string]*subject{},
 		routes: map[bpf.Route]uint16{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
+		unplaced: map[netip.Prefix]policy.Identity{},
 	}
 	e.numbers.init()
 	e.publish()
@@ -160,6 +172,11 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	e.revision = max(s.Revision, uint64(gate)) + 1
 	for _, ep := range s.Endpoints {
 		e.endpoints[ep.Key()] = ep
+	}
+	e.chosen, e.trial = s.Settings, s.Trial
+	if e.trial != nil && time.Now().After(e.trial.Until) {
+		e.choose(e.trial.Name, e.trial.Back)
+		e.trial = nil
 	}
 	for ns, labels := range s.Namespaces {
 		e.namespaces[ns] = labels
@@ -250,7 +267,7 @@ func (e *Engine) Reference(number uint32) policy.Ref { return e.directory.Load()
 
 // state is what must survive.
 func (e *Engine) state() State {
-	s := State{Namespaces: e.namespaces, Numbers: e.numbers, Revision: e.revision}
+	s := State{Namespaces: e.namespaces, Numbers: e.numbers, Revision: e.revision, Settings: e.chosen, Trial: e.trial}
 	for _, key := range sortedKeys(e.endpoints) {
 		s.Endpoints = append(s.Endpoints, e.endpoints[key])
 	}

@@ -26,6 +26,8 @@ type fakeGate struct {
 	log       *[]string
 	failSync  error
 	room      int // entries that a table may have; 0: any number
+	spareRoom int // prefixes, likewise
+	settings  bpf.Settings
 }
 
 func newFakeGate(log *[]string) *fakeGate {
@@ -61,6 +63,24 @@ func (g *fakeGate) Endpoints() (out []bpf.Endpoint, err error) {
 func (g *fakeGate) SetIdentity(p netip.Prefix, id policy.Identity) error {
 	g.note("identity %s", p)
 	g.prefixes[p] = id
+	return nil
+}
+
+func (g *fakeGate) SetSpareIdentity(p netip.Prefix, id policy.Identity) error {
+	if g.spareRoom > 0 && len(g.prefixes) >= g.spareRoom {
+		return errors.New("no room")
+	}
+	return g.SetIdentity(p, id)
+}
+
+func (g *fakeGate) ClosePolicy(subject uint32) error {
+	g.note("close %d", subject)
+	g.closed[subject] = true
+	return nil
+}
+
+func (g *fakeGate) SetSettings(s bpf.Settings) error {
+	g.settings = s
 	return nil
 }
 

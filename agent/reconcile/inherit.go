@@ -12,7 +12,7 @@ import (
 // new rules. That is right only if it takes the place everywhere. Else connections of
 // those who get other rules, or none, would be judged by rules that are not theirs,
 // for as long as the change takes. It says which sets have lost their numbers.
-func (e *Engine) inheritNumbers(tables map[*subject]policy.Table, sets policy.L7Table) []policy.SetID {
+func (e *Engine) inheritNumbers(tables map[*subject]policy.AuditedTable, sets policy.L7Table) []policy.SetID {
 	heirs := map[redirect.SetNumber]policy.SetID{}
 	for _, s := range e.subjects {
 		table := tables[s]

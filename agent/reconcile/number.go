@@ -158,7 +158,7 @@ func (e *Engine) subjectOf(ep *endpoint.Endpoint) *subject {
 		ports[name] = []policy.NamedPort{p}
 	}
 	info, _ := e.ids.Get(ep.Identity)
-	s.of = policy.Subject{Labels: info.Labels, NamedPorts: ports, Enforcement: e.cfg.Enforcement}
+	s.of = policy.Subject{Labels: info.Labels, NamedPorts: ports, Enforcement: e.settings().Enforcement}
 	return s
 }
 

@@ -140,7 +140,7 @@ func (e *Engine) Policies() ([]*Policy, map[string][]string) {
 
 func selects(rules []policy.Rule, labels policy.Labels) bool {
 	for _, r := range rules {
-		if r.Subject.Matches(labels) {
+		if !r.Node && r.Subject.Matches(labels) {
 			return true
 		}
 	}

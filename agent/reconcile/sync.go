@@ -32,7 +32,8 @@ func (e *Engine) sync(ctx context.Context) error {
 	backend := e.enforce(ctx)
 	// One write that fails closes what it concerns; what the others forbid binds open
 	// connections all the same.
-	err = errors.Join(e.writeTables(), e.writePrefixes(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil))
+	e.placeAgain()
+	err = errors.Join(e.writeTables(), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil), e.writeSettings())
 	err = errors.Join(err, e.cfg.Gate.SetRevision(uint32(e.revision)))
 	if err == nil {
 		err = e.removeUnused()
@@ -66,7 +67,7 @@ func (e *Engine) save() error {
 // resolveSubjects numbers identities, finds which subjects there are and makes
 // their tables. It says which subject each endpoint has.
 func (e *Engine) resolveSubjects() (map[string]*subject, error) {
-	rules := e.rules()
+	rules, now := e.rules(), e.settings()
 	if err := errors.Join(e.numberEndpoints(), e.numberPrefixes(rules)); err != nil {
 		return nil, err
 	}
@@ -79,15 +80,18 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 		s.users++
 		users[key] = s
 	}
-	sets, tables := policy.L7Table{}, map[*subject]policy.Table{}
+	if err := e.resolveHost(now); err != nil {
+		return nil, err
+	}
+	sets, tables := policy.L7Table{}, map[*subject]policy.AuditedTable{}
 	for _, s := range e.subjects {
 		if s.users == 0 {
 			continue
 		}
-		table, l7 := policy.Resolve(s.of, rules, e.ids)
+		table, l7 := policy.ResolveAudited(s.of, rules, e.ids, now.Audit)
 		maps.Copy(sets, l7)
 		tables[s] = table
-		s.names = selecting(rules, s.of.Labels)
+		s.names = selecting(rules, &s.of)
 	}
 	inherited := e.inheritNumbers(tables, sets)
 	for s, table := range tables {
@@ -128,12 +132,18 @@ func (e *Engine) freeSubject() uint32 {
 }
 
 // numberTable puts numbers in place of the names in a table.
-func (e *Engine) numberTable(s *subject, t policy.Table, sets policy.L7Table) error {
+func (e *Engine) numberTable(s *subject, t policy.AuditedTable, sets policy.L7Table) error {
 	s.want = make(bpf.PolicyTable, len(t.Entries))
 	for k, entry := range t.Entries {
 		n := bpf.PolicyEntry{Verdict: entry.Verdict}
 		if entry.Rule > 0 {
 			n.Rule = e.numbers.rule(t.Rules[entry.Rule-1])
+		}
+		if n.Audit = entry.Audit; n.Audit { // what is told of it is who would deny it
+			n.Rule = 0
+		}
+		if entry.AuditBy > 0 {
+			n.Rule = e.numbers.rule(t.Rules[entry.AuditBy-1])
 		}
 		if entry.Verdict == policy.Redirect {
 			set := sets[entry.Set]
@@ -156,11 +166,11 @@ func (e *Engine) numberTable(s *subject, t policy.Table, sets policy.L7Table) er
 }
 
 // selecting names the policies that select these labels, by direction.
-func selecting(rules []policy.Rule, labels policy.Labels) [2][]string {
+func selecting(rules []policy.Rule, of *policy.Subject) [2][]string {
 	var out [2][]string
 	for _, r := range rules {
 		names := &out[r.Direction&1]
-		if !slices.Contains(*names, r.Ref.Policy) && r.Subject.Matches(labels) {
+		if r.Node == of.Node && !slices.Contains(*names, r.Ref.Policy) && r.Subject.Matches(of.Labels) {
 			*names = append(*names, r.Ref.Policy)
 		}
 	}
@@ -172,7 +182,7 @@ func (e *Engine) enforce(ctx context.Context) error {
 	if e.cfg.Backend == nil {
 		return nil
 	}
-	snap := redirect.Snapshot{Revision: e.revision, Audit: e.cfg.Audit, Zone: e.zone(), Sets: map[policy.SetID]redirect.NumberedSet{}}
+	snap := redirect.Snapshot{Revision: e.revision, Audit: e.settings().Audit, Zone: e.zone(), Sets: map[policy.SetID]redirect.NumberedSet{}}
 	for _, table := range []policy.L7Table{e.lastSets, e.sets} {
 		for id, set := range table {
 			number, err := e.numbers.set(set)

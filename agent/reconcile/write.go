@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 
@@ -14,6 +15,10 @@ func (e *Engine) writeTables() error {
 	var errs error
 	for _, s := range e.subjects {
 		if s.users == 0 || (s.table != nil && !s.failed && maps.Equal(s.table, s.want)) {
+			continue
+		}
+		if s.failed && e.misses(s) {
+			errs = errors.Join(errs, fmt.Errorf("subject %d stays closed: the datapath has no room for a prefix that its policy names", s.number))
 			continue
 		}
 		err := e.cfg.Gate.SyncPolicy(s.number, s.table, s.want)
@@ -58,16 +63,14 @@ func (e *Engine) wantedPrefixes() map[netip.Prefix]policy.Identity {
 
 func (e *Engine) writePrefixes() error {
 	want := e.wantedPrefixes()
+	e.forgetUnplaced(want)
+	kept := denied(e.rules())
 	var errs error
 	for p, id := range want {
 		if old, ok := e.prefixes[p]; ok && old == id {
 			continue
 		}
-		if err := e.cfg.Gate.SetIdentity(p, id); err != nil {
-			errs = errors.Join(errs, err)
-			continue
-		}
-		e.prefixes[p] = id
+		errs = errors.Join(errs, e.place(p, id, kept))
 	}
 	for p := range e.prefixes {
 		if _, ok := want[p]; ok {

@@ -26,7 +26,12 @@ type Maps interface {
 	Policies() (map[uint32]bpf.PolicyTable, error)
 	Routes() (map[bpf.Route]uint16, error)
 	Drops() ([]bpf.Drop, error)
-	Usage() (map[string][2]int, error)
+	Usage() ([]bpf.Usage, error)
+	Subjects() ([]bpf.Subject, error)
+	Settings() (bpf.Settings, uint32, error)
+	OpenPorts() ([]bpf.OpenPort, error)
+	Shares() []bpf.Share
+	Lost() (uint64, error)
 	Conntrack() *bpf.Conntrack
 	Translations(func(bpf.Translation) bool) error
 	serviceMaps
@@ -41,6 +46,7 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
 		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops, "nat": s.listNAT,
 		"services": s.listServices,
+		"subjects": s.listSubjects, "config": s.listConfig, "events": s.listEvents, "shares": s.listShares, "open": s.listOpen, "usage": s.listUsage,
 	}
 	list := lists[r.Map]
 	if list == nil {
@@ -55,13 +61,8 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 	if err != nil {
 		return nil, grpcError(err)
 	}
-	if usage, err := s.Maps.Usage(); err == nil {
-		for name, full := range usage {
-			if name == r.Map || name+"s" == r.Map {
-				out.Entries, out.Capacity = uint32(full[0]), uint32(full[1])
-			}
-		}
-	}
+	out.Numbers = numbers(out)
+	out.Entries, out.Capacity = s.filled(r.Map)
 	return out, nil
 }
 

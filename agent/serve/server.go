@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/headgate/agent/reconcile"
 	"github.com/headgate/headgate/agent/service"
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
 	"github.com/headgate/headgate/redirect"
@@ -28,6 +29,8 @@ type Server struct {
 	Engine    *reconcile.Engine
 	Connector *endpoint.Connector
 	Maps      Maps
+	// Watch calls f with each event of the gate, until f fails or done is closed.
+	Watch func(done <-chan struct{}, f func(e *bpf.Event, missed uint64) error) error
 	// Report makes the answer to Status.
 	Report func() *agentv1.StatusResponse
 }
@@ -271,7 +274,7 @@ func grpcError(err error) error {
 		code = codes.NotFound
 	case errors.Is(err, reconcile.ErrExists):
 		code = codes.AlreadyExists
-	case errors.Is(err, endpoint.ErrInvalid), errors.Is(err, service.ErrInvalid):
+	case errors.Is(err, endpoint.ErrInvalid), errors.Is(err, service.ErrInvalid), errors.Is(err, reconcile.ErrSetting):
 		code = codes.InvalidArgument
 	case errors.Is(err, endpoint.ErrNoAddress):
 		code = codes.ResourceExhausted

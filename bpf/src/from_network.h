@@ -4,6 +4,7 @@
 #include "lib/deliver.h"
 #include "lib/nat.h"
 #include "lib/service.h"
+#include "guard.h"
 
 /* What comes from other networks, at the node's own devices: answers to endpoints
  * that have the node's address, packets to endpoints' own addresses, and the
@@ -14,7 +15,8 @@
 
 /* A packet to an endpoint goes to it or to the proxy, or is dropped. f has the entry
  * of one whose translation was undone. */
-inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *f, const struct endpoint *self)
+static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *f,
+				     const struct endpoint *self)
 {
 	struct parties who = { .destination = self };
 	bool translated = f->entry != NULL;
@@ -24,6 +26,7 @@ inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *
 
 	p->source_identity = identity_of(&p->source);
 	p->destination_identity = self->identity;
+	p->payer = self->id;
 	if (!p->source_identity || is_node(&p->source)) /* nobody's out there */
 		reason = REASON_SOURCE_IP;
 	else if (!(self->flags & ENDPOINT_READY))
@@ -48,7 +51,7 @@ inline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *
 		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
 	}
 	if (n.way == WAY_DROP)
-		return finish_drop(skb, p, &n);
+		return finish_drop(skb, p, &n, &who);
 	if (f->service && !svc_keep(p, f))
 		return drop(skb, p, REASON_SERVICE_FULL, DIR_INGRESS);
 	if (n.way == WAY_PLAIN && svc_answers(f)) {
@@ -96,13 +99,17 @@ inline int from_network(struct __sk_buff *skb)
 	bool node;
 	int reason;
 
-	if (skb->vlan_present || skb->pkt_type != PACKET_HOST ||
+	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST ||
 	    (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_UNSPEC;
 	reason = parse(skb, &p);
+	if (skb->pkt_type != PACKET_HOST)
+		return guard_host(skb, &p, reason, DIR_INGRESS);
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p.source))
 		return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!self && is_for_everybody(skb, &p))
+		return guard_host(skb, &p, reason, DIR_INGRESS);
 	if (!self && !reason) {
 		node = is_node(&p.destination);
 		if (node)
@@ -110,12 +117,12 @@ inline int from_network(struct __sk_buff *skb)
 		if (!reason && !f.entry)
 			reason = enter_service(skb, &p, &f);
 		if (!reason && !f.entry && !f.service)
-			return node ? TC_ACT_UNSPEC : enter_nobody(skb, &p); /* host policies are judged here */
+			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p);
 		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
 		if (!reason && f.service && !self) /* an answer of others' would not come by here */
 			reason = REASON_NO_BACKEND;
 	} else if (!self) { /* what cannot be read is the host's */
-		return is_node(&p.destination) ? TC_ACT_UNSPEC : enter_nobody(skb, &p);
+		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p);
 	}
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);

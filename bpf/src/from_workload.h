@@ -76,9 +76,13 @@ inline int from_workload(struct __sk_buff *skb)
 		return answer_nd(skb);
 	if (p.v6 && addr_is_multicast6(&p.destination))
 		return drop_quietly(skb, REASON_OUTSIDE, DIR_EGRESS);
+	if (is_own_reset(skb, &p))
+		return TC_ACT_OK; /* to the host's stack */
 	who.source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
-	if (who.source)
+	if (who.source) {
 		p.source_identity = who.source->identity;
+		p.payer = who.source->id;
+	}
 	if (!reason)
 		reason = check_source(skb, &p, who.source);
 	if (reason)
@@ -94,6 +98,7 @@ inline int from_workload(struct __sk_buff *skb)
 	reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
+	who.host_destination = !who.destination && p.destination_identity == IDENTITY_HOST;
 	ct_find(&p, &f, false);
 	if (svc_mixed_up(&f))
 		return drop(skb, &p, REASON_SERVICE_CLASH, DIR_EGRESS);
@@ -104,7 +109,7 @@ inline int from_workload(struct __sk_buff *skb)
 	else
 		open_connection(skb, &p, &f, &who, &n);
 	if (n.way == WAY_DROP)
-		return finish_drop(skb, &p, &n);
+		return finish_drop(skb, &p, &n, &who);
 	if (f.service && !svc_keep(&p, &f))
 		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
 	if (n.way == WAY_PLAIN && who.destination && svc_answers(&f)) { /* else it is done where it leaves */

@@ -11,6 +11,7 @@
  *   to_network     egress of the node's own devices: what leaves for them
  *
  * and eight on control groups, where sockets meet services: connect.h.
+ * And one on demand: usage, which says how full the maps are.
  *
  * Every path ends in a delivery, in the host's stack, in a proxy's socket, or in a
  * drop with a reason. What is not known is dropped.
@@ -21,6 +22,7 @@
 #include "from_workload.h"
 #include "to_network.h"
 #include "to_workload.h"
+#include "lib/usage.h"
 
 SEC("tc")
 int hg_from_workload(struct __sk_buff *skb) { return from_workload(skb); }
@@ -60,5 +62,8 @@ int hg_getpeername4(struct bpf_sock_addr *ctx) { return answer_v4(ctx); }
 
 SEC("cgroup/getpeername6")
 int hg_getpeername6(struct bpf_sock_addr *ctx) { return answer_v6(ctx); }
+
+SEC("tc")
+int hg_usage(struct __sk_buff *skb) { return usage(skb); }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

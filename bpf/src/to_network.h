@@ -3,6 +3,7 @@
 #include "lib/leg.h"
 #include "lib/nat.h"
 #include "lib/service.h"
+#include "guard.h"
 
 /* What leaves for other networks, at the node's own devices: an endpoint's, sent
  * by the gate or by the proxy that speaks as one, and the host's own. The policy of
@@ -34,6 +35,7 @@ static __noinline int endpoint_leaves(struct __sk_buff *skb, struct packet *p, c
 	if (!proxy && skb->ingress_ifindex != self->ifindex)
 		return drop(skb, p, REASON_SOURCE_IP, DIR_EGRESS);
 	p->source_identity = self->identity;
+	p->payer = self->id;
 	p->destination_identity = identity_of(&p->destination);
 	ct_find(p, &f, true);
 	if (proxy) {
@@ -112,7 +114,10 @@ inline int to_network(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (self)
 		return reason ? drop(skb, &p, reason, DIR_EGRESS) : endpoint_leaves(skb, &p, self);
-	if (!reason && !p.related && is_node(&p.source)) /* host policies are judged here, before translation */
-		return host_leaves(skb, &p);
-	return TC_ACT_UNSPEC;
+	if (!is_node(&p.source) && !(p.v6 && addr_is_link_local(&p.source)))
+		return TC_ACT_UNSPEC;
+	/* Before translation. What this machine only forwards is not its own. */
+	if (!skb->ingress_ifindex && guard_host(skb, &p, reason, DIR_EGRESS) == TC_ACT_SHOT)
+		return TC_ACT_SHOT;
+	return reason || p.related ? TC_ACT_UNSPEC : host_leaves(skb, &p);
 }

@@ -60,6 +60,7 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	int reason;
 
 	p->source_identity = identity_of(&p->source);
+	who.host_source = p->source_identity == IDENTITY_HOST;
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p->source))
 		return drop(skb, p, REASON_SOURCE_IP, DIR_INGRESS);
 	if (p->related) {
@@ -69,13 +70,14 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 	} else if (answers_proxy(skb, p, f)) {
 		n.way = WAY_PROXY;
 	} else {
-		if (p->source_identity != 1)
+		if (p->source_identity != IDENTITY_HOST)
 			return drop(skb, p, REASON_OUTSIDE, DIR_INGRESS);
 		open_connection(skb, p, f, &who, &n);
 	}
-	n.direction = DIR_INGRESS;
+	if (f->entry || !n.reported) /* else it is that of the policy which denied it */
+		n.direction = DIR_INGRESS;
 	if (n.way == WAY_DROP)
-		return finish_drop(skb, p, &n);
+		return finish_drop(skb, p, &n, &who);
 	if (n.way == WAY_PLAIN && svc_answers(f)) {
 		reason = svc_from_backend(skb, p, svc_answers(f));
 		if (reason)
@@ -101,6 +103,8 @@ inline int to_workload(struct __sk_buff *skb)
 		return drop_quietly(skb, REASON_NEIGHBOUR, DIR_INGRESS);
 	if (p.v6 && addr_is_multicast6(&p.destination))
 		return drop_quietly(skb, REASON_OUTSIDE, DIR_INGRESS);
+	if (is_own_reset(skb, &p))
+		return TC_ACT_OK;
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
 	if (!reason && (!self || self->ifindex != skb->ifindex))
 		reason = REASON_NO_ENDPOINT;
@@ -109,6 +113,7 @@ inline int to_workload(struct __sk_buff *skb)
 	if (reason || !self)
 		return drop(skb, &p, reason, DIR_INGRESS);
 	p.destination_identity = self->identity;
+	p.payer = self->id;
 	/* What this machine only forwards is not the host's, whatever source it claims,
 	 * nor the proxy's, whatever mark it has. */
 	if (skb->ingress_ifindex)
@@ -118,6 +123,8 @@ inline int to_workload(struct __sk_buff *skb)
 	if (!proxy || p.related) /* no proxy sends such by itself */
 		return from_stack(skb, &p, &f, self);
 	source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
+	if (source)
+		p.payer = source->id;
 	p.source_identity = source ? source->identity : identity_of(&p.source);
 	return from_proxy(skb, &p, &f);
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/agent"
-	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/xds"
 )
 
@@ -23,7 +22,7 @@ type agentFlags struct {
 	nodeName      string
 	endpointCIDRs []string
 	network       networkFlags
-	enforcement   string
+	policy        enforcementFlags
 	observer      []string
 	metrics       string
 	logFormat     string
@@ -64,7 +63,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringVar(&f.nodeName, "node-name", "", "name of this node in flows (default: the hostname)")
 	fs.StringArrayVar(&f.endpointCIDRs, "endpoint-cidr", []string{"10.210.0.0/16", "fd00:210::/64"}, "addresses for endpoints; repeatable")
 	f.network.addTo(fs)
-	fs.StringVar(&f.enforcement, "enforcement", "default", "when policy is on: default (for who is selected), always, never")
+	f.policy.addTo(fs)
 	fs.StringArrayVar(&f.observer, "observer-listen", nil, "address of the Hubble Observer API, unix://PATH or HOST:PORT, repeatable; off (default: unix://RUN_DIR/hubble.sock and localhost:4245)")
 	fs.StringVar(&f.metrics, "metrics-listen", "", "address of the Prometheus metrics, HOST:PORT (default: off)")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
@@ -107,13 +106,6 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
-	modes := map[string]policy.Enforcement{
-		"default": policy.EnforcementDefault, "always": policy.EnforcementAlways, "never": policy.EnforcementNever,
-	}
-	mode, ok := modes[f.enforcement]
-	if !ok {
-		return agent.Config{}, usagef("--enforcement %q: write default, always or never", f.enforcement)
-	}
 	if err := f.proxy.check(); err != nil {
 		return agent.Config{}, err
 	}
@@ -123,7 +115,7 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	}
 	cfg := agent.Config{
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir, SecretsDir: f.secretsDir,
-		NodeName: f.nodeName, Enforcement: mode, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
+		NodeName: f.nodeName, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
 		Backends: proxies, CgroupRoot: f.cgroupRoot,
 	}
 	if cfg.Names, err = f.names(); err != nil {
@@ -146,6 +138,9 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	case len(f.observer) == 1 && f.observer[0] == "off":
 	default:
 		cfg.ObserverListen = f.observer
+	}
+	if err := f.policy.settle(&cfg); err != nil {
+		return cfg, err
 	}
 	if cfg.NodeName == "" {
 		cfg.NodeName, _ = os.Hostname()

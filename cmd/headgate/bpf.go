@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -35,6 +37,13 @@ ended: the next may have it.`, true},
 		{"service", "services", "List the services as the kernel knows them", `Each row is a backend of one address of a service, with how many of the slots
 of its Maglev table it has: the part of new connections that it gets.`, false},
 		{"drops", "drops", "List dropped packets by reason", "", false},
+		{"subject", "subjects", "List whose policy tables there are, and which are closed", `A subject is an identity with its named ports, or this machine. One that is closed
+has a table that found no room: everything is denied to it until there is.`, false},
+		{"share", "shares", "List what workloads have of the room for connections", "", false},
+		{"config", "config", "List the settings that the kernel's programs read", "", false},
+		{"open", "open", "List the ports of this machine that no host policy closes", "", false},
+		{"events", "events", "Show how many events wait, and how many found no room", "", false},
+		{"usage", "usage", "List how full each map is", "", false},
 	}
 }
 
@@ -104,13 +113,13 @@ func showMap(c *cobra.Command, resp *agentv1.ListMapResponse) error {
 	for i, column := range resp.GetColumns() {
 		keys[i], headings[i] = lowerCamel(column), clean(strings.ToUpper(column))
 	}
-	views := make([]map[string]string, 0, len(resp.GetRows()))
+	views := make([]map[string]any, 0, len(resp.GetRows()))
 	t := newTable(headings...)
 	for _, row := range resp.GetRows() {
-		view := make(map[string]string, len(keys))
+		view := make(map[string]any, len(keys))
 		for i, cell := range row.GetCells() {
 			if i < len(keys) {
-				view[keys[i]] = cell
+				view[keys[i]] = cellView(cell, slices.Contains(resp.GetNumbers(), uint32(i)))
 			}
 		}
 		views = append(views, view)
@@ -120,6 +129,14 @@ func showMap(c *cobra.Command, resp *agentv1.ListMapResponse) error {
 		defer fmt.Fprintf(c.ErrOrStderr(), "%d of %d entries in use\n", resp.GetEntries(), capacity)
 	}
 	return show(c, views, t.write)
+}
+
+// cellView is a cell as JSON has it: numbers are numbers.
+func cellView(cell string, number bool) any {
+	if n, err := strconv.ParseInt(cell, 10, 64); number && err == nil {
+		return n
+	}
+	return cell
 }
 
 // lowerCamel turns a heading such as "PEER IDENTITY" into "peerIdentity".

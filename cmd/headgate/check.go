@@ -61,14 +61,14 @@ func runCheck(c *cobra.Command, _ []string) error {
 
 func checkMachine() []finding {
 	out := []finding{checkRoot(), checkKernel()}
-	for _, n := range bpf.Probe() {
+	for _, n := range append(bpf.Probe(), bpf.ProbeFeatures()...) {
 		f := finding{Name: n.Name, OK: n.Err == nil}
 		if n.Err != nil {
 			f.Detail = fmt.Sprintf("%s: %s", n.Hint, oneLine(n.Err.Error()))
 		}
 		out = append(out, f)
 	}
-	return append(out, checkSourceValidation(), checkIPv6(), checkCgroup())
+	return append(out, checkSourceValidation(), checkIPv6(), checkForwarding(), checkJIT(), checkCgroup(), checkSockDiag(), checkPorts())
 }
 
 func checkRoot() finding {

@@ -162,7 +162,7 @@ func (f *fakeAgent) ListMap(_ context.Context, req *agentv1.ListMapRequest) (*ag
 	return &agentv1.ListMapResponse{
 		Columns: []string{"Peer Identity", "direction", "PORT/PROTO"},
 		Rows:    []*agentv1.Row{{Cells: []string{"300", "ingress", "80/TCP"}}, {Cells: []string{"0", "egress", ""}}},
-		Entries: 2, Capacity: 100,
+		Entries: 2, Capacity: 100, Numbers: []uint32{0},
 	}, f.asked(req)
 }
 
@@ -194,6 +194,7 @@ func wellStatus() *agentv1.StatusResponse {
 			{Reason: "Stale or unroutable IP", Direction: "egress", Packets: 1, Bytes: 60},
 			{Reason: "Policy denied", Direction: "ingress", Packets: 12, Bytes: 720},
 		},
+		Maps:    []*agentv1.MapUsage{{Map: "policy", Entries: 8, Limit: 100}, {Map: "ct-any", Entries: 50, Limit: 100, Evicts: true}},
 		Backend: &agentv1.Backend{Name: "go", State: "ready", Version: "v0.1.0", Pid: 4711, Revision: 4, Connections: 2},
 	}
 }

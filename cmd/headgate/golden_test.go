@@ -51,6 +51,7 @@ func TestGolden(t *testing.T) {
 		"policy_delete":   "policy delete cnp default/rule1",
 		"identity_list":   "identity list",
 		"bpf_policy":      "bpf policy list deathstar",
+		"config_get":      "config get",
 		"status":          "status",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,9 +40,10 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	if err != nil {
 		return usagef("the agent starts the proxy, with what it needs already open: %v", err)
 	}
-	ct, err := bpf.OpenConntrack([5]int{
+	ct, err := bpf.OpenConntrack([6]int{
 		proxy.DescriptorTCPMap, proxy.DescriptorAnyMap, proxy.DescriptorConfig, proxy.DescriptorNATMap,
 		proxy.DescriptorServices,
+		proxy.DescriptorShares,
 	})
 	if err != nil {
 		return err
@@ -73,7 +74,9 @@ func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connectio
 
 type collector struct{ *bpf.Conntrack }
 
-func (c collector) Collect(context.Context, time.Time) (int, error) { return c.Conntrack.Collect() }
+func (c collector) Collect(ctx context.Context, _ time.Time) (int, error) {
+	return c.Conntrack.Collect(ctx)
+}
 
 // layoutWith names what a proxy must have been started with to be adopted.
 func layoutWith(maps string, limits *proxyLimits) string { return maps + "; " + limits.String() }

@@ -67,9 +67,10 @@ Start the agent, give it workloads and policies, and watch what happens:`,
 		}
 	}
 	add(groupWork, newEndpointCommand(), newNamespaceCommand(), newServiceCommand(), newPolicyCommand())
-	add(groupSee, newObserveCommand(), newStatusCommand(), newIdentityCommand(), newBPFCommand())
+	add(groupSee, newObserveCommand(), newMonitorCommand(), newStatusCommand(), newIdentityCommand(), newBPFCommand())
 	// agent, proxy, cleanup and check join here.
 	add(groupNode, newNodeCommands()...)
+	add(groupNode, newConfigCommand())
 	root.AddCommand(newVersionCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

@@ -37,6 +37,15 @@ type statusView struct {
 	Drops          []dropView        `json:"drops"`
 	Backend        backendView       `json:"backend"`
 	EventsLost     uint64            `json:"eventsLost"`
+	Maps           []mapView         `json:"maps"`
+}
+
+type mapView struct {
+	Map     string  `json:"map"`
+	Entries uint64  `json:"entries"`
+	Limit   uint64  `json:"limit"`
+	Percent float64 `json:"percent"`
+	Evicts  bool    `json:"evicts"`
 }
 
 type partView struct {
@@ -85,7 +94,7 @@ func viewStatus(s *agentv1.StatusResponse) statusView {
 		PolicyRevision: s.GetPolicyRevision(), PolicyEnforced: s.GetPolicyEnforced(), Policies: s.GetPolicies(),
 		Endpoints: notNilMap(s.GetEndpoints()), Identities: s.GetIdentities(),
 		FlowsPerSecond: s.GetFlowsPerSecond(), EventsLost: s.GetEventsLost(),
-		Parts: []partView{}, Redirects: []redirectView{}, Controllers: []controllerView{}, Drops: []dropView{},
+		Parts: []partView{}, Redirects: []redirectView{}, Controllers: []controllerView{}, Drops: []dropView{}, Maps: []mapView{},
 	}
 	for _, p := range s.GetParts() {
 		v.Parts = append(v.Parts, partView{p.GetName(), p.GetOk(), p.GetDetail()})
@@ -98,6 +107,9 @@ func viewStatus(s *agentv1.StatusResponse) statusView {
 	}
 	for _, d := range s.GetDrops() {
 		v.Drops = append(v.Drops, dropView{d.GetReason(), d.GetDirection(), d.GetPackets(), d.GetBytes()})
+	}
+	for _, m := range s.GetMaps() {
+		v.Maps = append(v.Maps, mapView{m.GetMap(), m.GetEntries(), m.GetLimit(), 100 * float64(m.GetEntries()) / float64(max(m.GetLimit(), 1)), m.GetEvicts()})
 	}
 	b := s.GetBackend()
 	v.Backend = backendView{b.GetName(), b.GetState(), b.GetDetail(), b.GetVersion(), b.GetPid(), b.GetRevision(), b.GetConnections()}

@@ -78,6 +78,7 @@ type StatusResponse struct {
 	Backend        *Backend               `protobuf:"bytes,14,opt,name=backend,proto3" json:"backend,omitempty"`
 	EventsLost     uint64                 `protobuf:"varint,15,opt,name=events_lost,json=eventsLost,proto3" json:"events_lost,omitempty"`
 	StartedNs      int64                  `protobuf:"varint,16,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	Maps           []*MapUsage            `protobuf:"bytes,30,rep,name=maps,proto3" json:"maps,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -224,6 +225,649 @@ func (x *StatusResponse) GetStartedNs() int64 {
 	return 0
 }
 
+func (x *StatusResponse) GetMaps() []*MapUsage {
+	if x != nil {
+		return x.Maps
+	}
+	return nil
+}
+
+type MapUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Map           string                 `protobuf:"bytes,1,opt,name=map,proto3" json:"map,omitempty"`
+	Entries       uint64                 `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	Limit         uint64                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Evicts        bool                   `protobuf:"varint,4,opt,name=evicts,proto3" json:"evicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MapUsage) Reset() {
+	*x = MapUsage{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MapUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MapUsage) ProtoMessage() {}
+
+func (x *MapUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MapUsage.ProtoReflect.Descriptor instead.
+func (*MapUsage) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MapUsage) GetMap() string {
+	if x != nil {
+		return x.Map
+	}
+	return ""
+}
+
+func (x *MapUsage) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *MapUsage) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *MapUsage) GetEvicts() bool {
+	if x != nil {
+		return x.Evicts
+	}
+	return false
+}
+
+type GetConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConfigRequest) Reset() {
+	*x = GetConfigRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConfigRequest) ProtoMessage() {}
+
+func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
+func (*GetConfigRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+type SetConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	ForNs         int64                  `protobuf:"varint,3,opt,name=for_ns,json=forNs,proto3" json:"for_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetConfigRequest) Reset() {
+	*x = SetConfigRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetConfigRequest) ProtoMessage() {}
+
+func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
+func (*SetConfigRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SetConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetConfigRequest) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *SetConfigRequest) GetForNs() int64 {
+	if x != nil {
+		return x.ForNs
+	}
+	return 0
+}
+
+type ConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigResponse) Reset() {
+	*x = ConfigResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigResponse) ProtoMessage() {}
+
+func (x *ConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigResponse.ProtoReflect.Descriptor instead.
+func (*ConfigResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ConfigResponse) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Flag          string                 `protobuf:"bytes,3,opt,name=flag,proto3" json:"flag,omitempty"`         // what the agent was started with
+	Values        []string               `protobuf:"bytes,4,rep,name=values,proto3" json:"values,omitempty"`     // that it may have
+	Fallback      string                 `protobuf:"bytes,5,opt,name=fallback,proto3" json:"fallback,omitempty"` // unless confirmed
+	UntilNs       int64                  `protobuf:"varint,6,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Setting) GetFlag() string {
+	if x != nil {
+		return x.Flag
+	}
+	return ""
+}
+
+func (x *Setting) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Setting) GetFallback() string {
+	if x != nil {
+		return x.Fallback
+	}
+	return ""
+}
+
+func (x *Setting) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+type ConfirmConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmConfigRequest) Reset() {
+	*x = ConfirmConfigRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmConfigRequest) ProtoMessage() {}
+
+func (x *ConfirmConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmConfigRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmConfigRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+type ConfirmConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Confirmed     bool                   `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmConfigResponse) Reset() {
+	*x = ConfirmConfigResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmConfigResponse) ProtoMessage() {}
+
+func (x *ConfirmConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmConfigResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmConfigResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ConfirmConfigResponse) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+type MonitorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Types         []string               `protobuf:"bytes,1,rep,name=types,proto3" json:"types,omitempty"`
+	Endpoints     []string               `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Reasons       []uint32               `protobuf:"varint,3,rep,packed,name=reasons,proto3" json:"reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MonitorRequest) Reset() {
+	*x = MonitorRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MonitorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MonitorRequest) ProtoMessage() {}
+
+func (x *MonitorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MonitorRequest.ProtoReflect.Descriptor instead.
+func (*MonitorRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *MonitorRequest) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *MonitorRequest) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *MonitorRequest) GetReasons() []uint32 {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+type MonitorEvent struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	TimeNs              int64                  `protobuf:"varint,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	Type                string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`       // drop, verdict, lost
+	Verdict             string                 `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"` // Hubble's word
+	Reason              string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	ReasonCode          uint32                 `protobuf:"varint,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	Direction           string                 `protobuf:"bytes,6,opt,name=direction,proto3" json:"direction,omitempty"`
+	Protocol            string                 `protobuf:"bytes,7,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Flags               string                 `protobuf:"bytes,8,opt,name=flags,proto3" json:"flags,omitempty"` // of TCP, or ICMP type and code
+	Source              string                 `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
+	Destination         string                 `protobuf:"bytes,10,opt,name=destination,proto3" json:"destination,omitempty"`
+	SourceIdentity      uint32                 `protobuf:"varint,11,opt,name=source_identity,json=sourceIdentity,proto3" json:"source_identity,omitempty"`
+	DestinationIdentity uint32                 `protobuf:"varint,12,opt,name=destination_identity,json=destinationIdentity,proto3" json:"destination_identity,omitempty"`
+	SourceEndpoint      string                 `protobuf:"bytes,13,opt,name=source_endpoint,json=sourceEndpoint,proto3" json:"source_endpoint,omitempty"`
+	DestinationEndpoint string                 `protobuf:"bytes,14,opt,name=destination_endpoint,json=destinationEndpoint,proto3" json:"destination_endpoint,omitempty"`
+	Ifindex             uint32                 `protobuf:"varint,15,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
+	Length              uint32                 `protobuf:"varint,16,opt,name=length,proto3" json:"length,omitempty"`
+	Rule                string                 `protobuf:"bytes,17,opt,name=rule,proto3" json:"rule,omitempty"`
+	Set                 string                 `protobuf:"bytes,18,opt,name=set,proto3" json:"set,omitempty"` // of L7 rules
+	SourceMac           string                 `protobuf:"bytes,19,opt,name=source_mac,json=sourceMac,proto3" json:"source_mac,omitempty"`
+	DestinationMac      string                 `protobuf:"bytes,20,opt,name=destination_mac,json=destinationMac,proto3" json:"destination_mac,omitempty"`
+	Lost                uint64                 `protobuf:"varint,21,opt,name=lost,proto3" json:"lost,omitempty"` // type lost: events left out
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *MonitorEvent) Reset() {
+	*x = MonitorEvent{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MonitorEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MonitorEvent) ProtoMessage() {}
+
+func (x *MonitorEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MonitorEvent.ProtoReflect.Descriptor instead.
+func (*MonitorEvent) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MonitorEvent) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *MonitorEvent) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetReasonCode() uint32 {
+	if x != nil {
+		return x.ReasonCode
+	}
+	return 0
+}
+
+func (x *MonitorEvent) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetFlags() string {
+	if x != nil {
+		return x.Flags
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetSourceIdentity() uint32 {
+	if x != nil {
+		return x.SourceIdentity
+	}
+	return 0
+}
+
+func (x *MonitorEvent) GetDestinationIdentity() uint32 {
+	if x != nil {
+		return x.DestinationIdentity
+	}
+	return 0
+}
+
+func (x *MonitorEvent) GetSourceEndpoint() string {
+	if x != nil {
+		return x.SourceEndpoint
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetDestinationEndpoint() string {
+	if x != nil {
+		return x.DestinationEndpoint
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetIfindex() uint32 {
+	if x != nil {
+		return x.Ifindex
+	}
+	return 0
+}
+
+func (x *MonitorEvent) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *MonitorEvent) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetSourceMac() string {
+	if x != nil {
+		return x.SourceMac
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetDestinationMac() string {
+	if x != nil {
+		return x.DestinationMac
+	}
+	return ""
+}
+
+func (x *MonitorEvent) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -235,7 +879,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +891,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +904,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Part) GetName() string {
@@ -297,7 +941,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +953,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +966,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Redirect) GetProtocol() string {
@@ -373,7 +1017,7 @@ type Controller struct {
 
 func (x *Controller) Reset() {
 	*x = Controller{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +1029,7 @@ func (x *Controller) String() string {
 func (*Controller) ProtoMessage() {}
 
 func (x *Controller) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +1042,7 @@ func (x *Controller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Controller.ProtoReflect.Descriptor instead.
 func (*Controller) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Controller) GetName() string {
@@ -448,7 +1092,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +1104,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +1117,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Drop) GetReason() string {
@@ -519,7 +1163,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +1175,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +1188,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Backend) GetName() string {
@@ -613,7 +1257,7 @@ type AddEndpointRequest struct {
 
 func (x *AddEndpointRequest) Reset() {
 	*x = AddEndpointRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +1269,7 @@ func (x *AddEndpointRequest) String() string {
 func (*AddEndpointRequest) ProtoMessage() {}
 
 func (x *AddEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +1282,7 @@ func (x *AddEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddEndpointRequest.ProtoReflect.Descriptor instead.
 func (*AddEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddEndpointRequest) GetName() string {
@@ -729,7 +1373,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +1385,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +1398,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Endpoint) GetName() string {
@@ -886,7 +1530,7 @@ type EndpointName struct {
 
 func (x *EndpointName) Reset() {
 	*x = EndpointName{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +1542,7 @@ func (x *EndpointName) String() string {
 func (*EndpointName) ProtoMessage() {}
 
 func (x *EndpointName) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +1555,7 @@ func (x *EndpointName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointName.ProtoReflect.Descriptor instead.
 func (*EndpointName) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EndpointName) GetName() string {
@@ -936,7 +1580,7 @@ type DeleteEndpointResponse struct {
 
 func (x *DeleteEndpointResponse) Reset() {
 	*x = DeleteEndpointResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1592,7 @@ func (x *DeleteEndpointResponse) String() string {
 func (*DeleteEndpointResponse) ProtoMessage() {}
 
 func (x *DeleteEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1605,7 @@ func (x *DeleteEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteEndpointResponse.ProtoReflect.Descriptor instead.
 func (*DeleteEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ListEndpointsRequest struct {
@@ -972,7 +1616,7 @@ type ListEndpointsRequest struct {
 
 func (x *ListEndpointsRequest) Reset() {
 	*x = ListEndpointsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1628,7 @@ func (x *ListEndpointsRequest) String() string {
 func (*ListEndpointsRequest) ProtoMessage() {}
 
 func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1641,7 @@ func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type ListEndpointsResponse struct {
@@ -1009,7 +1653,7 @@ type ListEndpointsResponse struct {
 
 func (x *ListEndpointsResponse) Reset() {
 	*x = ListEndpointsResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1665,7 @@ func (x *ListEndpointsResponse) String() string {
 func (*ListEndpointsResponse) ProtoMessage() {}
 
 func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1678,7 @@ func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListEndpointsResponse) GetEndpoints() []*Endpoint {
@@ -1056,7 +1700,7 @@ type LabelEndpointRequest struct {
 
 func (x *LabelEndpointRequest) Reset() {
 	*x = LabelEndpointRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1712,7 @@ func (x *LabelEndpointRequest) String() string {
 func (*LabelEndpointRequest) ProtoMessage() {}
 
 func (x *LabelEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1725,7 @@ func (x *LabelEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelEndpointRequest.ProtoReflect.Descriptor instead.
 func (*LabelEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LabelEndpointRequest) GetName() string {
@@ -1123,7 +1767,7 @@ type LabelNamespaceRequest struct {
 
 func (x *LabelNamespaceRequest) Reset() {
 	*x = LabelNamespaceRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1779,7 @@ func (x *LabelNamespaceRequest) String() string {
 func (*LabelNamespaceRequest) ProtoMessage() {}
 
 func (x *LabelNamespaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1792,7 @@ func (x *LabelNamespaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelNamespaceRequest.ProtoReflect.Descriptor instead.
 func (*LabelNamespaceRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LabelNamespaceRequest) GetName() string {
@@ -1181,7 +1825,7 @@ type LabelNamespaceResponse struct {
 
 func (x *LabelNamespaceResponse) Reset() {
 	*x = LabelNamespaceResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1837,7 @@ func (x *LabelNamespaceResponse) String() string {
 func (*LabelNamespaceResponse) ProtoMessage() {}
 
 func (x *LabelNamespaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1850,7 @@ func (x *LabelNamespaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelNamespaceResponse.ProtoReflect.Descriptor instead.
 func (*LabelNamespaceResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LabelNamespaceResponse) GetLabels() map[string]string {
@@ -1227,7 +1871,7 @@ type ApplyPoliciesRequest struct {
 
 func (x *ApplyPoliciesRequest) Reset() {
 	*x = ApplyPoliciesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1883,7 @@ func (x *ApplyPoliciesRequest) String() string {
 func (*ApplyPoliciesRequest) ProtoMessage() {}
 
 func (x *ApplyPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1896,7 @@ func (x *ApplyPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ApplyPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyPoliciesRequest) GetFiles() []*PolicyFile {
@@ -1286,7 +1930,7 @@ type PolicyFile struct {
 
 func (x *PolicyFile) Reset() {
 	*x = PolicyFile{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1942,7 @@ func (x *PolicyFile) String() string {
 func (*PolicyFile) ProtoMessage() {}
 
 func (x *PolicyFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1955,7 @@ func (x *PolicyFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyFile.ProtoReflect.Descriptor instead.
 func (*PolicyFile) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PolicyFile) GetName() string {
@@ -1340,7 +1984,7 @@ type ApplyPoliciesResponse struct {
 
 func (x *ApplyPoliciesResponse) Reset() {
 	*x = ApplyPoliciesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1996,7 @@ func (x *ApplyPoliciesResponse) String() string {
 func (*ApplyPoliciesResponse) ProtoMessage() {}
 
 func (x *ApplyPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +2009,7 @@ func (x *ApplyPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ApplyPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyPoliciesResponse) GetRevision() uint64 {
@@ -1407,7 +2051,7 @@ type PolicyChange struct {
 
 func (x *PolicyChange) Reset() {
 	*x = PolicyChange{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +2063,7 @@ func (x *PolicyChange) String() string {
 func (*PolicyChange) ProtoMessage() {}
 
 func (x *PolicyChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +2076,7 @@ func (x *PolicyChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyChange.ProtoReflect.Descriptor instead.
 func (*PolicyChange) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PolicyChange) GetKind() string {
@@ -1468,7 +2112,7 @@ type DeletePoliciesRequest struct {
 
 func (x *DeletePoliciesRequest) Reset() {
 	*x = DeletePoliciesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +2124,7 @@ func (x *DeletePoliciesRequest) String() string {
 func (*DeletePoliciesRequest) ProtoMessage() {}
 
 func (x *DeletePoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +2137,7 @@ func (x *DeletePoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePoliciesRequest.ProtoReflect.Descriptor instead.
 func (*DeletePoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeletePoliciesRequest) GetFiles() []*PolicyFile {
@@ -1535,7 +2179,7 @@ type DeletePoliciesResponse struct {
 
 func (x *DeletePoliciesResponse) Reset() {
 	*x = DeletePoliciesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +2191,7 @@ func (x *DeletePoliciesResponse) String() string {
 func (*DeletePoliciesResponse) ProtoMessage() {}
 
 func (x *DeletePoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +2204,7 @@ func (x *DeletePoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePoliciesResponse.ProtoReflect.Descriptor instead.
 func (*DeletePoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeletePoliciesResponse) GetRevision() uint64 {
@@ -1595,7 +2239,7 @@ type PolicyKey struct {
 
 func (x *PolicyKey) Reset() {
 	*x = PolicyKey{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +2251,7 @@ func (x *PolicyKey) String() string {
 func (*PolicyKey) ProtoMessage() {}
 
 func (x *PolicyKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +2264,7 @@ func (x *PolicyKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyKey.ProtoReflect.Descriptor instead.
 func (*PolicyKey) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PolicyKey) GetKind() string {
@@ -1653,7 +2297,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +2309,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +2322,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListPoliciesRequest) GetSource() bool {
@@ -1699,7 +2343,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +2355,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +2368,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1763,7 +2407,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2419,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2432,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Policy) GetKey() *PolicyKey {
@@ -1858,7 +2502,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2514,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2527,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Service) GetName() string {
@@ -1968,7 +2612,7 @@ type ServiceFront struct {
 
 func (x *ServiceFront) Reset() {
 	*x = ServiceFront{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2624,7 @@ func (x *ServiceFront) String() string {
 func (*ServiceFront) ProtoMessage() {}
 
 func (x *ServiceFront) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2637,7 @@ func (x *ServiceFront) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceFront.ProtoReflect.Descriptor instead.
 func (*ServiceFront) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ServiceFront) GetAddress() string {
@@ -2027,7 +2671,7 @@ type ServiceName struct {
 
 func (x *ServiceName) Reset() {
 	*x = ServiceName{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2683,7 @@ func (x *ServiceName) String() string {
 func (*ServiceName) ProtoMessage() {}
 
 func (x *ServiceName) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2696,7 @@ func (x *ServiceName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceName.ProtoReflect.Descriptor instead.
 func (*ServiceName) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ServiceName) GetName() string {
@@ -2077,7 +2721,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2733,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2746,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 type ListServicesRequest struct {
@@ -2113,7 +2757,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2769,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2782,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 type ListServicesResponse struct {
@@ -2150,7 +2794,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2806,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2819,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -2197,7 +2841,7 @@ type BackendsRequest struct {
 
 func (x *BackendsRequest) Reset() {
 	*x = BackendsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2853,7 @@ func (x *BackendsRequest) String() string {
 func (*BackendsRequest) ProtoMessage() {}
 
 func (x *BackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2866,7 @@ func (x *BackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendsRequest.ProtoReflect.Descriptor instead.
 func (*BackendsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BackendsRequest) GetName() string {
@@ -2263,7 +2907,7 @@ type RemoveBackendsResponse struct {
 
 func (x *RemoveBackendsResponse) Reset() {
 	*x = RemoveBackendsResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2919,7 @@ func (x *RemoveBackendsResponse) String() string {
 func (*RemoveBackendsResponse) ProtoMessage() {}
 
 func (x *RemoveBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2932,7 @@ func (x *RemoveBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveBackendsResponse.ProtoReflect.Descriptor instead.
 func (*RemoveBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RemoveBackendsResponse) GetService() *Service {
@@ -2313,7 +2957,7 @@ type ListIdentitiesRequest struct {
 
 func (x *ListIdentitiesRequest) Reset() {
 	*x = ListIdentitiesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2969,7 @@ func (x *ListIdentitiesRequest) String() string {
 func (*ListIdentitiesRequest) ProtoMessage() {}
 
 func (x *ListIdentitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2982,7 @@ func (x *ListIdentitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentitiesRequest.ProtoReflect.Descriptor instead.
 func (*ListIdentitiesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 type ListIdentitiesResponse struct {
@@ -2350,7 +2994,7 @@ type ListIdentitiesResponse struct {
 
 func (x *ListIdentitiesResponse) Reset() {
 	*x = ListIdentitiesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +3006,7 @@ func (x *ListIdentitiesResponse) String() string {
 func (*ListIdentitiesResponse) ProtoMessage() {}
 
 func (x *ListIdentitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +3019,7 @@ func (x *ListIdentitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIdentitiesResponse.ProtoReflect.Descriptor instead.
 func (*ListIdentitiesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListIdentitiesResponse) GetIdentities() []*Identity {
@@ -2397,7 +3041,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +3053,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +3066,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -2463,7 +3107,7 @@ type ListMapRequest struct {
 
 func (x *ListMapRequest) Reset() {
 	*x = ListMapRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +3119,7 @@ func (x *ListMapRequest) String() string {
 func (*ListMapRequest) ProtoMessage() {}
 
 func (x *ListMapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +3132,7 @@ func (x *ListMapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMapRequest.ProtoReflect.Descriptor instead.
 func (*ListMapRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListMapRequest) GetMap() string {
@@ -2511,13 +3155,14 @@ type ListMapResponse struct {
 	Rows          []*Row                 `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
 	Entries       uint32                 `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
 	Capacity      uint32                 `protobuf:"varint,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Numbers       []uint32               `protobuf:"varint,10,rep,packed,name=numbers,proto3" json:"numbers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListMapResponse) Reset() {
 	*x = ListMapResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +3174,7 @@ func (x *ListMapResponse) String() string {
 func (*ListMapResponse) ProtoMessage() {}
 
 func (x *ListMapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +3187,7 @@ func (x *ListMapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMapResponse.ProtoReflect.Descriptor instead.
 func (*ListMapResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListMapResponse) GetColumns() []string {
@@ -2573,6 +3218,13 @@ func (x *ListMapResponse) GetCapacity() uint32 {
 	return 0
 }
 
+func (x *ListMapResponse) GetNumbers() []uint32 {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
 type Row struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cells         []string               `protobuf:"bytes,1,rep,name=cells,proto3" json:"cells,omitempty"`
@@ -2582,7 +3234,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +3246,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +3259,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Row) GetCells() []string {
@@ -2622,7 +3274,7 @@ var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x18api/agent/v1/agent.proto\x12\x11headgate.agent.v1\"\x0f\n" +
-	"\rStatusRequest\"\xed\x05\n" +
+	"\rStatusRequest\"\x9e\x06\n" +
 	"\x0eStatusResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
@@ -2644,10 +3296,62 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\vevents_lost\x18\x0f \x01(\x04R\n" +
 	"eventsLost\x12\x1d\n" +
 	"\n" +
-	"started_ns\x18\x10 \x01(\x03R\tstartedNs\x1a<\n" +
+	"started_ns\x18\x10 \x01(\x03R\tstartedNs\x12/\n" +
+	"\x04maps\x18\x1e \x03(\v2\x1b.headgate.agent.v1.MapUsageR\x04maps\x1a<\n" +
 	"\x0eEndpointsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"B\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"d\n" +
+	"\bMapUsage\x12\x10\n" +
+	"\x03map\x18\x01 \x01(\tR\x03map\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x04R\aentries\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x04R\x05limit\x12\x16\n" +
+	"\x06evicts\x18\x04 \x01(\bR\x06evicts\"\x12\n" +
+	"\x10GetConfigRequest\"S\n" +
+	"\x10SetConfigRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x15\n" +
+	"\x06for_ns\x18\x03 \x01(\x03R\x05forNs\"H\n" +
+	"\x0eConfigResponse\x126\n" +
+	"\bsettings\x18\x01 \x03(\v2\x1a.headgate.agent.v1.SettingR\bsettings\"\x96\x01\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
+	"\x04flag\x18\x03 \x01(\tR\x04flag\x12\x16\n" +
+	"\x06values\x18\x04 \x03(\tR\x06values\x12\x1a\n" +
+	"\bfallback\x18\x05 \x01(\tR\bfallback\x12\x19\n" +
+	"\buntil_ns\x18\x06 \x01(\x03R\auntilNs\"\x16\n" +
+	"\x14ConfirmConfigRequest\"5\n" +
+	"\x15ConfirmConfigResponse\x12\x1c\n" +
+	"\tconfirmed\x18\x01 \x01(\bR\tconfirmed\"^\n" +
+	"\x0eMonitorRequest\x12\x14\n" +
+	"\x05types\x18\x01 \x03(\tR\x05types\x12\x1c\n" +
+	"\tendpoints\x18\x02 \x03(\tR\tendpoints\x12\x18\n" +
+	"\areasons\x18\x03 \x03(\rR\areasons\"\x84\x05\n" +
+	"\fMonitorEvent\x12\x17\n" +
+	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vreason_code\x18\x05 \x01(\rR\n" +
+	"reasonCode\x12\x1c\n" +
+	"\tdirection\x18\x06 \x01(\tR\tdirection\x12\x1a\n" +
+	"\bprotocol\x18\a \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05flags\x18\b \x01(\tR\x05flags\x12\x16\n" +
+	"\x06source\x18\t \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\n" +
+	" \x01(\tR\vdestination\x12'\n" +
+	"\x0fsource_identity\x18\v \x01(\rR\x0esourceIdentity\x121\n" +
+	"\x14destination_identity\x18\f \x01(\rR\x13destinationIdentity\x12'\n" +
+	"\x0fsource_endpoint\x18\r \x01(\tR\x0esourceEndpoint\x121\n" +
+	"\x14destination_endpoint\x18\x0e \x01(\tR\x13destinationEndpoint\x12\x18\n" +
+	"\aifindex\x18\x0f \x01(\rR\aifindex\x12\x16\n" +
+	"\x06length\x18\x10 \x01(\rR\x06length\x12\x12\n" +
+	"\x04rule\x18\x11 \x01(\tR\x04rule\x12\x10\n" +
+	"\x03set\x18\x12 \x01(\tR\x03set\x12\x1d\n" +
+	"\n" +
+	"source_mac\x18\x13 \x01(\tR\tsourceMac\x12'\n" +
+	"\x0fdestination_mac\x18\x14 \x01(\tR\x0edestinationMac\x12\x12\n" +
+	"\x04lost\x18\x15 \x01(\x04R\x04lost\"B\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x16\n" +
@@ -2839,14 +3543,16 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x06prefix\x18\x04 \x01(\tR\x06prefix\">\n" +
 	"\x0eListMapRequest\x12\x10\n" +
 	"\x03map\x18\x01 \x01(\tR\x03map\x12\x1a\n" +
-	"\bendpoint\x18\x02 \x01(\tR\bendpoint\"\x8d\x01\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\"\xa7\x01\n" +
 	"\x0fListMapResponse\x12\x18\n" +
 	"\acolumns\x18\x01 \x03(\tR\acolumns\x12*\n" +
 	"\x04rows\x18\x02 \x03(\v2\x16.headgate.agent.v1.RowR\x04rows\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\rR\aentries\x12\x1a\n" +
-	"\bcapacity\x18\x04 \x01(\rR\bcapacity\"\x1b\n" +
+	"\bcapacity\x18\x04 \x01(\rR\bcapacity\x12\x18\n" +
+	"\anumbers\x18\n" +
+	" \x03(\rR\anumbers\"\x1b\n" +
 	"\x03Row\x12\x14\n" +
-	"\x05cells\x18\x01 \x03(\tR\x05cells2\xd7\f\n" +
+	"\x05cells\x18\x01 \x03(\tR\x05cells2\xb6\x0f\n" +
 	"\x05Agent\x12M\n" +
 	"\x06Status\x12 .headgate.agent.v1.StatusRequest\x1a!.headgate.agent.v1.StatusResponse\x12Q\n" +
 	"\vAddEndpoint\x12%.headgate.agent.v1.AddEndpointRequest\x1a\x1b.headgate.agent.v1.Endpoint\x12\\\n" +
@@ -2867,7 +3573,11 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\vAddBackends\x12\".headgate.agent.v1.BackendsRequest\x1a\x1a.headgate.agent.v1.Service\x12_\n" +
 	"\x0eRemoveBackends\x12\".headgate.agent.v1.BackendsRequest\x1a).headgate.agent.v1.RemoveBackendsResponse\x12e\n" +
 	"\x0eListIdentities\x12(.headgate.agent.v1.ListIdentitiesRequest\x1a).headgate.agent.v1.ListIdentitiesResponse\x12P\n" +
-	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponseB3Z1github.com/headgate/headgate/api/agent/v1;agentv1b\x06proto3"
+	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponse\x12S\n" +
+	"\tGetConfig\x12#.headgate.agent.v1.GetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12S\n" +
+	"\tSetConfig\x12#.headgate.agent.v1.SetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12b\n" +
+	"\rConfirmConfig\x12'.headgate.agent.v1.ConfirmConfigRequest\x1a(.headgate.agent.v1.ConfirmConfigResponse\x12O\n" +
+	"\aMonitor\x12!.headgate.agent.v1.MonitorRequest\x1a\x1f.headgate.agent.v1.MonitorEvent0\x01B3Z1github.com/headgate/headgate/api/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_api_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2881,125 +3591,144 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: headgate.agent.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: headgate.agent.v1.StatusResponse
-	(*Part)(nil),                   // 2: headgate.agent.v1.Part
-	(*Redirect)(nil),               // 3: headgate.agent.v1.Redirect
-	(*Controller)(nil),             // 4: headgate.agent.v1.Controller
-	(*Drop)(nil),                   // 5: headgate.agent.v1.Drop
-	(*Backend)(nil),                // 6: headgate.agent.v1.Backend
-	(*AddEndpointRequest)(nil),     // 7: headgate.agent.v1.AddEndpointRequest
-	(*Endpoint)(nil),               // 8: headgate.agent.v1.Endpoint
-	(*EndpointName)(nil),           // 9: headgate.agent.v1.EndpointName
-	(*DeleteEndpointResponse)(nil), // 10: headgate.agent.v1.DeleteEndpointResponse
-	(*ListEndpointsRequest)(nil),   // 11: headgate.agent.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),  // 12: headgate.agent.v1.ListEndpointsResponse
-	(*LabelEndpointRequest)(nil),   // 13: headgate.agent.v1.LabelEndpointRequest
-	(*LabelNamespaceRequest)(nil),  // 14: headgate.agent.v1.LabelNamespaceRequest
-	(*LabelNamespaceResponse)(nil), // 15: headgate.agent.v1.LabelNamespaceResponse
-	(*ApplyPoliciesRequest)(nil),   // 16: headgate.agent.v1.ApplyPoliciesRequest
-	(*PolicyFile)(nil),             // 17: headgate.agent.v1.PolicyFile
-	(*ApplyPoliciesResponse)(nil),  // 18: headgate.agent.v1.ApplyPoliciesResponse
-	(*PolicyChange)(nil),           // 19: headgate.agent.v1.PolicyChange
-	(*DeletePoliciesRequest)(nil),  // 20: headgate.agent.v1.DeletePoliciesRequest
-	(*DeletePoliciesResponse)(nil), // 21: headgate.agent.v1.DeletePoliciesResponse
-	(*PolicyKey)(nil),              // 22: headgate.agent.v1.PolicyKey
-	(*ListPoliciesRequest)(nil),    // 23: headgate.agent.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),   // 24: headgate.agent.v1.ListPoliciesResponse
-	(*Policy)(nil),                 // 25: headgate.agent.v1.Policy
-	(*Service)(nil),                // 26: headgate.agent.v1.Service
-	(*ServiceFront)(nil),           // 27: headgate.agent.v1.ServiceFront
-	(*ServiceName)(nil),            // 28: headgate.agent.v1.ServiceName
-	(*DeleteServiceResponse)(nil),  // 29: headgate.agent.v1.DeleteServiceResponse
-	(*ListServicesRequest)(nil),    // 30: headgate.agent.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),   // 31: headgate.agent.v1.ListServicesResponse
-	(*BackendsRequest)(nil),        // 32: headgate.agent.v1.BackendsRequest
-	(*RemoveBackendsResponse)(nil), // 33: headgate.agent.v1.RemoveBackendsResponse
-	(*ListIdentitiesRequest)(nil),  // 34: headgate.agent.v1.ListIdentitiesRequest
-	(*ListIdentitiesResponse)(nil), // 35: headgate.agent.v1.ListIdentitiesResponse
-	(*Identity)(nil),               // 36: headgate.agent.v1.Identity
-	(*ListMapRequest)(nil),         // 37: headgate.agent.v1.ListMapRequest
-	(*ListMapResponse)(nil),        // 38: headgate.agent.v1.ListMapResponse
-	(*Row)(nil),                    // 39: headgate.agent.v1.Row
-	nil,                            // 40: headgate.agent.v1.StatusResponse.EndpointsEntry
-	nil,                            // 41: headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	nil,                            // 42: headgate.agent.v1.Endpoint.LabelsEntry
-	nil,                            // 43: headgate.agent.v1.LabelEndpointRequest.SetEntry
-	nil,                            // 44: headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	nil,                            // 45: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
-	nil,                            // 46: headgate.agent.v1.Service.LabelsEntry
-	nil,                            // 47: headgate.agent.v1.Service.SelectorEntry
+	(*MapUsage)(nil),               // 2: headgate.agent.v1.MapUsage
+	(*GetConfigRequest)(nil),       // 3: headgate.agent.v1.GetConfigRequest
+	(*SetConfigRequest)(nil),       // 4: headgate.agent.v1.SetConfigRequest
+	(*ConfigResponse)(nil),         // 5: headgate.agent.v1.ConfigResponse
+	(*Setting)(nil),                // 6: headgate.agent.v1.Setting
+	(*ConfirmConfigRequest)(nil),   // 7: headgate.agent.v1.ConfirmConfigRequest
+	(*ConfirmConfigResponse)(nil),  // 8: headgate.agent.v1.ConfirmConfigResponse
+	(*MonitorRequest)(nil),         // 9: headgate.agent.v1.MonitorRequest
+	(*MonitorEvent)(nil),           // 10: headgate.agent.v1.MonitorEvent
+	(*Part)(nil),                   // 11: headgate.agent.v1.Part
+	(*Redirect)(nil),               // 12: headgate.agent.v1.Redirect
+	(*Controller)(nil),             // 13: headgate.agent.v1.Controller
+	(*Drop)(nil),                   // 14: headgate.agent.v1.Drop
+	(*Backend)(nil),                // 15: headgate.agent.v1.Backend
+	(*AddEndpointRequest)(nil),     // 16: headgate.agent.v1.AddEndpointRequest
+	(*Endpoint)(nil),               // 17: headgate.agent.v1.Endpoint
+	(*EndpointName)(nil),           // 18: headgate.agent.v1.EndpointName
+	(*DeleteEndpointResponse)(nil), // 19: headgate.agent.v1.DeleteEndpointResponse
+	(*ListEndpointsRequest)(nil),   // 20: headgate.agent.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),  // 21: headgate.agent.v1.ListEndpointsResponse
+	(*LabelEndpointRequest)(nil),   // 22: headgate.agent.v1.LabelEndpointRequest
+	(*LabelNamespaceRequest)(nil),  // 23: headgate.agent.v1.LabelNamespaceRequest
+	(*LabelNamespaceResponse)(nil), // 24: headgate.agent.v1.LabelNamespaceResponse
+	(*ApplyPoliciesRequest)(nil),   // 25: headgate.agent.v1.ApplyPoliciesRequest
+	(*PolicyFile)(nil),             // 26: headgate.agent.v1.PolicyFile
+	(*ApplyPoliciesResponse)(nil),  // 27: headgate.agent.v1.ApplyPoliciesResponse
+	(*PolicyChange)(nil),           // 28: headgate.agent.v1.PolicyChange
+	(*DeletePoliciesRequest)(nil),  // 29: headgate.agent.v1.DeletePoliciesRequest
+	(*DeletePoliciesResponse)(nil), // 30: headgate.agent.v1.DeletePoliciesResponse
+	(*PolicyKey)(nil),              // 31: headgate.agent.v1.PolicyKey
+	(*ListPoliciesRequest)(nil),    // 32: headgate.agent.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil),   // 33: headgate.agent.v1.ListPoliciesResponse
+	(*Policy)(nil),                 // 34: headgate.agent.v1.Policy
+	(*Service)(nil),                // 35: headgate.agent.v1.Service
+	(*ServiceFront)(nil),           // 36: headgate.agent.v1.ServiceFront
+	(*ServiceName)(nil),            // 37: headgate.agent.v1.ServiceName
+	(*DeleteServiceResponse)(nil),  // 38: headgate.agent.v1.DeleteServiceResponse
+	(*ListServicesRequest)(nil),    // 39: headgate.agent.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),   // 40: headgate.agent.v1.ListServicesResponse
+	(*BackendsRequest)(nil),        // 41: headgate.agent.v1.BackendsRequest
+	(*RemoveBackendsResponse)(nil), // 42: headgate.agent.v1.RemoveBackendsResponse
+	(*ListIdentitiesRequest)(nil),  // 43: headgate.agent.v1.ListIdentitiesRequest
+	(*ListIdentitiesResponse)(nil), // 44: headgate.agent.v1.ListIdentitiesResponse
+	(*Identity)(nil),               // 45: headgate.agent.v1.Identity
+	(*ListMapRequest)(nil),         // 46: headgate.agent.v1.ListMapRequest
+	(*ListMapResponse)(nil),        // 47: headgate.agent.v1.ListMapResponse
+	(*Row)(nil),                    // 48: headgate.agent.v1.Row
+	nil,                            // 49: headgate.agent.v1.StatusResponse.EndpointsEntry
+	nil,                            // 50: headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	nil,                            // 51: headgate.agent.v1.Endpoint.LabelsEntry
+	nil,                            // 52: headgate.agent.v1.LabelEndpointRequest.SetEntry
+	nil,                            // 53: headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	nil,                            // 54: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	nil,                            // 55: headgate.agent.v1.Service.LabelsEntry
+	nil,                            // 56: headgate.agent.v1.Service.SelectorEntry
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
-	2,  // 0: headgate.agent.v1.StatusResponse.parts:type_name -> headgate.agent.v1.Part
-	40, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
-	3,  // 2: headgate.agent.v1.StatusResponse.redirects:type_name -> headgate.agent.v1.Redirect
-	4,  // 3: headgate.agent.v1.StatusResponse.controllers:type_name -> headgate.agent.v1.Controller
-	5,  // 4: headgate.agent.v1.StatusResponse.drops:type_name -> headgate.agent.v1.Drop
-	6,  // 5: headgate.agent.v1.StatusResponse.backend:type_name -> headgate.agent.v1.Backend
-	41, // 6: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	42, // 7: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
-	8,  // 8: headgate.agent.v1.ListEndpointsResponse.endpoints:type_name -> headgate.agent.v1.Endpoint
-	43, // 9: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
-	44, // 10: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	45, // 11: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
-	17, // 12: headgate.agent.v1.ApplyPoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
-	19, // 13: headgate.agent.v1.ApplyPoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
-	17, // 14: headgate.agent.v1.DeletePoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
-	22, // 15: headgate.agent.v1.DeletePoliciesRequest.keys:type_name -> headgate.agent.v1.PolicyKey
-	19, // 16: headgate.agent.v1.DeletePoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
-	25, // 17: headgate.agent.v1.ListPoliciesResponse.policies:type_name -> headgate.agent.v1.Policy
-	22, // 18: headgate.agent.v1.Policy.key:type_name -> headgate.agent.v1.PolicyKey
-	46, // 19: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
-	47, // 20: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
-	27, // 21: headgate.agent.v1.Service.fronts:type_name -> headgate.agent.v1.ServiceFront
-	26, // 22: headgate.agent.v1.ListServicesResponse.services:type_name -> headgate.agent.v1.Service
-	26, // 23: headgate.agent.v1.RemoveBackendsResponse.service:type_name -> headgate.agent.v1.Service
-	36, // 24: headgate.agent.v1.ListIdentitiesResponse.identities:type_name -> headgate.agent.v1.Identity
-	39, // 25: headgate.agent.v1.ListMapResponse.rows:type_name -> headgate.agent.v1.Row
-	0,  // 26: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
-	7,  // 27: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
-	9,  // 28: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
-	9,  // 29: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
-	11, // 30: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
-	13, // 31: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
-	14, // 32: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
-	16, // 33: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
-	20, // 34: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
-	23, // 35: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
-	26, // 36: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
-	28, // 37: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
-	28, // 38: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
-	30, // 39: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
-	32, // 40: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
-	32, // 41: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
-	34, // 42: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
-	37, // 43: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
-	1,  // 44: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
-	8,  // 45: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
-	10, // 46: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
-	8,  // 47: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
-	12, // 48: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
-	8,  // 49: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
-	15, // 50: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
-	18, // 51: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
-	21, // 52: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
-	24, // 53: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
-	26, // 54: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
-	29, // 55: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
-	26, // 56: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
-	31, // 57: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
-	26, // 58: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
-	33, // 59: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
-	35, // 60: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
-	38, // 61: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
-	44, // [44:62] is the sub-list for method output_type
-	26, // [26:44] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	11, // 0: headgate.agent.v1.StatusResponse.parts:type_name -> headgate.agent.v1.Part
+	49, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
+	12, // 2: headgate.agent.v1.StatusResponse.redirects:type_name -> headgate.agent.v1.Redirect
+	13, // 3: headgate.agent.v1.StatusResponse.controllers:type_name -> headgate.agent.v1.Controller
+	14, // 4: headgate.agent.v1.StatusResponse.drops:type_name -> headgate.agent.v1.Drop
+	15, // 5: headgate.agent.v1.StatusResponse.backend:type_name -> headgate.agent.v1.Backend
+	2,  // 6: headgate.agent.v1.StatusResponse.maps:type_name -> headgate.agent.v1.MapUsage
+	6,  // 7: headgate.agent.v1.ConfigResponse.settings:type_name -> headgate.agent.v1.Setting
+	50, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	51, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
+	17, // 10: headgate.agent.v1.ListEndpointsResponse.endpoints:type_name -> headgate.agent.v1.Endpoint
+	52, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
+	53, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	54, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	26, // 14: headgate.agent.v1.ApplyPoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
+	28, // 15: headgate.agent.v1.ApplyPoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
+	26, // 16: headgate.agent.v1.DeletePoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
+	31, // 17: headgate.agent.v1.DeletePoliciesRequest.keys:type_name -> headgate.agent.v1.PolicyKey
+	28, // 18: headgate.agent.v1.DeletePoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
+	34, // 19: headgate.agent.v1.ListPoliciesResponse.policies:type_name -> headgate.agent.v1.Policy
+	31, // 20: headgate.agent.v1.Policy.key:type_name -> headgate.agent.v1.PolicyKey
+	55, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
+	56, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
+	36, // 23: headgate.agent.v1.Service.fronts:type_name -> headgate.agent.v1.ServiceFront
+	35, // 24: headgate.agent.v1.ListServicesResponse.services:type_name -> headgate.agent.v1.Service
+	35, // 25: headgate.agent.v1.RemoveBackendsResponse.service:type_name -> headgate.agent.v1.Service
+	45, // 26: headgate.agent.v1.ListIdentitiesResponse.identities:type_name -> headgate.agent.v1.Identity
+	48, // 27: headgate.agent.v1.ListMapResponse.rows:type_name -> headgate.agent.v1.Row
+	0,  // 28: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
+	16, // 29: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
+	18, // 30: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
+	18, // 31: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
+	20, // 32: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
+	22, // 33: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
+	23, // 34: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
+	25, // 35: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
+	29, // 36: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
+	32, // 37: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
+	35, // 38: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
+	37, // 39: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
+	37, // 40: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
+	39, // 41: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
+	41, // 42: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
+	41, // 43: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
+	43, // 44: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
+	46, // 45: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
+	3,  // 46: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
+	4,  // 47: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
+	7,  // 48: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
+	9,  // 49: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
+	1,  // 50: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
+	17, // 51: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
+	19, // 52: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
+	17, // 53: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
+	21, // 54: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
+	17, // 55: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
+	24, // 56: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
+	27, // 57: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
+	30, // 58: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
+	33, // 59: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
+	35, // 60: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
+	38, // 61: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
+	35, // 62: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
+	40, // 63: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
+	35, // 64: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
+	42, // 65: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
+	44, // 66: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
+	47, // 67: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
+	5,  // 68: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	5,  // 69: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	8,  // 70: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
+	10, // 71: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
+	50, // [50:72] is the sub-list for method output_type
+	28, // [28:50] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -3013,7 +3742,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,10 @@ const (
 	Agent_RemoveBackends_FullMethodName = "/headgate.agent.v1.Agent/RemoveBackends"
 	Agent_ListIdentities_FullMethodName = "/headgate.agent.v1.Agent/ListIdentities"
 	Agent_ListMap_FullMethodName        = "/headgate.agent.v1.Agent/ListMap"
+	Agent_GetConfig_FullMethodName      = "/headgate.agent.v1.Agent/GetConfig"
+	Agent_SetConfig_FullMethodName      = "/headgate.agent.v1.Agent/SetConfig"
+	Agent_ConfirmConfig_FullMethodName  = "/headgate.agent.v1.Agent/ConfirmConfig"
+	Agent_Monitor_FullMethodName        = "/headgate.agent.v1.Agent/Monitor"
 )
 
 // AgentClient is the client API for Agent service.
@@ -70,6 +74,13 @@ type AgentClient interface {
 	ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error)
 	// ListMap shows a kernel map as rows of text columns.
 	ListMap(ctx context.Context, in *ListMapRequest, opts ...grpc.CallOption) (*ListMapResponse, error)
+	// Settings that change while the agent runs.
+	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error)
+	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error)
+	ConfirmConfig(ctx context.Context, in *ConfirmConfigRequest, opts ...grpc.CallOption) (*ConfirmConfigResponse, error)
+	// Monitor streams what the gate tells, as it is told. Who reads too slowly is told
+	// how much was left out.
+	Monitor(ctx context.Context, in *MonitorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MonitorEvent], error)
 }
 
 type agentClient struct {
@@ -260,6 +271,55 @@ func (c *agentClient) ListMap(ctx context.Context, in *ListMapRequest, opts ...g
 	return out, nil
 }
 
+func (c *agentClient) GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfigResponse)
+	err := c.cc.Invoke(ctx, Agent_GetConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfigResponse)
+	err := c.cc.Invoke(ctx, Agent_SetConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) ConfirmConfig(ctx context.Context, in *ConfirmConfigRequest, opts ...grpc.CallOption) (*ConfirmConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmConfigResponse)
+	err := c.cc.Invoke(ctx, Agent_ConfirmConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentClient) Monitor(ctx context.Context, in *MonitorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MonitorEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[0], Agent_Monitor_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[MonitorRequest, MonitorEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_MonitorClient = grpc.ServerStreamingClient[MonitorEvent]
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -288,6 +348,13 @@ type AgentServer interface {
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
 	// ListMap shows a kernel map as rows of text columns.
 	ListMap(context.Context, *ListMapRequest) (*ListMapResponse, error)
+	// Settings that change while the agent runs.
+	GetConfig(context.Context, *GetConfigRequest) (*ConfigResponse, error)
+	SetConfig(context.Context, *SetConfigRequest) (*ConfigResponse, error)
+	ConfirmConfig(context.Context, *ConfirmConfigRequest) (*ConfirmConfigResponse, error)
+	// Monitor streams what the gate tells, as it is told. Who reads too slowly is told
+	// how much was left out.
+	Monitor(*MonitorRequest, grpc.ServerStreamingServer[MonitorEvent]) error
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -351,6 +418,18 @@ func (UnimplementedAgentServer) ListIdentities(context.Context, *ListIdentitiesR
 }
 func (UnimplementedAgentServer) ListMap(context.Context, *ListMapRequest) (*ListMapResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMap not implemented")
+}
+func (UnimplementedAgentServer) GetConfig(context.Context, *GetConfigRequest) (*ConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetConfig not implemented")
+}
+func (UnimplementedAgentServer) SetConfig(context.Context, *SetConfigRequest) (*ConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetConfig not implemented")
+}
+func (UnimplementedAgentServer) ConfirmConfig(context.Context, *ConfirmConfigRequest) (*ConfirmConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmConfig not implemented")
+}
+func (UnimplementedAgentServer) Monitor(*MonitorRequest, grpc.ServerStreamingServer[MonitorEvent]) error {
+	return status.Error(codes.Unimplemented, "method Monitor not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -697,6 +776,71 @@ func _Agent_ListMap_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_GetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).GetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_GetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).GetConfig(ctx, req.(*GetConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_SetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).SetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_SetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).SetConfig(ctx, req.(*SetConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_ConfirmConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).ConfirmConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_ConfirmConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).ConfirmConfig(ctx, req.(*ConfirmConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Agent_Monitor_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(MonitorRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServer).Monitor(m, &grpc.GenericServerStream[MonitorRequest, MonitorEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_MonitorServer = grpc.ServerStreamingServer[MonitorEvent]
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -776,7 +920,25 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListMap",
 			Handler:    _Agent_ListMap_Handler,
 		},
+		{
+			MethodName: "GetConfig",
+			Handler:    _Agent_GetConfig_Handler,
+		},
+		{
+			MethodName: "SetConfig",
+			Handler:    _Agent_SetConfig_Handler,
+		},
+		{
+			MethodName: "ConfirmConfig",
+			Handler:    _Agent_ConfirmConfig_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Monitor",
+			Handler:       _Agent_Monitor_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "api/agent/v1/agent.proto",
 }

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
+#include "hostfw.h"
 #include "parse.h"
 #include "proxy.h"
+#include "reset.h"
 
-/* Whose policy a connection meets. NULL: that end has none here. */
+/* Whose policy a connection meets. NULL: that end has none here, unless it is this
+ * machine. */
 struct parties {
 	const struct endpoint *source;
 	const struct endpoint *destination;
+	__u8 host_source;
+	__u8 host_destination;
 };
 
 struct ruling {
@@ -15,20 +20,24 @@ struct ruling {
 	__u8 direction;         /* that refused */
 };
 
-/* Judges one end and reports what came out. */
+/* Judges one end and reports what came out. What would be denied is always
+ * reported. NULL: this machine. */
 inline int judge_end(struct __sk_buff *skb, struct packet *p, const struct endpoint *end,
 		     __u8 direction, bool report, struct ruling *r)
 {
 	struct judgement j = { .direction = direction, .kind = EVENT_VERDICT };
-	int reason = judge(p, end->subject, &j);
+	int reason;
 
+	if (!end && !host_flags())
+		return 0;
+	reason = end ? judge(p, end->subject, &j) : judge_host(p, &j);
 	r->set[direction] = j.set;
 	if (reason) {
 		r->reason = reason;
 		r->direction = direction;
 		j.kind = EVENT_DROP;
 	}
-	if (reason || report)
+	if (reason || report || j.audit)
 		emit(skb, p, &j);
 	return reason;
 }
@@ -38,10 +47,26 @@ inline int judge_end(struct __sk_buff *skb, struct packet *p, const struct endpo
 inline void judge_connection(struct __sk_buff *skb, struct packet *p, const struct parties *who,
 			     bool report, struct ruling *r)
 {
-	if (who->source && judge_end(skb, p, who->source, DIR_EGRESS, report, r))
+	if ((who->source || who->host_source) && judge_end(skb, p, who->source, DIR_EGRESS, report, r))
 		return;
-	if (who->destination)
+	if (who->destination || who->host_destination)
 		judge_end(skb, p, who->destination, DIR_INGRESS, report, r);
+}
+
+/* Another packet in the making: on the stack it would be too much. Packets of a
+ * processor take turns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} hg_forward_1 SEC(".maps");
+
+inline struct packet *forward_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&hg_forward_1, &zero);
 }
 
 /* The packet that opens a connection, made from an answer in it. */
@@ -64,23 +89,32 @@ inline void turn(const struct packet *p, struct packet *forward)
 /* A packet, of either direction, under a new policy revision: the connection is
  * judged as if it were opened now. Denied: nothing passes; but a proxy that carries it and asks for
  * its route answers its next request itself, and must get it. One that is bound to
- * a route does not know that it is another now: that is as good as denied. */
-inline void judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
-			const struct parties *who, __u32 revision)
+ * a route does not know that it is another now: that is as good as denied. Returns
+ * whether it is. */
+static __noinline int judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
+				  const struct parties *who, __u32 revision)
 {
-	struct parties opened = *who;
-	struct ct_entry *e = f->entry;
-	struct packet forward = *p;
+	struct packet *forward = forward_scratch();
+	struct parties opened;
+	struct ct_entry *e;
 	struct ruling r = {};
 
+	if (!p || !f || !who || !f->entry || !forward)
+		return 0;
+	e = f->entry;
+	*forward = *p;
+	opened = *who;
+
 	if (f->reply) {
-		turn(p, &forward);
+		turn(p, forward);
 		opened.source = who->destination;
 		opened.destination = who->source;
+		opened.host_source = who->host_destination;
+		opened.host_destination = who->host_source;
 	}
-	judge_connection(skb, &forward, &opened, false, &r);
-	e->identity[0] = forward.source_identity;
-	e->identity[1] = forward.destination_identity;
+	judge_connection(skb, forward, &opened, false, &r);
+	e->identity[0] = forward->source_identity;
+	e->identity[1] = forward->destination_identity;
 	if (r.reason || (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
 						 e->set[DIR_EGRESS] != r.set[DIR_EGRESS])))
 		ct_set(e, CT_DENIED);
@@ -93,6 +127,7 @@ inline void judge_again(struct __sk_buff *skb, struct packet *p, struct flow *f,
 			ct_set(e, CT_REDIRECTED);
 	}
 	e->revision = revision;
+	return !!(e->flags & CT_DENIED);
 }
 
 enum way { WAY_PLAIN, WAY_PROXY, WAY_DROP };
@@ -103,6 +138,7 @@ struct next {
 	__u8 direction;
 	__u8 reported;          /* by an event already */
 	__u8 cut;               /* WAY_PROXY: reset it, whatever socket it has */
+	__u8 revoked;           /* WAY_DROP: of a connection that was allowed */
 	__u16 port;             /* WAY_PROXY: the listener for what has no socket */
 };
 
@@ -125,8 +161,7 @@ static __noinline void relate(struct __sk_buff *skb, struct packet *p, struct fl
 	if (!e)
 		return refuse(n, REASON_ICMP_ERROR, DIR_EGRESS);
 	if (e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
-		judge_again(skb, p, f, who, revision);
-		n->reported = !!(e->flags & CT_DENIED);
+		n->reported = judge_again(skb, p, f, who, revision);
 	}
 	if (e->flags & CT_DENIED)
 		return refuse(n, REASON_POLICY, direction);
@@ -146,14 +181,15 @@ static __noinline void continue_connection(struct __sk_buff *skb, struct packet 
 	if (is_echo(p) && is_echo_reply(p) != f->reply)
 		return refuse(n, REASON_NO_CONNECTION, direction); /* asks back under the same id */
 	if (e->revision != revision && !(e->flags & CT_PROXY_LEG)) {
-		judge_again(skb, p, f, who, revision);
-		n->reported = !!(e->flags & CT_DENIED);
+		n->reported = judge_again(skb, p, f, who, revision);
 	}
-	if ((e->flags & (CT_DENIED | CT_REDIRECTED)) == CT_DENIED)
+	if ((e->flags & (CT_DENIED | CT_REDIRECTED)) == CT_DENIED) {
+		n->revoked = 1;
 		return refuse(n, REASON_POLICY, direction);
+	}
 	reason = ct_update(skb, p, f);
 	if (reason || !f->entry)
-		return refuse(n, REASON_CT_FULL, direction);
+		return refuse(n, reason ? reason : REASON_CT_FULL, direction);
 	if (f->entry->flags & CT_REDIRECTED) {
 		n->way = WAY_PROXY;
 		n->port = route_of(f->entry->set).port;
@@ -182,6 +218,8 @@ static __noinline void open_connection(struct __sk_buff *skb, struct packet *p, 
 		n->reported = 1;
 		return refuse(n, r.reason, r.direction);
 	}
+	if (is_stream(p) && share_spent(p->payer))
+		return refuse(n, REASON_SHARE, DIR_EGRESS);
 	if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS]) {
 		served = route_of(r.set);
 		flags = CT_REDIRECTED | (served.bound ? CT_BOUND : 0);
@@ -195,9 +233,14 @@ static __noinline void open_connection(struct __sk_buff *skb, struct packet *p, 
 		refuse(n, reason, DIR_EGRESS);
 }
 
-inline int finish_drop(struct __sk_buff *skb, const struct packet *p, const struct next *n)
+inline int finish_drop(struct __sk_buff *skb, const struct packet *p, const struct next *n,
+		       const struct parties *who)
 {
-	if (!n->reported)
-		return drop(skb, p, n->reason, n->direction);
-	return drop_quietly(skb, n->reason, n->direction);
+	if (n->reported)
+		count(skb, n->reason, n->direction);
+	else
+		drop(skb, p, n->reason, n->direction);
+	if (n->revoked && resets())
+		reset_both(skb, p, who->source, who->destination);
+	return TC_ACT_SHOT;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 #include "policy.h"
+#include "share.h"
 
 /* How long an entry outlives its last packet, by state.
  *
@@ -86,6 +87,15 @@ inline bool ct_reopens(const struct packet *p, const struct ct_entry *e)
 		(e->flags & CT_REDIRECTED && !e->set[DIR_INGRESS] && !e->set[DIR_EGRESS]));
 }
 
+/* Who removes an established connection gives its share back. */
+inline void ct_remove(struct flow *f)
+{
+	__u16 payer = f->entry->payer;
+
+	if (!bpf_map_delete_elem(&hg_ct_tcp_1, &f->key))
+		share_add(payer, -1);
+}
+
 /* As ct_find, with a key that is there already. */
 inline void ct_find_key(const struct packet *p, struct flow *f, bool from_proxy)
 {
@@ -107,7 +117,7 @@ inline void ct_find_key(const struct packet *p, struct flow *f, bool from_proxy)
 		return;
 	if (f->entry->expires < bpf_ktime_get_ns() || (!from_proxy && ct_reopens(p, f->entry))) {
 		if (f->tcp)
-			bpf_map_delete_elem(&hg_ct_tcp_1, &f->key);
+			ct_remove(f);
 		f->entry = NULL;
 		f->tcp = 0;
 		return;
@@ -144,15 +154,23 @@ inline __u64 ct_lifetime(const struct packet *p, const struct ct_entry *e)
 }
 
 /* Moves established TCP out of the reach of eviction. Whoever looks finds the
- * entry in one map or in both, never in none. False: there is no room. */
-inline bool ct_establish(struct flow *f)
+ * entry in one map or in both, never in none. 0, or why there is no room. */
+inline int ct_establish(struct flow *f)
 {
-	if (bpf_map_update_elem(&hg_ct_tcp_1, &f->key, f->entry, BPF_ANY))
-		return false;
+	__u16 payer = f->entry->payer;
+	long err;
+
+	if (share_spent(payer))
+		return REASON_SHARE;
+	err = bpf_map_update_elem(&hg_ct_tcp_1, &f->key, f->entry, BPF_NOEXIST);
+	if (!err)
+		share_add(payer, 1);
+	else if (err != -EEXIST) /* another processor was first */
+		return REASON_CT_FULL;
 	bpf_map_delete_elem(&hg_ct_any_1, &f->key);
 	f->tcp = 1;
 	f->entry = bpf_map_lookup_elem(&hg_ct_tcp_1, &f->key);
-	return f->entry != NULL;
+	return f->entry ? 0 : REASON_CT_FULL;
 }
 
 /* Both directions write flags, from several processors: no bit may be lost. */
@@ -206,37 +224,57 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 		ct_set(e, CT_SEEN_REPLY);
 	e->expires = bpf_ktime_get_ns() + ct_lifetime(p, e);
 	if (is_stream(p) && !f->tcp && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK &&
-	    !(e->flags & CT_CLOSING) && !ct_establish(f))
-		return REASON_CT_FULL;
+	    !(e->flags & CT_CLOSING))
+		return ct_establish(f);
 	return 0;
+}
+
+/* What a connection begins with. */
+struct ct_start {
+	__u32 set[2];
+	__u32 flags;
+	__u32 revision;
+	__u32 opener;
+	__u32 service;
+};
+
+global int ct_insert(struct __sk_buff *skb, const struct packet *p, const struct ct_key *key,
+			 const struct ct_start *start)
+{
+	struct ct_entry e = {};
+
+	if (!p || !key || !start)
+		return REASON_INVALID;
+	e.created = bpf_ktime_get_ns();
+	e.packets[0] = 1;
+	e.bytes[0] = skb->len;
+	e.identity[0] = p->source_identity;
+	e.identity[1] = p->destination_identity;
+	e.set[0] = start->set[0];
+	e.set[1] = start->set[1];
+	e.revision = start->revision;
+	e.flags = start->flags;
+	e.opener = start->opener;
+	e.rev_nat = start->service;
+	e.payer = p->payer;
+	e.expires = e.created + ct_lifetime(p, &e);
+	return bpf_map_update_elem(&hg_ct_any_1, key, &e, BPF_ANY) ? REASON_CT_FULL : 0;
 }
 
 /* Remembers a connection that policy let through; 0 or a reason. */
 inline int ct_create(struct __sk_buff *skb, const struct packet *p, struct flow *f,
 		     const __u32 sets[2], __u32 flags, __u32 revision)
 {
-	struct ct_entry e = {
-		.created = bpf_ktime_get_ns(),
-		.packets = { 1 },
-		.bytes = { skb->len },
-		.identity = { p->source_identity, p->destination_identity },
-		.set = { sets[0], sets[1] },
-		.revision = revision,
-		.flags = flags,
-		.opener = f->side,
-		.rev_nat = f->service,
+	struct ct_start start = {
+		.set = { sets[0], sets[1] }, .flags = flags, .revision = revision, .opener = f->side, .service = f->service,
 	};
 
-	e.expires = e.created + ct_lifetime(p, &e);
-	if (bpf_map_update_elem(&hg_ct_any_1, &f->key, &e, BPF_ANY))
-		return REASON_CT_FULL;
-	return 0;
+	return ct_insert(skb, p, &f->key, &start);
 }
 
 inline __u32 policy_revision(void)
 {
-	__u32 zero = 0;
-	struct config *c = bpf_map_lookup_elem(&hg_config_1, &zero);
+	const struct config *c = config();
 
 	return c ? c->revision : 0;
 }

@@ -36,6 +36,7 @@ struct judgement {
 	__u8 reason;
 	__u8 direction;
 	__u8 match;
+	__u8 audit;
 };
 
 global int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)
@@ -69,6 +70,7 @@ global int emit(struct __sk_buff *skb, const struct packet *p, const struct judg
 	e->icmp_type = p->icmp_type;
 	e->icmp_code = p->icmp_code;
 	e->match = j->match;
+	e->audit = j->audit;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
 	if (bpf_skb_load_bytes(skb, 0, e->mac, sizeof(e->mac)))
 		__builtin_memset(e->mac, 0, sizeof(e->mac));

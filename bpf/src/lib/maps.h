@@ -7,9 +7,16 @@
  * read differently. Go gives the sizes where a flag can change them. */
 
 /* --- config: the agent writes, the proxy maps it read-only --- */
+#define CONFIG_RESET 1          /* a connection that policy ends is reset, not left to hang */
+#define CONFIG_HOST_AUDIT 2     /* what host policies deny is reported, and passes */
+#define CONFIG_HOST_ENFORCE 4   /* host policies hold */
+
 struct config {
 	__u32 revision;         /* of the policy: entries judged under another are judged again */
-	__u32 reserved[15];
+	__u32 flags;            /* CONFIG_… */
+	__u32 share;            /* established connections that one workload may have; 0: any number */
+	__u32 host_subject;     /* whose policy table this machine has; 0: none */
+	__u32 reserved[12];
 };
 
 struct {
@@ -90,10 +97,13 @@ struct policy_key {
 	__u8 dir_bits;          /* direction << 7 | number of port bits */
 };
 
+#define ENTRY_AUDIT 1           /* a policy that audits would deny it: let through and reported */
+
 struct policy_entry {
 	__u8 verdict;
 	__u8 match;             /* what the key names, for people: Hubble's policy_match_type */
-	__u8 pad[2];
+	__u8 flags;
+	__u8 pad;
 	__u32 set;              /* number of the L7 set */
 	__u32 rule;             /* number of the rule, for people */
 };
@@ -159,7 +169,8 @@ struct ct_entry {
 	__u32 revision;
 	__u32 flags;            /* changed by atomic operations: both directions write */
 	__u8 opener;            /* which of key.addr[] opened it */
-	__u8 pad[3];
+	__u8 pad;
+	__u16 payer;            /* whose share of connections it takes: the endpoint's id */
 	__u16 rev_nat;          /* number of the service it was opened to, 0: none */
 	__u16 nat_port;         /* of nat_addr, in place of the opener's; 0: not translated */
 	struct addr nat_addr;   /* a tunnel's peer will stand here: nothing is both */
@@ -228,7 +239,8 @@ struct event {
 	__u8 icmp_code;
 	__u8 mac[12];           /* destination, source */
 	__u8 match;
-	__u8 pad[3];
+	__u8 audit;             /* a policy that audits would deny it */
+	__u8 pad[2];
 };
 
 struct {

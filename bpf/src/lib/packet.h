@@ -66,6 +66,7 @@ struct packet {
 	__u8 ttl;
 	__u8 related;
 	__u8 fragment;
+	__u16 payer;            /* whose share of connections it may take */
 };
 
 inline bool is_echo(const struct packet *p)

@@ -71,6 +71,7 @@ global int judge(struct packet *p, __u32 subject, struct judgement *j)
 	if (e->verdict == VERDICT_REDIRECT)
 		j->set = e->set;
 	j->match = e->match;
+	j->audit = e->flags & ENTRY_AUDIT;
 	if (e->verdict == VERDICT_DENY)
 		return j->reason = e->rule ? REASON_POLICY_DENY : REASON_POLICY;
 	if (e->verdict == VERDICT_REDIRECT && p->proto != IPPROTO_TCP)

@@ -43,6 +43,7 @@ enum drop_reason {
 	REASON_SERVICE_CLASH = 245, /* the client's port is connected to that backend already, or is its own */
 	REASON_SERVICE_PORT = 246,  /* a service's address, but none of its ports */
 	REASON_SERVICE_FULL = 247,  /* no room for another translation */
+	REASON_SHARE = 248,         /* its workload has as many connections as it may */
 	REASON_SOURCE_ROUTE = 254,  /* its sender chose the way */
 	REASON_FRAGMENT_PROXY = 255, /* no socket takes a fragment */
 };
