@@ -355,7 +355,7 @@ func TestToServices(t *testing.T) {
 	})
 	for name, word := range map[string]string{"server": "allowed", "other": "denied"} {
 		said := n.headgate(t, "policy", "explain", "--from", "client", "--to", name, "--port", "80/TCP")
-		if !strings.Contains(strings.ToLower(said), word) {
+		if !strings.HasPrefix(said, word+": ") {
 			t.Errorf("the explanation of %s is %s, want %s", name, said, word)
 		}
 	}
