@@ -196,7 +196,7 @@ func TestRelatedFromHost(t *testing.T) {
 }
 
 // An error about a connection that a proxy carries is for the proxy's socket; where
-// there is none, for nobody. wire_odd_test.go has the sockets.
+// there is none, for nobody. wire_pmtu_test.go has the sockets.
 func TestRelatedRedirected(t *testing.T) {
 	l := newLab(t)
 	for _, v6 := range families {
