@@ -411,13 +411,13 @@ func TestCollectServices(t *testing.T) {
 		l.throughService(f, ack, ack)
 	}
 	ct := l.g.Conntrack()
-	if _, err := ct.Collect(); err != nil {
+	if _, err := ct.Collect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	l.throughService(f, ack, ack)
 	k := f.at(l.b.backend(false)).key()
 	l.must(l.g.objs.HgCtTcp1.Delete(&k))
-	if _, err := ct.Collect(); err != nil {
+	if _, err := ct.Collect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := entries(l.g.objs.HgSvcNat1); err != nil || n != 1 {
