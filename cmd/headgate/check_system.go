@@ -116,4 +116,3 @@ func putNative32(b []byte, v uint32) {
 func native32(b []byte) uint32 {
 	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 }
-
