@@ -15,7 +15,7 @@ import (
 
 // Layout names the map layouts of this build. Two processes that share maps must
 // have equal layouts.
-const Layout = "1 nat1 share1"
+const Layout = "1 nat1 svc1 share1"
 
 // Options are the constants of the programs and the sizes of the maps.
 type Options struct {
