@@ -102,10 +102,10 @@ func sentBefore(r *HTTPRequest, i int, name []byte) bool {
 
 // joinValues is the one value of a header, as header.match sees it.
 func joinValues(to []byte, r *HTTPRequest, name []byte) []byte {
-	found := false
 	if len(r.Host) > 0 && bytes.EqualFold(name, hostName) {
-		to, found = append(to, r.Host...), true
+		return append(to, r.Host...)
 	}
+	found := false
 	for i := range r.Headers {
 		if bytes.EqualFold(r.Headers[i].Name, name) {
 			if found {

@@ -70,10 +70,10 @@ func (p *plainHTTP) count(i int, r *HTTPRequest, stop bool) (met, not int) {
 }
 
 func plainHeader(h HeaderRule, r *HTTPRequest) bool {
-	var values []string
 	if len(r.Host) > 0 && strings.EqualFold(h.Name, "host") {
-		values = append(values, string(r.Host))
+		return h.Value == "" || h.Value == string(r.Host)
 	}
+	var values []string
 	for _, have := range r.Headers {
 		if strings.EqualFold(string(have.Name), h.Name) {
 			values = append(values, string(have.Value))
@@ -201,7 +201,7 @@ func TestManyHeaders(t *testing.T) {
 	j := judgeOf(t, rules...)
 	for want, r := range map[string]*HTTPRequest{
 		"77": httpRequest("GET", "/", "", "x", "77"), "x1,2": httpRequest("GET", "/", "", "X", "1", "Z", "", "x", "2"),
-		"Hosta": httpRequest("GET", "/", "a"), "hosta,b": httpRequest("GET", "/", "a", "HOST", "b"),
+		"Hosta": httpRequest("GET", "/", "a", "HOST", "a"), "hosta,b": httpRequest("GET", "/", "", "HOST", "a", "Host", "b"),
 		"Y": httpRequest("GET", "/", "", "y", strings.Repeat("v", 500)), "\u212aeyk": httpRequest("GET", "/", "", "KEY", "k"),
 		"": httpRequest("GET", "/", "b", "X", "1", "X", "1"),
 	} {

@@ -14,17 +14,6 @@ func Unenforceable(p *Policy) []error {
 	return u.errs
 }
 
-func hasL7(p *Policy) bool {
-	for _, r := range p.Rules {
-		for _, port := range r.Ports {
-			if port.L7 != nil {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 type unenforceable struct {
 	policy string
 	seen   map[string]bool

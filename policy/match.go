@@ -49,17 +49,17 @@ type header struct {
 var hostName = []byte("host")
 
 // match looks at the header's values as one list joined with commas. Of a
-// request's Host there is one, kept apart.
+// request's Host there is one, kept apart; it may stand among the headers too.
 func (h *header) match(r *HTTPRequest) bool {
 	if h.any {
 		return h.matchAny(r)
 	}
+	if len(r.Host) > 0 && bytes.EqualFold(h.name, hostName) {
+		return len(h.value) == 0 || bytes.Equal(h.value, r.Host)
+	}
 	found := false
 	rest := h.value
 	matches := true
-	if len(r.Host) > 0 && bytes.EqualFold(h.name, hostName) {
-		found, matches, rest = true, bytes.HasPrefix(rest, r.Host), bytes.TrimPrefix(rest, r.Host)
-	}
 	for i := range r.Headers {
 		if !bytes.EqualFold(r.Headers[i].Name, h.name) {
 			continue

@@ -33,20 +33,6 @@ func checkJIT() finding {
 	return f
 }
 
-// checkCgroup2: services are translated as sockets connect, by programs of cgroups.
-func checkCgroup2() finding {
-	f := finding{Name: "cgroup2 is mounted"}
-	var st unix.Statfs_t
-	for _, path := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/run/headgate/cgroup2"} {
-		if unix.Statfs(path, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-			f.OK, f.Detail = true, path
-			return f
-		}
-	}
-	f.Detail = "mount it: mkdir -p /run/headgate/cgroup2 && mount -t cgroup2 none /run/headgate/cgroup2"
-	return f
-}
-
 // checkSockDiag: the proxy ends a TIME_WAIT of its own when a client uses its port
 // again, which takes CONFIG_INET_DIAG_DESTROY. Ending a socket that nobody has says
 // whether the kernel could.
