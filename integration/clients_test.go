@@ -136,11 +136,14 @@ func TestWebSocket(t *testing.T) {
 			t.Errorf("denied: got %q", got)
 		}
 		cmd := exec.Command(python, script(t, "websocket_client.py"), base+"/chat")
-		out, err := cmd.StdoutPipe()
+		out, in, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer out.Close()
+		cmd.Stdout = in
 		c, err := client.start(cmd)
+		in.Close()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -293,7 +293,7 @@ func TestNodeAddressChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, patience, "connections by the new address", func() error {
+	eventually(t, 4*patience, "connections by the new address", func() error {
 		s, err := w.open(o.at(4, 80), time.Second)
 		if err != nil {
 			return err

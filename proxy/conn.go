@@ -210,6 +210,8 @@ type judgement struct {
 	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
 	looked    look            // when it was last judged again
+	probing   bool            // the client's stack was asked to say something
+	hurried   time.Time       // and when
 	checked   checked         // what its requests under way were judged by
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records

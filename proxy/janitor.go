@@ -70,13 +70,15 @@ func (p *process) all() []*conn {
 }
 
 // recheckTunnels judges tunnels again. Some may be behind the datapath's revision
-// even then: it judges them at their next packet.
+// even then: it judges them at their next packet, which is asked for.
 func (p *process) recheckTunnels() (lagging bool) {
 	p.mu.Lock()
 	standing := slices.Collect(maps.Keys(p.standing))
 	p.mu.Unlock()
 	for _, c := range standing {
-		lagging = c.recheck() || lagging
+		behind := c.recheck()
+		c.hurry(behind)
+		lagging = behind || lagging
 	}
 	return lagging
 }

@@ -3,10 +3,14 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/http"
+	"time"
 
 	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
 )
 
 // rememberUpgrade keeps a request that may turn the connection into a tunnel, so
@@ -52,7 +56,7 @@ func (c *conn) recheck() (lagging bool) {
 	switch {
 	case c.dead || judged == checked{now.snapshot, now.revision}:
 		return false
-	case now == c.looked: // the datapath judges it when it moves again
+	case now == c.looked && time.Since(c.hurried) > hurryFor: // the datapath judges it when it moves again
 		return true
 	}
 	c.looked = now
@@ -84,6 +88,24 @@ func (c *conn) recheck() (lagging bool) {
 	c.forbid(c.upgrade, decision, direction)
 	c.kill(true)
 	return false
+}
+
+// hurryFor is how long an answer to a probe is waited for.
+const hurryFor = 5 * time.Second
+
+// hurry has the client's stack say something soon if the datapath has not judged the
+// connection again: it does so at a packet, and on a silent connection there is none.
+func (c *conn) hurry(behind bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if behind == c.probing || c.dead {
+		return
+	}
+	idle := redirect.KeepAlive
+	if c.probing = behind; behind {
+		c.hurried, idle = time.Now(), time.Second
+	}
+	_ = c.ends[parsers.Client].sock.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: -1, Count: -1})
 }
 
 // opens notes whether an answer makes the connection a tunnel.

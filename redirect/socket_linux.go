@@ -12,13 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// KeepAlive is how long a proxied connection is silent before its ends are probed.
+const KeepAlive = 60 * time.Second
+
 // ListenTransparent listens on a loopback address for connections that the gate
 // assigns. The accepted connection's local address is the one the client dialled.
 // It needs CAP_NET_ADMIN.
 func ListenTransparent(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{
 		Control:   func(_, _ string, c syscall.RawConn) error { return control(c, addr.Addr().Is6(), false) },
-		KeepAlive: 60 * time.Second,
+		KeepAlive: KeepAlive,
 	}
 	// A Multipath TCP listener is not what the gate's socket look-up finds.
 	lc.SetMultipathTCP(false)
@@ -42,7 +45,7 @@ func DialTransparent(ctx context.Context, local, remote netip.AddrPort) (*net.TC
 	d := net.Dialer{
 		LocalAddr:     net.TCPAddrFromAddrPort(local),
 		FallbackDelay: -1,
-		KeepAlive:     60 * time.Second,
+		KeepAlive:     KeepAlive,
 		Control: func(_, _ string, c syscall.RawConn) error {
 			return control(c, local.Addr().Is6(), local.Port() == 0)
 		},
