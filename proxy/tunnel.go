@@ -52,7 +52,7 @@ func (c *conn) recheck() (lagging bool) {
 	switch {
 	case c.dead || judged == checked{now.snapshot, now.revision}:
 		return false
-	case now == c.looked: // the datapath judges it when it moves again
+	case now == c.looked && requests == nil: // the datapath judges it when it moves again
 		return true
 	}
 	c.looked = now
