@@ -55,7 +55,7 @@ func TestGRPCInterop(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.end(syscall.SIGTERM, patience) })
-	n.apply(t, allowCalls("interop", 10000, `{service: "grpc.testing.*"}`, `{path: /none}`))
+	n.apply(t, allowCalls("interop", 10000, `{service: "grpc.testing.*"}, {service: "xds.service.orca.*"}`, `{path: /none}`))
 	eventually(t, patience, "the server listens", func() error {
 		c, err := server.dial(server.at(4, 10000), patience)
 		if err == nil {
@@ -241,6 +241,10 @@ func TestGRPCPolicyChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.apply(t, allowCalls("calls", 50051, "{service: grpc.health.v1.Health}", "{path: /none}"))
+	// The gate judges a connection again at its next packet.
+	if _, err := healthpb.NewHealthClient(c).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
+		t.Error(err)
+	}
 	if err := slow.RecvMsg(&healthpb.HealthCheckResponse{}); status.Code(err) != codes.Canceled {
 		t.Errorf("the stream that is forbidden now: %v", err)
 	}

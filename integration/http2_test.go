@@ -96,7 +96,7 @@ func TestH2spec(t *testing.T) {
 				return err
 			})
 			at := server.at(4, port)
-			out := client.command(t, h2spec, "-h", at.Addr().String(), "-p", fmt.Sprint(port), "-o", "10", "generic", "http2", "hpack")
+			out := client.command(t, h2spec, "-h", at.Addr().String(), "-p", fmt.Sprint(port), "-P", "/?bytes=1000", "-o", "10", "generic", "http2", "hpack")
 			if !strings.Contains(out, "145 tests, 145 passed, 0 skipped, 0 failed") {
 				t.Error(out)
 			}

@@ -35,7 +35,11 @@ func (c *conn) recheckRequests(r parsers.Rechecker) {
 		return
 	}
 	c.judgedBy = c.p.snapshot.Load()
-	c.checked = checked{c.judgedBy, c.revision}
+	now := checked{c.judgedBy, c.revision}
+	if now == c.checked {
+		return // the datapath has not judged the connection yet
+	}
+	c.checked = now
 	steps := r.Recheck(func(id uint64, request policy.Request) bool {
 		decision, direction := c.judge(request)
 		if h, ok := request.(*policy.HTTPRequest); ok && decision.Verdict != policy.Allow {
