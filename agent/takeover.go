@@ -127,6 +127,9 @@ func (a *Agent) identify(source, destination netip.AddrPort) (from, to policy.Id
 	if c, ok := a.gate.Conntrack().Lookup(source, destination); ok {
 		return c.SourceIdentity, c.DestinationIdentity
 	}
+	if a.engine == nil { // Envoy was there before us
+		return 0, 0
+	}
 	return a.engine.IdentityOf(source.Addr()), a.engine.IdentityOf(destination.Addr())
 }
 

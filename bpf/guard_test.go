@@ -274,3 +274,22 @@ func TestHostFirewallAdopts(t *testing.T) {
 		})
 	}
 }
+
+// TestHostFirewallForEverybody: what the host's sockets take though no address of it is
+// written there is judged too, whatever the frame's own address.
+func TestHostFirewallForEverybody(t *testing.T) {
+	for family, v6 := range families {
+		t.Run(family, func(t *testing.T) {
+			l := guarded(t, HostEnforce, hostTable)
+			addresses := []string{"255.255.255.255", "224.0.0.251", "169.254.7.7", "0.0.0.0"}
+			if v6 {
+				addresses = []string{"ff02::fb", "ff05::2", "fe80::7"}
+			}
+			for _, to := range addresses {
+				f := l.outside(v6, protoUDP, 5353, 5353, 0)
+				f.dst = netip.MustParseAddr(to)
+				l.wants(to, l.enters(f), actionShot)
+			}
+		})
+	}
+}

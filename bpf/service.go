@@ -118,7 +118,7 @@ func (g *Gate) CutService(number uint16, backend netip.AddrPort) (int, error) {
 			})
 			for k, v := range found {
 				ct := ctKeyOf(&k, &v)
-				errs = errors.Join(errs, ignoreMissing(g.objs.HgCtTcp1.Delete(&ct)), ignoreMissing(g.objs.HgCtAny1.Delete(&ct)),
+				errs = errors.Join(errs, g.forget(&ct),
 					ignoreMissing(m.Delete(&k)))
 			}
 			n += len(found)
@@ -129,6 +129,14 @@ func (g *Gate) CutService(number uint16, backend netip.AddrPort) (int, error) {
 		}
 	}
 	return n, errs
+}
+
+// forget removes a connection and gives back what it took of its workload's share.
+func (g *Gate) forget(k *gateCtKey) error {
+	c := g.Conntrack()
+	_, established := c.take(c.tcp, k)
+	_, opening := c.take(c.any, k)
+	return errors.Join(established, opening)
 }
 
 func translations(m *ebpf.Map, pick func(*gateSvcNatKey, *gateSvcNat) bool) (map[gateSvcNatKey]gateSvcNat, error) {

@@ -213,7 +213,10 @@ func (c *conn) dial() (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
 	defer cancel()
 	local := c.source
-	if c.known.DestinationIdentity == policy.IdentityHost {
+	c.mu.Lock()
+	host := c.known.DestinationIdentity == policy.IdentityHost
+	c.mu.Unlock()
+	if host {
 		// Server and proxy share a stack, in which the client's connection to us has
 		// the same addresses and ports as ours to the server would.
 		local = netip.AddrPortFrom(local.Addr(), 0)

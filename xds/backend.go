@@ -69,6 +69,8 @@ type Backend struct {
 	ports   map[pair]redirect.ProxyPort
 	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
 	failed  map[redirect.SetNumber]string
+	// accepted are the sets that Envoy has taken, which sets are not while it is away.
+	accepted map[redirect.SetNumber]*rbacv3.RBAC
 	// refusals are rules that Envoy refused, by the name of their RBAC policy, with its
 	// words. They are not offered again.
 	refusals map[policy.SetID]map[string]string

@@ -32,11 +32,11 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	before := b.sets
 	b.sets, b.numbers, b.failed = t.rules, t.numbers, t.failed
-	if err := errors.Join(b.restorePorts(), b.push(ctx, before), b.dropForgotten(ctx)); err != nil {
+	if err := errors.Join(b.restorePorts(), b.push(ctx, b.accepted), b.dropForgotten(ctx)); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
+	b.accepted = maps.Clone(b.sets)
 	b.statusMu.Lock()
 	b.inForce = s.Revision
 	b.statusMu.Unlock()

@@ -103,14 +103,16 @@ type Engine struct {
 	sets     policy.L7Table // in force
 	lastSets policy.L7Table // in force before: connections may still name them
 	prefixes map[netip.Prefix]policy.Identity
-	routes   map[bpf.Route]uint16             // to ports of their own, as in the gate
-	secrets  map[policy.SecretRef]string      // as the backend was given them
-	written  map[netip.Addr]bpf.Endpoint      // as in the gate
-	dirty    bool                             // the last sync did not end well
-	unplaced map[netip.Prefix]policy.Identity // that found no room in the gate
-	chosen   map[string]string                // settings that were set
-	trial    *Trial
-	inGate   *bpf.Settings
+	routes   map[bpf.Route]uint16 // to ports of their own, as in the gate
+	// inherited are numbers that another set took, which the backend may not know yet.
+	inherited map[redirect.SetNumber]bool
+	secrets   map[policy.SecretRef]string      // as the backend was given them
+	written   map[netip.Addr]bpf.Endpoint      // as in the gate
+	dirty     bool                             // the last sync did not end well
+	unplaced  map[netip.Prefix]policy.Identity // that found no room in the gate
+	chosen    map[string]string                // settings that were set
+	trial     *Trial
+	inGate    *bpf.Settings
 
 	enforced  atomic.Uint64
 	directory atomic.Pointer[directory]
@@ -147,7 +149,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, endpoints: map[string]*endpoint.Endpoint{}, namespaces: map[string]map[string]string{},
 		policies: map[string]*Policy{}, services: map[string]*service.Service{}, ids: policy.NewIdentities(), subjects: map[string]*subject{},
-		routes: map[bpf.Route]uint16{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
+		routes: map[bpf.Route]uint16{}, inherited: map[redirect.SetNumber]bool{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
 		unplaced: map[netip.Prefix]policy.Identity{},
 	}
 	e.numbers.init()

@@ -1,11 +1,24 @@
 package reconcile
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
+
+// closeInherited closes the ports of sets that have taken another's number and are not in
+// force at the backend: who listens there goes on by the rules of before.
+func (e *Engine) closeInherited() error {
+	var errs error
+	for r := range e.routes {
+		if e.inherited[redirect.SetNumber(r.Egress)] || e.inherited[redirect.SetNumber(r.Ingress)] {
+			errs = errors.Join(errs, e.setRoute(r, 0))
+		}
+	}
+	return errs
+}
 
 // inheritNumbers gives a set the number of the one whose place it takes, so that
 // connections which are bound to their route stay: their next request is judged by the
@@ -43,6 +56,7 @@ func (e *Engine) inheritNumbers(tables map[*subject]policy.AuditedTable, sets po
 		}
 		delete(e.numbers.Sets, fmt.Sprintf("%x", before))
 		e.numbers.Sets[key], e.numbers.setIDs[n] = n, heir
+		e.inherited[n] = true
 		lost = append(lost, before)
 	}
 	return lost

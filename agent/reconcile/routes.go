@@ -83,6 +83,12 @@ func (e *Engine) serveRoutes(ctx context.Context) error {
 		}
 	}
 	var errs error
+	// First: a port that is free again may be the next one's.
+	for r := range e.routes {
+		if !wanted[r] {
+			errs = errors.Join(errs, e.setRoute(r, 0))
+		}
+	}
 	for r := range wanted {
 		route := redirect.Route{Egress: e.numbers.setIDs[redirect.SetNumber(r.Egress)], Ingress: e.numbers.setIDs[redirect.SetNumber(r.Ingress)]}
 		port, err := e.cfg.Backend.Serve(ctx, route)
@@ -91,11 +97,6 @@ func (e *Engine) serveRoutes(ctx context.Context) error {
 			continue
 		}
 		errs = errors.Join(errs, e.setRoute(r, uint16(port)))
-	}
-	for r := range e.routes {
-		if !wanted[r] {
-			errs = errors.Join(errs, e.setRoute(r, 0))
-		}
 	}
 	return errs
 }

@@ -40,7 +40,10 @@ func (e *Engine) sync(ctx context.Context) error {
 	}
 	if err != nil {
 		e.publish()
-		return errors.Join(err, backend)
+		if backend != nil { // not joined: that a proxy is away excuses nothing here
+			return fmt.Errorf("%w; and %v", err, backend)
+		}
+		return err
 	}
 	for _, ep := range e.endpoints {
 		ep.Revision = e.revision
@@ -208,8 +211,9 @@ func (e *Engine) enforce(ctx context.Context) error {
 		err = e.serveRoutes(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("hand L7 rules to the proxy: %w", err)
+		return errors.Join(fmt.Errorf("hand L7 rules to the proxy: %w", err), e.closeInherited())
 	}
+	clear(e.inherited)
 	return nil
 }
 

@@ -99,14 +99,17 @@ inline int from_network(struct __sk_buff *skb)
 	bool node;
 	int reason;
 
+	/* Tagged for VLAN 0: the stack takes it as if it had no tag. */
+	if (skb->vlan_present && !(skb->vlan_tci & 0xfff) && (bpf_skb_vlan_pop(skb) || skb->vlan_present))
+		return TC_ACT_SHOT;
 	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST ||
 	    (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_UNSPEC;
 	reason = parse(skb, &p);
-	if (skb->pkt_type != PACKET_HOST)
-		return guard_host(skb, &p, reason, DIR_INGRESS);
 	if (bpf_map_lookup_elem(&hg_endpoint_1, &p.source))
 		return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
+	if (skb->pkt_type != PACKET_HOST)
+		return guard_host(skb, &p, reason, DIR_INGRESS);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
 	if (!self && is_for_everybody(skb, &p))
 		return guard_host(skb, &p, reason, DIR_INGRESS);

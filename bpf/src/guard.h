@@ -132,6 +132,12 @@ static __noinline int guard_host(struct __sk_buff *skb, struct packet *p, int re
  * group, to all. */
 inline bool is_for_everybody(const struct __sk_buff *skb, const struct packet *p)
 {
-	return skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST ||
-	       (p->v6 && addr_is_link_local(&p->destination));
+	const __u8 *a = p->destination.b;
+
+	if (skb->pkt_type == PACKET_BROADCAST || skb->pkt_type == PACKET_MULTICAST)
+		return true;
+	if (p->v6)
+		return addr_is_link_local(&p->destination) || addr_is_multicast6(&p->destination);
+	/* Groups and all, whatever the frame's own address; "this" network; link-local. */
+	return a[12] >= 224 || a[12] == 0 || (a[12] == 169 && a[13] == 254);
 }

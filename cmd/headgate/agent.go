@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/agent"
-	"github.com/headgate/headgate/xds"
 )
 
 // agentFlags are the settings of an agent.
@@ -91,11 +90,6 @@ func runAgent(c *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.backend != "envoy" { // one that an agent with other settings has left
-		if err := xds.Terminate(c.Context(), f.dirs.run); err != nil {
-			return err
-		}
-	}
 	ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return agent.Run(ctx, cfg)
@@ -108,6 +102,9 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	}
 	if err := f.proxy.check(); err != nil {
 		return agent.Config{}, err
+	}
+	if f.backend == "envoy" && f.policy.audit {
+		return agent.Config{}, usagef("--audit with --backend envoy: Envoy cannot be told to deny nothing yet; use --backend go")
 	}
 	proxies, err := f.backends()
 	if err != nil {

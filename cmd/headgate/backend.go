@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/agent"
@@ -15,7 +17,14 @@ func (f *agentFlags) backends() ([]agent.BackendFactory, error) {
 	own := agent.BackendFactory{New: newGoBackend(f.proxyUID, &f.proxy)}
 	switch f.backend {
 	case "go":
-		return []agent.BackendFactory{own}, nil
+		alone := func(cfg agent.BackendConfig) (agent.Backend, error) {
+			// One that an agent with other settings has left. Only now are we the only agent.
+			if err := xds.Terminate(context.Background(), cfg.RunDir); err != nil {
+				return nil, err
+			}
+			return own.New(cfg)
+		}
+		return []agent.BackendFactory{{New: alone}}, nil
 	case "envoy":
 		return []agent.BackendFactory{{New: f.newEnvoyBackend, PerRoute: true}, own}, nil
 	}

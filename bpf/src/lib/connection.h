@@ -115,7 +115,9 @@ static __noinline int judge_again(struct __sk_buff *skb, struct packet *p, struc
 	judge_connection(skb, forward, &opened, false, &r);
 	e->identity[0] = forward->source_identity;
 	e->identity[1] = forward->destination_identity;
-	if (r.reason || (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
+	/* What was bound and cut stays cut: its rules are another's for good. */
+	if (r.reason || (e->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND) ||
+	    (e->flags & CT_BOUND && (e->set[DIR_INGRESS] != r.set[DIR_INGRESS] ||
 						 e->set[DIR_EGRESS] != r.set[DIR_EGRESS])))
 		ct_set(e, CT_DENIED);
 	else

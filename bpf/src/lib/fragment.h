@@ -51,7 +51,7 @@ global int remember_fragment(const struct packet *p)
 	struct fragment_key k = {};
 	struct fragment_entry e = {};
 
-	if (!p)
+	if (!p || p->fragment != FRAGMENT_FIRST)
 		return 0;
 	fragment_key_of(p, &k);
 	e.expires = bpf_ktime_get_ns() + FRAGMENT_LIFETIME;
