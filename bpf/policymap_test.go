@@ -134,7 +134,9 @@ func TestSyncPolicyArrives(t *testing.T) {
 	}
 }
 
-// While tables are written another CPU judges: it sees the old or the new verdict.
+// While tables are written another CPU judges: it sees the old or the new verdict. One
+// that is interrupted between its look-ups, while several entries are written, may find
+// neither, which denies. That is rare, and never the other way.
 func TestSyncPolicyWhileJudging(t *testing.T) {
 	l := newLab(t)
 	r := rand.New(rand.NewPCG(8, 8))
@@ -154,10 +156,14 @@ func TestSyncPolicyWhileJudging(t *testing.T) {
 		}
 		done <- err
 	}()
+	neither := 0
 	for n := 0; ; n++ {
 		select {
 		case err := <-done:
 			l.must(err)
+			if neither > 2+n/1000 {
+				t.Errorf("%d of %d judgements were of neither table", neither, n)
+			}
 			return
 		default:
 		}
@@ -167,8 +173,11 @@ func TestSyncPolicyWhileJudging(t *testing.T) {
 		allowed := l.sends(l.a, f).action == actionSend
 		one := before.Lookup(identityB, policy.Egress, policy.ProtoUDP, port).Verdict == policy.Allow
 		two := after.Lookup(identityB, policy.Egress, policy.ProtoUDP, port).Verdict == policy.Allow
-		if allowed != one && allowed != two {
-			t.Fatalf("port %d: allowed %v, but neither table says so", port, allowed)
+		switch {
+		case allowed && !one && !two:
+			t.Fatalf("port %d: allowed, but neither table says so", port)
+		case !allowed && one && two:
+			neither++
 		}
 	}
 }
