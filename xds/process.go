@@ -151,12 +151,12 @@ func (p *process) end() error {
 	if err := p.endItself(); err != nil || holder == 0 {
 		return err
 	}
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(endGrace); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if fields := statFields(holder); len(fields) == 0 || fields[0] == "Z" {
-			break
+			return nil
 		}
 	}
-	return nil
+	return fmt.Errorf("end Envoy: process %d, which held it, is still there", holder)
 }
 
 func (p *process) endItself() error {
