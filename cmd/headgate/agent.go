@@ -29,7 +29,6 @@ type agentFlags struct {
 	proxy         proxyLimits
 	backend       string
 	envoyPath     string
-	envoyExternal bool
 	envoyWorkers  int
 	flowBuffer    int
 	cgroupRoot    string
@@ -68,7 +67,6 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.StringVar(&f.backend, "backend", "go", "who judges HTTP: go (headgate's own proxy) or envoy (a stock Envoy)")
 	fs.StringVar(&f.envoyPath, "envoy-path", "envoy", "Envoy's program, for --backend envoy")
-	fs.BoolVar(&f.envoyExternal, "envoy-external", false, "wait for an Envoy that somebody else starts, with 'headgate xds bootstrap'")
 	fs.IntVar(&f.envoyWorkers, "envoy-workers", 2, "threads of Envoy that carry connections")
 	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
 	fs.StringVar(&f.cgroupRoot, "cgroup-root", "", "root of the control groups (cgroup2), where sockets that connect to a service get a backend; off (default: where it is mounted)")

@@ -52,9 +52,6 @@ func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, er
 	if c.UID == 0 {
 		c.UID = proxy.DefaultUser
 	}
-	if f.envoyExternal {
-		c.Path = ""
-	}
 	return xds.New(c)
 }
 
