@@ -1,4 +1,4 @@
-// Bench drives the built product and its peers side by side: the same client, server,
+// Command bench drives the built product and its peers side by side: the same client, server,
 // cores and work for each, in alternating turns, so that what else the machine does
 // falls on all alike. Figures are medians of the rounds; ratios are taken round by
 // round, with what they range over.
