@@ -88,7 +88,7 @@ func (w *envoyWorld) forgottenSetsCloseTheirConnections(t *testing.T) {
 	if answer, err := c.try("POST", "/v1/request-landing"); err == nil && answer.status != 403 {
 		t.Errorf("a connection of a set that is gone was answered %+v, want 403", answer)
 	}
-	c.SetReadDeadline(time.Now().Add(xds.DrainTime + 5*time.Second))
+	c.SetReadDeadline(time.Now().Add(xds.DrainTime + patience))
 	if _, err := io.Copy(io.Discard, c.reader); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("a connection of a set that is gone stays open")
 	}

@@ -38,7 +38,7 @@ const (
 	serverSubject = 2
 	clientID      = policy.Identity(300)
 	serverID      = policy.Identity(301)
-	envoyTimeout  = 20 * time.Second
+	envoyTimeout  = 2 * patience
 	silence       = 1500 * time.Millisecond // a SYN and its repetition
 )
 
