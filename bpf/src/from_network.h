@@ -71,9 +71,11 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 /* The host's own, that gave way to an endpoint's, and has its address back. */
 inline int enter_host(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	if (!p->related && (ct_update(skb, p, f) || !nat_establish(f)))
+	if (!p->related && !is_guarded(p, DIR_INGRESS) && ct_update(skb, p, f))
+		return drop(skb, p, REASON_CT_FULL, DIR_INGRESS);
+	if (!p->related && !nat_establish(f))
 		return drop(skb, p, REASON_NAT_FULL, DIR_INGRESS);
-	return TC_ACT_UNSPEC;
+	return guard_host(skb, p, 0, DIR_INGRESS);
 }
 
 /* A packet to a service. Its connection is looked for like any other's. */
@@ -85,9 +87,12 @@ inline int enter_service(struct __sk_buff *skb, struct packet *p, struct flow *f
 	return reason;
 }
 
-/* Somebody's route is wrong, or it is a scan. */
-inline int enter_nobody(struct __sk_buff *skb, const struct packet *p)
+/* To no address that we know: the host's all the same, somebody's behind it, or
+ * somebody's route is wrong, or it is a scan. */
+inline int enter_nobody(struct __sk_buff *skb, struct packet *p, int reason)
 {
+	if (is_taken(skb, p))
+		return guard_host(skb, p, reason, DIR_INGRESS);
 	return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
 }
 
@@ -120,12 +125,12 @@ inline int from_network(struct __sk_buff *skb)
 		if (!reason && !f.entry)
 			reason = enter_service(skb, &p, &f);
 		if (!reason && !f.entry && !f.service)
-			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p);
+			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p, 0);
 		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
 		if (!reason && f.service && !self) /* an answer of others' would not come by here */
 			reason = REASON_NO_BACKEND;
 	} else if (!self) { /* what cannot be read is the host's */
-		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p);
+		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p, reason);
 	}
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);
