@@ -339,6 +339,15 @@ static __noinline int svc_to_backend(struct __sk_buff *skb, struct packet *p, st
 	return reason;
 }
 
+/* Whether all of an address is a service's: nobody sends from there. */
+inline bool svc_is_virtual(const struct addr *a)
+{
+	struct svc_key k = { .addr = *a };
+	struct svc_front *front = bpf_map_lookup_elem(&hg_svc_front_1, &k);
+
+	return front && front->flags & SVC_WHOLE;
+}
+
 /* What clients call a service; NULL: it is gone, and its connections with it. */
 inline struct svc_key *svc_name(__u32 number) { return bpf_map_lookup_elem(&hg_svc_rev_1, &number); }
 
