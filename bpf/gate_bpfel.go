@@ -106,6 +106,27 @@ type gateEvent struct {
 	_                   [4]byte
 }
 
+type gateFragmentEntry struct {
+	_               structs.HostLayout
+	Expires         uint64
+	End             uint16
+	SourcePort      uint16
+	DestinationPort uint16
+	PolicyPort      uint16
+	Proto           uint8
+	IcmpType        uint8
+	Pad             [6]uint8
+}
+
+type gateFragmentKey struct {
+	_           structs.HostLayout
+	Source      gateAddr
+	Destination gateAddr
+	Id          uint32
+	Proto       uint8
+	Pad         [3]uint8
+}
+
 type gateIpcacheEntry struct {
 	_          structs.HostLayout
 	Identity   uint32

@@ -86,8 +86,11 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	count(skb, REASON_NONE, DIR_INGRESS);
 	if (!translated && !f->service && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(p);
-	if (n.way != WAY_PROXY)
+	if (n.way != WAY_PROXY) {
+		if (translated && e && p->ttl <= 1) /* who is told of it knows the node */
+			rewrite(skb, p, &e->nat_addr, e->nat_port, END_DESTINATION);
 		return deliver(skb, p, self);
+	}
 	reason = to_proxy(skb, p, n.port, n.cut);
 	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
 }
