@@ -123,7 +123,8 @@ func within(ns netns.NsHandle, f func() error) error {
 	return <-done
 }
 
-const patience = 3 * time.Second
+// patience is how long something that must happen may take on a busy machine.
+const patience = 30 * time.Second
 
 // serve echoes at an address of a namespace, and tells who came.
 func (w *wired) serve(ns netns.NsHandle, at netip.Addr, port uint16) <-chan netip.AddrPort {

@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -98,14 +96,7 @@ func (c *conn) attach(s parsers.Side, sock *net.TCPConn) {
 // pump reads one side until the connection ends.
 func (c *conn) pump(s parsers.Side) {
 	defer c.exit(s)
-	defer func() {
-		if r := recover(); r != nil {
-			// A parser's mistake costs this connection, not the others.
-			c.p.log.Error("connection failed", "side", s, "source", c.source, "destination", c.destination,
-				"panic", r, "stack", slog.StringValue(string(debug.Stack())))
-			c.abort(true)
-		}
-	}()
+	defer c.guard("what the " + s.String() + " sent")
 	for c.advance(s) && c.await(s) {
 	}
 }

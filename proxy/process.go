@@ -99,25 +99,36 @@ func (p *process) serve(sock *net.TCPConn) {
 	p.accepted.Add(1)
 	source, destination := addrPort(sock.RemoteAddr()), addrPort(sock.LocalAddr())
 	c := newConn(p, sock, source, destination)
+	defer c.guard("its admission")
 	if reason, why := p.admit(c); reason != "" {
 		p.refuse(c, reason, why)
 		return
 	}
 	c.mu.Lock()
-	raw := c.known.Egress == 0 && c.known.Ingress == 0
-	pass, _ := c.passes()
 	c.pumps++
 	c.mu.Unlock()
-	if raw || pass {
-		// The server may be the one who speaks first.
-		if raw {
-			c.tunnels()
-		}
-		if !c.reachServer() {
-			c.abort(true)
-		}
-	}
+	c.begin()
 	c.pump(parsers.Client)
+}
+
+// begin reaches for the server where it may be the one who speaks first.
+func (c *conn) begin() {
+	defer c.guard("its beginning")
+	raw, pass := c.unread()
+	if raw {
+		c.tunnels()
+	}
+	if (raw || pass) && !c.reachServer() {
+		c.abort(true)
+	}
+}
+
+// unread says whether no L7 rules apply, and whether what cannot be read passes.
+func (c *conn) unread() (raw, pass bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pass, _ = c.passes()
+	return c.known.Egress == 0 && c.known.Ingress == 0, pass
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
