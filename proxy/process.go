@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
 )
 
 // process is the state of the proxy process.
@@ -31,6 +33,7 @@ type process struct {
 	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
 	ring     *ring
 	buffers  *buffers
+	loops    *epoll.Loops
 	brokers  kafka.Directory
 	names    *nameserver.Server
 
@@ -47,14 +50,18 @@ type process struct {
 	perSource map[netip.Addr]int
 }
 
-func newProcess(ctx context.Context, config Config) *process {
+func newProcess(ctx context.Context, config Config) (*process, error) {
+	loops, err := epoll.Start(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
 	return &process{
-		config: config, log: config.Logger, life: ctx, started: time.Now(),
+		config: config, log: config.Logger, life: ctx, started: time.Now(), loops: loops,
 		ring: newRing(config.Limits.Records), buffers: newBuffers(),
 		names: &nameserver.Server{Logger: config.Logger},
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
-	}
+	}, nil
 }
 
 // accept takes connections from one listener until it is closed.
@@ -97,8 +104,12 @@ func passes(err error) bool {
 // serve is the life of one connection.
 func (p *process) serve(sock *net.TCPConn) {
 	p.accepted.Add(1)
-	source, destination := addrPort(sock.RemoteAddr()), addrPort(sock.LocalAddr())
-	c := newConn(p, sock, source, destination)
+	c, err := newConn(p, sock)
+	if err != nil { // it is closed: there is no room for it
+		p.refused.Add(1)
+		p.log.Error("take a connection", "source", c.source, "destination", c.destination, "error", err)
+		return
+	}
 	if reason, why := p.admit(c); reason != "" {
 		p.refuse(c, reason, why)
 		return
@@ -117,7 +128,7 @@ func (p *process) serve(sock *net.TCPConn) {
 			c.abort(true)
 		}
 	}
-	c.pump(parsers.Client)
+	c.pump(parsers.Client, stage{})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -35,7 +35,11 @@ func Run(ctx context.Context, config Config) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 
-	p := newProcess(life, config)
+	p, err := newProcess(life, config)
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	defer p.loops.Stop()
 	listeners, port, err := listenAll(life, config)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
