@@ -103,7 +103,7 @@ func benchProxy(b *testing.B, server string) string {
 		b.Fatal(err)
 	}
 	b.Cleanup(p.loops.Stop)
-	listeners, port, err := listenAll(b.Context(), config)
+	listeners, port, err := p.listenAll(b.Context(), config)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"log/slog"
-	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,22 +74,26 @@ type end struct {
 	seen     uint // of those of the peer, by the last Feed of this side
 }
 
-func newConn(p *process, sock *net.TCPConn) (*conn, error) {
-	c := &conn{p: p, loop: p.loops.Pick(), source: addrPort(sock.RemoteAddr()), destination: addrPort(sock.LocalAddr())}
+func newConn(p *process, fd int, source, destination netip.AddrPort) *conn {
+	c := &conn{p: p, loop: p.loops.Pick(), source: source, destination: destination}
 	c.cond.L = &c.mu
-	return c, c.attach(parsers.Client, sock)
+	c.attach(parsers.Client, c.socket(parsers.Client, fd), destination, source)
+	return c
 }
 
-// attach gives a side its socket, which is closed if that fails.
-func (c *conn) attach(s parsers.Side, sock *net.TCPConn) (err error) {
+// socket takes the descriptor of a side into the loop.
+func (c *conn) socket(s parsers.Side, fd int) *epoll.Socket {
+	return c.loop.Add(fd, func() { c.readable(s) })
+}
+
+// attach gives a side its socket.
+func (c *conn) attach(s parsers.Side, sock *epoll.Socket, local, remote netip.AddrPort) {
 	e := &c.ends[s]
-	e.local, e.remote = addrPort(sock.LocalAddr()), addrPort(sock.RemoteAddr())
-	if raw, err := sock.SyscallConn(); err == nil && c.p.config.TimeWaits != nil {
-		e.cookie = redirect.Cookie(raw)
+	e.sock, e.local, e.remote = sock, local, remote
+	if c.p.config.TimeWaits != nil {
+		_ = sock.Control(func(fd int) error { e.cookie = redirect.Cookie(fd); return nil })
 	}
 	e.buffers = c.p.buffers
-	e.sock, err = c.loop.Adopt(sock, func() { c.readable(s) })
-	return err
 }
 
 // pump reads one side until the connection ends, or until it is parked: then the
@@ -100,26 +101,17 @@ func (c *conn) attach(s parsers.Side, sock *net.TCPConn) (err error) {
 func (c *conn) pump(s parsers.Side, at stage) {
 	parked := false
 	defer func() {
-		if r := recover(); r != nil {
-			c.failed(s, r)
-		}
 		if !parked {
 			c.exit(s)
 		}
 	}()
+	defer c.guard("what the " + s.String() + " sent")
 	if at.err != nil && !c.readFailed(s, at.err) {
 		return
 	}
 	for alive := c.advance(s, at); alive; alive = alive && c.advance(s, stage{}) {
 		alive, parked = c.await(s)
 	}
-}
-
-// failed deals with a panic. A parser's mistake costs this connection, not the others.
-func (c *conn) failed(s parsers.Side, r any) {
-	c.p.log.Error("connection failed", "side", s, "source", c.source, "destination", c.destination,
-		"panic", r, "stack", slog.StringValue(string(debug.Stack())))
-	c.abort(true)
 }
 
 // exit ends a pump. The last one out cleans up.

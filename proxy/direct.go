@@ -11,15 +11,14 @@ import (
 // waiting for anything, and the side is parked again. What would have to wait, and all
 // that is out of the ordinary, is left to a goroutine, at the stage that was reached.
 func (c *conn) readable(s parsers.Side) {
+	at, parked := stage{}, false
 	defer func() {
-		if r := recover(); r != nil {
-			c.failed(s, r)
-			go c.pump(s, stage{})
+		if !parked {
+			go c.pump(s, at)
 		}
 	}()
-	if at, parked := c.direct(s); !parked {
-		go c.pump(s, at)
-	}
+	defer c.guard("what the " + s.String() + " sent")
+	at, parked = c.direct(s)
 }
 
 // direct carries what there is to read of s as far as that takes no waiting. It holds

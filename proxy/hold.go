@@ -15,6 +15,7 @@ func (c *conn) hold(s parsers.Side, step *parsers.Step) {
 	token := step.Token
 	c.ends[s].held = true
 	time.AfterFunc(step.Wait, func() {
+		defer c.guard("a wait")
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.dead {

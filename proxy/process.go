@@ -65,10 +65,10 @@ func newProcess(ctx context.Context, config Config) (*process, error) {
 }
 
 // accept takes connections from one listener until it is closed.
-func (p *process) accept(l net.Listener) error {
+func (p *process) accept(l *listener) error {
 	pause := time.Duration(0)
 	for {
-		accepted, err := l.Accept()
+		fd, source, err := l.sock.Accept()
 		if err != nil {
 			if p.life.Err() != nil || p.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -81,12 +81,12 @@ func (p *process) accept(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		sock, ok := accepted.(*net.TCPConn)
-		if !ok {
-			_ = accepted.Close()
-			return fmt.Errorf("accept connections: %T is no TCP connection", accepted)
+		destination, err := epoll.Local(fd)
+		if err != nil { // it is gone again
+			_ = unix.Close(fd)
+			continue
 		}
-		go p.serve(sock)
+		go p.serve(fd, source, destination)
 	}
 }
 
@@ -101,34 +101,40 @@ func passes(err error) bool {
 	return false
 }
 
-// serve is the life of one connection.
-func (p *process) serve(sock *net.TCPConn) {
+// serve is the beginning of one connection.
+func (p *process) serve(fd int, source, destination netip.AddrPort) {
 	p.accepted.Add(1)
-	c, err := newConn(p, sock)
-	if err != nil { // it is closed: there is no room for it
-		p.refused.Add(1)
-		p.log.Error("take a connection", "source", c.source, "destination", c.destination, "error", err)
-		return
-	}
+	c := newConn(p, fd, source, destination)
+	defer c.guard("its admission")
 	if reason, why := p.admit(c); reason != "" {
 		p.refuse(c, reason, why)
 		return
 	}
 	c.mu.Lock()
-	raw := c.known.Egress == 0 && c.known.Ingress == 0
-	pass, _ := c.passes()
 	c.pumps++
 	c.mu.Unlock()
-	if raw || pass {
-		// The server may be the one who speaks first.
-		if raw {
-			c.tunnels()
-		}
-		if !c.reachServer() {
-			c.abort(true)
-		}
-	}
+	c.begin()
 	c.pump(parsers.Client, stage{})
+}
+
+// begin reaches for the server where it may be the one who speaks first.
+func (c *conn) begin() {
+	defer c.guard("its beginning")
+	raw, pass := c.unread()
+	if raw {
+		c.tunnels()
+	}
+	if (raw || pass) && !c.reachServer() {
+		c.abort(true)
+	}
+}
+
+// unread says whether no L7 rules apply, and whether what cannot be read passes.
+func (c *conn) unread() (raw, pass bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pass, _ = c.passes()
+	return c.known.Egress == 0 && c.known.Ingress == 0, pass
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

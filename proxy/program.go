@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -168,7 +166,7 @@ func (c *conn) reachServer() bool {
 	if e.sock != nil {
 		return true
 	}
-	sock, err := c.dial()
+	sock, local, err := c.dial()
 	if err != nil {
 		c.unreachable(err)
 		return false
@@ -176,23 +174,18 @@ func (c *conn) reachServer() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
-		_ = sock.Close()
+		sock.Close()
 		return false
 	}
-	if err := c.attach(parsers.Server, sock); err != nil {
-		go c.unreachable(err)
-		return false
-	}
+	c.attach(parsers.Server, sock, local, c.destination)
 	c.pumps++
 	c.ends[parsers.Server].sock.Park()
 	return true
 }
 
 // dial connects as the client, from its address and, if it is free, its port.
-func (c *conn) dial() (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
-	defer cancel()
-	local := c.source
+func (c *conn) dial() (sock *epoll.Socket, local netip.AddrPort, err error) {
+	local = c.source
 	c.mu.Lock()
 	host := c.known.DestinationIdentity == policy.IdentityHost
 	c.mu.Unlock()
@@ -201,14 +194,23 @@ func (c *conn) dial() (*net.TCPConn, error) {
 		// the same addresses and ports as ours to the server would.
 		local = netip.AddrPortFrom(local.Addr(), 0)
 	}
-	sock, err := c.p.config.Dial(ctx, local, c.destination)
+	fd, err := c.p.config.Dial(local, c.destination)
 	if err != nil && c.p.config.IsPortTaken(err) {
-		sock, err = c.p.config.Dial(ctx, netip.AddrPortFrom(c.source.Addr(), 0), c.destination)
+		local = netip.AddrPortFrom(c.source.Addr(), 0)
+		fd, err = c.p.config.Dial(local, c.destination)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to server: %w", err)
+		return nil, local, fmt.Errorf("connect to server: %w", err)
 	}
-	return sock, nil
+	sock = c.socket(parsers.Server, fd)
+	if err = sock.Connected(c.p.config.Limits.Dial); err == nil && local.Port() == 0 {
+		err = sock.Control(func(fd int) error { local, err = epoll.Local(fd); return err })
+	}
+	if err != nil {
+		sock.Close()
+		return nil, local, fmt.Errorf("connect to server %s: %w", c.destination, err)
+	}
+	return sock, local, nil
 }
 
 // unreachable tells the client that there is no server and ends the connection.

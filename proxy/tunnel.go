@@ -45,6 +45,7 @@ type look struct {
 // recheck judges a tunnel again, by the request that opened it, and ends it if
 // that is denied now. It says whether the datapath has not judged it yet.
 func (c *conn) recheck() (lagging bool) {
+	defer c.guard("a change of policy")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := look{c.p.snapshot.Load(), c.p.config.Connections.Revision(), c.activity.Load()}

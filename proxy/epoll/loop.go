@@ -3,10 +3,10 @@ package epoll
 import (
 	"errors"
 	"fmt"
-	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -97,11 +97,19 @@ func (ls *Loops) Pick() *Loop {
 	return ls.all[int(ls.next.Add(1))%n]
 }
 
-// Adopt takes a connection from Go's own poller into this loop, which calls ready
-// whenever there is something to read and the socket is parked. The connection given is
-// closed, also when Adopt fails.
-func (l *Loop) Adopt(c *net.TCPConn, ready func()) (*Socket, error) {
-	defer c.Close()
+// Add takes a socket that does not block into this loop, which calls ready whenever
+// there is something to read and the socket is parked. The descriptor is the loop's.
+func (l *Loop) Add(fd int, ready func()) *Socket {
+	s := &Socket{fd: fd, loop: l, ready: ready}
+	s.users.Store(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sockets[int32(fd)] = s
+	return s
+}
+
+// Adopt adds a copy of what Go's own poller has, which knows nothing of the copy.
+func (l *Loop) Adopt(c syscall.Conn, ready func()) (*Socket, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("adopt a socket: %w", err)
@@ -112,12 +120,7 @@ func (l *Loop) Adopt(c *net.TCPConn, ready func()) (*Socket, error) {
 	if err := errors.Join(err, dup); err != nil {
 		return nil, fmt.Errorf("adopt a socket: %w", err)
 	}
-	s := &Socket{fd: own, loop: l, ready: ready}
-	s.users.Store(1)
-	l.mu.Lock()
-	l.sockets[int32(own)] = s
-	l.mu.Unlock()
-	return s, nil
+	return l.Add(own, ready), nil
 }
 
 func (l *Loop) forget(s *Socket) {

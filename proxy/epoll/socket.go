@@ -138,7 +138,9 @@ func (s *Socket) wait(w *waiter, event uint32) error {
 // AwaitInput waits until there is something to read, or the socket is closed.
 func (s *Socket) AwaitInput() error { return s.wait(&s.in, unix.EPOLLIN) }
 
-func (s *Socket) awaitRoom() error { return s.wait(&s.out, unix.EPOLLOUT) }
+// AwaitRoom waits until there is room to write, or the socket is closed; of one that
+// connects, until it has.
+func (s *Socket) AwaitRoom() error { return s.wait(&s.out, unix.EPOLLOUT) }
 
 // use keeps the descriptor open until done is called.
 func (s *Socket) use() bool {
@@ -280,7 +282,7 @@ func (s *Socket) WriteAll(slices [][]byte) error {
 		}
 		n, err := s.TryWriteAll(slices)
 		if err == unix.EAGAIN {
-			if err = s.awaitRoom(); err == nil {
+			if err = s.AwaitRoom(); err == nil {
 				continue
 			}
 		}

@@ -107,7 +107,7 @@ func (s *Socket) pour(p pipe, n int, more bool) error {
 		s.done()
 		switch {
 		case err == unix.EAGAIN:
-			if err := s.awaitRoom(); err != nil {
+			if err := s.AwaitRoom(); err != nil {
 				return err
 			}
 		case err == unix.EINTR:
