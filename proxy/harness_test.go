@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
@@ -75,13 +77,22 @@ func loopbackListener(ctx context.Context, a netip.AddrPort) (net.Listener, erro
 }
 
 // dialer dials one server whatever the destination.
-func dialer(server string) func(context.Context, netip.AddrPort, netip.AddrPort) (*net.TCPConn, error) {
-	return func(ctx context.Context, _, _ netip.AddrPort) (*net.TCPConn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", server)
+func dialer(server string) func(local, remote netip.AddrPort) (int, error) {
+	return func(netip.AddrPort, netip.AddrPort) (int, error) {
+		to, err := netip.ParseAddrPort(server)
 		if err != nil {
-			return nil, err
+			return -1, err
 		}
-		return c.(*net.TCPConn), nil
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil && err != unix.EINPROGRESS {
+			_ = unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
 	}
 }
 

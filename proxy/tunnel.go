@@ -3,9 +3,10 @@ package proxy
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers"
@@ -106,7 +107,9 @@ func (c *conn) hurry(behind bool) {
 	if c.probing = behind; behind {
 		c.hurried, idle = time.Now(), time.Second
 	}
-	_ = c.ends[parsers.Client].sock.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: -1, Count: -1})
+	_ = c.ends[parsers.Client].sock.Control(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(idle/time.Second))
+	})
 }
 
 // opens notes whether an answer makes the connection a tunnel.
