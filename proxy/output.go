@@ -130,11 +130,15 @@ func (c *conn) wrote(x parsers.Side, err error) bool {
 	}
 	c.half.Store(true)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.ends[x].out.failed = true
+	var flush [2]bool
 	if x == parsers.Client {
 		c.kill(true)
+	} else if e := &c.ends[x]; e.parked && !e.again { // it has ended too: nothing goes either way
+		flush = c.closeBoth()
 	}
+	c.mu.Unlock()
+	c.flush(flush)
 	return false
 }
 
