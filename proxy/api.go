@@ -74,6 +74,9 @@ func (a *api) Enforce(_ context.Context, r *proxyv1.EnforceRequest) (*proxyv1.En
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if d := a.p.dns; d != nil {
+		d.before.begin(r.Before)
+	}
 	a.p.snapshot.Store(next)
 	a.p.names.Update(wanted.Zone)
 	a.p.lookAtTunnels()

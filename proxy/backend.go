@@ -69,7 +69,8 @@ type Backend struct {
 	stats    *proxyv1.StatusResponse
 	draining map[*link]struct{}
 	stopping bool
-	silent   bool // it did not answer when it was last asked
+	before   uint32 // port of the proxy that the one which is there replaced
+	silent   bool   // it did not answer when it was last asked
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -192,7 +193,11 @@ func (b *Backend) enforceDraining(ctx context.Context, l *link, s redirect.Snaps
 
 // enforce sends a snapshot to one proxy.
 func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) error {
-	r, err := l.client.Enforce(ctx, snapshotToProto(s))
+	request := snapshotToProto(s)
+	b.mu.Lock()
+	request.Before = b.before
+	b.mu.Unlock()
+	r, err := l.client.Enforce(ctx, request)
 	switch {
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
 		return fmt.Errorf("enforce L7 rules: %w: %w", redirect.ErrNotReady, err)

@@ -37,6 +37,7 @@ type dnsServer struct {
 	workers   []*dnsWorker
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
+	before    handover
 
 	late struct { // for those who are not at a worker's turn
 		sync.Mutex
@@ -131,6 +132,7 @@ type dnsWorker struct {
 	name   [4 * 256]byte
 	learn  []LearntAddress
 	own    []byte // answers of ours in this turn
+	given  []byte // to the proxy before
 	writer dnsWriter
 
 	request policy.DNSRequest
@@ -171,6 +173,10 @@ func (w *dnsWorker) run() error {
 // on this machine who knows the port.
 func (w *dnsWorker) take(g *redirect.Datagram) {
 	switch g.Mark &^ redirect.MarkAnswer {
+	case redirect.MarkFromProxy: // the one that takes our place has an answer to what we asked
+		if given, ok := taken(g); ok {
+			w.answered(&given)
+		}
 	case redirect.MarkToProxy:
 		if g.Mark&redirect.MarkAnswer != 0 {
 			w.answered(g)

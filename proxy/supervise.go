@@ -66,6 +66,11 @@ func (b *Backend) attend(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
+	b.mu.Lock()
+	if b.before = 0; old != nil {
+		b.before = old.hello.Port
+	}
+	b.mu.Unlock()
 	if err := b.takeUp(ctx, l); err != nil {
 		child.kill()
 		if old != nil {
