@@ -69,8 +69,9 @@ type Backend struct {
 	stats    *proxyv1.StatusResponse
 	draining map[*link]struct{}
 	stopping bool
-	before   uint32 // port of the proxy that the one which is there replaced
-	silent   bool   // it did not answer when it was last asked
+	opening  *opening // nil: nothing waits for rules
+	before   uint32   // port of the proxy that the one which is there replaced
+	silent   bool     // it did not answer when it was last asked
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -206,7 +207,16 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 	}
 	b.mu.Lock()
 	b.inForce = s.Revision
+	o := b.opening
+	b.opening = nil
 	b.mu.Unlock()
+	if o != nil {
+		close(o.ruled)
+		select {
+		case <-o.flipped:
+		case <-ctx.Done():
+		}
+	}
 	if len(r.Failed) == 0 {
 		return nil
 	}

@@ -93,6 +93,14 @@ func (d *dnsServer) waiting() int {
 	return int(d.questions.total.Load())
 }
 
+// settles is how long datagrams that were on their way to us may take to be read.
+const settles = 500 * time.Millisecond
+
+// quiet reports whether nothing is under way, some time after others took our place.
+func (d *dnsServer) quiet(since time.Time) bool {
+	return d == nil || d.waiting() == 0 && time.Since(since) > settles
+}
+
 const dnsSweepEvery = 25 * time.Millisecond
 
 // sweep ends what waited too long.
