@@ -243,7 +243,7 @@ func (b *Backend) Status() redirect.Status {
 		s.State, s.Detail = "silent", "the proxy does not answer; it is replaced if it goes on"
 	}
 	if b.stats != nil {
-		s.Connections, s.Names = b.stats.Connections, b.stats.Names
+		s.Connections, s.Names, s.DNS = b.stats.Connections, b.stats.Names, dnsEvents(b.stats.Dns)
 		if n := len(b.stats.Failed); n > 0 {
 			s.Detail = fmt.Sprintf("%d L7 sets could not be compiled and deny everything: %s", n, b.stats.Failed[0].Error)
 		}

@@ -361,3 +361,15 @@ func (p *process) dnsStatus() *proxyv1.DNSStatus {
 		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(),
 	}
 }
+
+// dnsEvents names what is counted.
+func dnsEvents(s *proxyv1.DNSStatus) *redirect.DNSStatus {
+	if s == nil {
+		return nil
+	}
+	return &redirect.DNSStatus{Waiting: s.Waiting, Events: map[string]uint64{
+		"query": s.Queries, "denied": s.Denied, "malformed": s.Malformed, "full": s.Full, "answer": s.Answers,
+		"unmatched": s.Unmatched, "bad-answer": s.BadAnswers, "deadline": s.Deadline, "unlearnt": s.Unlearnt,
+		"unanswered": s.Unanswered, "again": s.Again, "unknown": s.Unknown, "cut": s.Cut, "tcp": s.Streamed, "not-sent": s.Lost,
+	}}
+}

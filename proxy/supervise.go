@@ -21,6 +21,7 @@ import (
 const (
 	greetWithin   = 3 * time.Second // a proxy answers Hello within
 	startWithin   = 10 * time.Second
+	rulesWithin   = 5 * time.Second // an agent has its rules, after its start
 	statusEvery   = 2 * time.Second
 	missesAllowed = 3           // unanswered Status calls, then the proxy counts as stuck
 	steadyAfter   = time.Second // then its loss is a new one, and not a start that fails
@@ -105,7 +106,7 @@ func (b *Backend) awaitRules(ctx context.Context, old *link) (flipped func()) {
 	o := &opening{ruled: make(chan struct{}), flipped: make(chan struct{})}
 	b.opening = o
 	b.mu.Unlock()
-	t := time.NewTimer(startWithin)
+	t := time.NewTimer(rulesWithin)
 	defer t.Stop()
 	select {
 	case <-o.ruled:
