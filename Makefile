@@ -67,7 +67,7 @@ fuzz: ## fuzz every parser for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; done; done
 
-ONLY    ?= l4,http1,http2,packet
+ONLY    ?= l4,http1,http2,dns,packet
 ROUNDS  ?= 5
 SECONDS ?= 2
 bench: build parts ## side by side with Envoy, nginx, iptables, nftables (root; ONLY=l4,http1,http2,dns,packet ROUNDS= SECONDS= OUT=dir)
