@@ -68,6 +68,8 @@ func (f franz) do(ctx context.Context, operation string) error {
 		})
 	case "raw":
 		return f.raw(ctx)
+	case "load-produce", "load-consume":
+		return f.load(ctx, operation == "load-produce")
 	}
 	return unknown(operation)
 }
