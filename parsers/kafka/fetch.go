@@ -13,6 +13,7 @@ import (
 const (
 	maxFetches = 4      // sessions of one connection
 	maxFetched = 20_000 // topics and partitions of one
+	maxRefused = 2_000  // of them denied, of which more is kept
 	maxWait    = time.Minute
 	// sessionsFrom is the first version of Fetch that knows sessions.
 	sessionsFrom = 7
@@ -128,7 +129,7 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 	if session != nil {
 		session.take(p.fetch, forgotten)
 	}
-	s.queue = append(s.queue, p)
+	s.enqueue(p)
 	if drop == nil {
 		s.move(parsers.Forward, h.size)
 		return h.size
@@ -311,7 +312,7 @@ func (s *Session) fetched(p *pending, part []byte) (entries []byte, n int, err e
 			return nil, 0, nil
 		case a.session != nil:
 			denied = a.session.denied
-			if a.session.size+len(a.session.allowed) > maxFetched {
+			if a.session.large() {
 				s.forget(a.session.id)
 			}
 		case a.begins && id != 0:
@@ -333,11 +334,14 @@ func (s *Session) fetched(p *pending, part []byte) (entries []byte, n int, err e
 	return entries, n, nil
 }
 
+// large reports whether more is known of a session than may be kept.
+func (f *fetching) large() bool { return f.size > maxRefused || f.size+len(f.allowed) > maxFetched }
+
 // begin remembers a session that the server has begun.
 func (s *Session) begin(id int32, a *fetchAnswer) {
 	f := &fetching{id: id, allowed: map[string]bool{}}
 	f.take(a, nil)
-	if f.size+len(f.allowed) > maxFetched {
+	if f.large() {
 		return // the client will be told that there is none
 	}
 	s.forget(id)

@@ -81,7 +81,7 @@ func (s *Session) share(h *head, data []byte, list []item) int64 {
 	}
 	drop := s.unwanted(h, wanted, forgotten)
 	if drop == nil {
-		s.queue = append(s.queue, p)
+		s.enqueue(p)
 		s.move(parsers.Forward, h.size)
 		return h.size
 	}
@@ -98,7 +98,7 @@ func (s *Session) share(h *head, data []byte, list []item) int64 {
 		}
 	}
 	rest := s.request.cut(append(make([]byte, 0, len(data)), data[:h.length]...), func(e int32) bool { return drop[e] })
-	s.queue = append(s.queue, p)
+	s.enqueue(p)
 	s.send(parsers.Server, frame(rest))
 	s.move(parsers.Discard, h.size)
 	return h.size
