@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -50,8 +51,9 @@ type conn struct {
 type end struct {
 	sock   *net.TCPConn // nil: the server was not dialled yet
 	raw    syscall.RawConn
-	cookie uint64 // of the socket
-	out    output // what goes to this side
+	tls    *tls.Conn // over sock; nil: plain text
+	cookie uint64    // of the socket
+	out    output    // what goes to this side
 
 	// Owned by the side's pump.
 	input
@@ -215,6 +217,7 @@ type judgement struct {
 	checked   checked         // what its requests under way were judged by
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records
+	ending    *ends           // of TLS; nil: both sides speak plain text
 	scratch   []byte
 }
 

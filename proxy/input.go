@@ -110,6 +110,9 @@ func (c *conn) read(s parsers.Side) (int, error) {
 	if err := e.room(c.inputLimit(s)); err != nil {
 		return 0, errors.Join(errInput, err)
 	}
+	if e.tls != nil {
+		return c.readTLS(e)
+	}
 	if err := e.raw.Read(e.ready); err != nil {
 		return 0, err
 	}

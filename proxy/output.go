@@ -112,7 +112,7 @@ func (c *conn) write(x parsers.Side, b []byte) bool {
 	if e.out.failed || e.sock == nil {
 		return false
 	}
-	_, err := e.sock.Write(b)
+	_, err := e.stream().Write(b)
 	c.activity.Add(1)
 	return c.wrote(x, err)
 }
@@ -139,6 +139,7 @@ func (c *conn) shutdown(x parsers.Side) {
 	e := &c.ends[x]
 	c.half.Store(true)
 	if e.sock != nil && !e.out.shut {
+		e.endStream()
 		_ = e.sock.CloseWrite() // if it fails the reader of that side learns why
 	}
 	c.mu.Lock()

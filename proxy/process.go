@@ -108,6 +108,10 @@ func (p *process) serve(sock *net.TCPConn) {
 	pass, _ := c.passes()
 	c.pumps++
 	c.mu.Unlock()
+	if !c.endTLS() {
+		c.exit(parsers.Client)
+		return
+	}
 	if raw || pass {
 		// The server may be the one who speaks first.
 		if raw {
@@ -153,6 +157,9 @@ func (p *process) admit(c *conn) (string, observe.DropReason) {
 		return fmt.Sprintf("rules of %s and of %s apply at once", r.egress.Protocol(), r.ingress.Protocol()), observe.ReasonNoRoute
 	}
 	c.speaks = protocol
+	if c.ending = snapshot.ending(r); c.ending.failed() {
+		return c.ending.err.Error(), observe.ReasonNoRoute
+	}
 	if protocol == policy.ProtocolNone {
 		c.session = &opaque{}
 	} else if c.session = p.config.NewSession(protocol, c); c.session == nil {

@@ -85,7 +85,7 @@ func (c *conn) send(s parsers.Side) {
 			e.lame = true
 		default:
 			e.vector = e.slices // WriteTo moves the start of what it is given
-			_, err := e.vector.WriteTo(peer.sock)
+			_, err := e.vector.WriteTo(peer.stream())
 			c.activity.Add(1)
 			e.lame = !c.wrote(s.Peer(), err)
 		}
@@ -107,7 +107,7 @@ func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 		}
 		e.r = k
 		n = e.left(n, int64(k))
-		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame {
+		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame && c.ending == nil {
 			var moved int64
 			moved, err = c.splice(s, min(n, spliceMost))
 			n = e.left(n, moved)
@@ -196,6 +196,12 @@ func (c *conn) reachServer() bool {
 		c.unreachable(err)
 		return false
 	}
+	over, err := c.beginTLS(sock)
+	if err != nil {
+		_ = sock.Close()
+		c.unreachable(err)
+		return false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
@@ -203,6 +209,7 @@ func (c *conn) reachServer() bool {
 		return false
 	}
 	c.attach(parsers.Server, sock)
+	e.tls = over
 	c.pumps++
 	go c.pump(parsers.Server)
 	return true

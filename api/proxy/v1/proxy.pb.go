@@ -378,6 +378,7 @@ type SecretRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +423,13 @@ func (x *SecretRef) GetNamespace() string {
 func (x *SecretRef) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretRef) GetKey() string {
+	if x != nil {
+		return x.Key
 	}
 	return ""
 }
@@ -589,6 +597,7 @@ type L7Set struct {
 	DenyResponse  *DenyResponse          `protobuf:"bytes,9,opt,name=deny_response,json=denyResponse,proto3" json:"deny_response,omitempty"`
 	Audit         *L7Set                 `protobuf:"bytes,10,opt,name=audit,proto3" json:"audit,omitempty"`        // what would apply if policies that audit enforced
 	Observed      bool                   `protobuf:"varint,11,opt,name=observed,proto3" json:"observed,omitempty"` // no policy that enforces has rules here
+	Ends          *TLSSecrets            `protobuf:"bytes,12,opt,name=ends,proto3" json:"ends,omitempty"`          // where TLS ends before the rules read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -693,6 +702,81 @@ func (x *L7Set) GetObserved() bool {
 	return false
 }
 
+func (x *L7Set) GetEnds() *TLSSecrets {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+type TLSSecrets struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	PrivateKey    *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	TrustedCa     *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
+	Conflict      bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLSSecrets) Reset() {
+	*x = TLSSecrets{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLSSecrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLSSecrets) ProtoMessage() {}
+
+func (x *TLSSecrets) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLSSecrets.ProtoReflect.Descriptor instead.
+func (*TLSSecrets) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TLSSecrets) GetCertificate() *SecretRef {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetPrivateKey() *SecretRef {
+	if x != nil {
+		return x.PrivateKey
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetTrustedCa() *SecretRef {
+	if x != nil {
+		return x.TrustedCa
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetConflict() bool {
+	if x != nil {
+		return x.Conflict
+	}
+	return false
+}
+
 type L7Rules struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
@@ -705,7 +789,7 @@ type L7Rules struct {
 
 func (x *L7Rules) Reset() {
 	*x = L7Rules{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +801,7 @@ func (x *L7Rules) String() string {
 func (*L7Rules) ProtoMessage() {}
 
 func (x *L7Rules) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +814,7 @@ func (x *L7Rules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Rules.ProtoReflect.Descriptor instead.
 func (*L7Rules) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *L7Rules) GetProtocol() uint32 {
@@ -771,7 +855,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +867,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +880,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DenyResponse) GetStatus() uint32 {
@@ -828,7 +912,7 @@ type HTTPRule struct {
 
 func (x *HTTPRule) Reset() {
 	*x = HTTPRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +924,7 @@ func (x *HTTPRule) String() string {
 func (*HTTPRule) ProtoMessage() {}
 
 func (x *HTTPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +937,7 @@ func (x *HTTPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPRule.ProtoReflect.Descriptor instead.
 func (*HTTPRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HTTPRule) GetMethod() string {
@@ -917,7 +1001,7 @@ type HeaderEdit struct {
 
 func (x *HeaderEdit) Reset() {
 	*x = HeaderEdit{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1013,7 @@ func (x *HeaderEdit) String() string {
 func (*HeaderEdit) ProtoMessage() {}
 
 func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1026,7 @@ func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderEdit.ProtoReflect.Descriptor instead.
 func (*HeaderEdit) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HeaderEdit) GetName() string {
@@ -984,7 +1068,7 @@ type SecretHeader struct {
 
 func (x *SecretHeader) Reset() {
 	*x = SecretHeader{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1080,7 @@ func (x *SecretHeader) String() string {
 func (*SecretHeader) ProtoMessage() {}
 
 func (x *SecretHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1093,7 @@ func (x *SecretHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretHeader.ProtoReflect.Descriptor instead.
 func (*SecretHeader) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SecretHeader) GetName() string {
@@ -1050,7 +1134,7 @@ type KafkaRule struct {
 
 func (x *KafkaRule) Reset() {
 	*x = KafkaRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1146,7 @@ func (x *KafkaRule) String() string {
 func (*KafkaRule) ProtoMessage() {}
 
 func (x *KafkaRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1159,7 @@ func (x *KafkaRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRule.ProtoReflect.Descriptor instead.
 func (*KafkaRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KafkaRule) GetRole() string {
@@ -1152,7 +1236,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1248,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1261,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -1211,7 +1295,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1307,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1320,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Header) GetName() string {
@@ -1263,7 +1347,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1359,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1372,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1313,7 +1397,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1409,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1422,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
 }
 
 type RecordBatch struct {
@@ -1351,7 +1435,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1447,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1460,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1423,7 +1507,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1519,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1532,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1616,7 +1700,7 @@ type KafkaRecord struct {
 
 func (x *KafkaRecord) Reset() {
 	*x = KafkaRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1712,7 @@ func (x *KafkaRecord) String() string {
 func (*KafkaRecord) ProtoMessage() {}
 
 func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1725,7 @@ func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
 func (*KafkaRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KafkaRecord) GetApiKey() int32 {
@@ -1701,7 +1785,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1797,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1810,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
 }
 
 type StatusResponse struct {
@@ -1748,7 +1832,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1844,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1857,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1862,7 +1946,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +1958,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +1971,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -1905,7 +1989,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2001,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2014,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1964,10 +2048,11 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"resolvConf\"8\n" +
 	"\x04Name\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\fR\taddresses\"=\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\"O\n" +
 	"\tSecretRef\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"Y\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"Y\n" +
 	"\vSecretValue\x124\n" +
 	"\x06secret\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"H\n" +
@@ -1976,7 +2061,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xa3\x03\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xd6\x03\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
@@ -1988,7 +2073,16 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\rdeny_response\x18\t \x01(\v2\x1f.headgate.proxy.v1.DenyResponseR\fdenyResponse\x12.\n" +
 	"\x05audit\x18\n" +
 	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
-	"\bobserved\x18\v \x01(\bR\bobserved\"\xbb\x01\n" +
+	"\bobserved\x18\v \x01(\bR\bobserved\x121\n" +
+	"\x04ends\x18\f \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\"\xe4\x01\n" +
+	"\n" +
+	"TLSSecrets\x12>\n" +
+	"\vcertificate\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\vcertificate\x12=\n" +
+	"\vprivate_key\x18\x02 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\n" +
+	"privateKey\x12;\n" +
+	"\n" +
+	"trusted_ca\x18\x03 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\ttrustedCa\x12\x1a\n" +
+	"\bconflict\x18\x04 \x01(\bR\bconflict\"\xbb\x01\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
@@ -2112,7 +2206,7 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
@@ -2124,23 +2218,24 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*EnforceResponse)(nil), // 7: headgate.proxy.v1.EnforceResponse
 	(*SetFailure)(nil),      // 8: headgate.proxy.v1.SetFailure
 	(*L7Set)(nil),           // 9: headgate.proxy.v1.L7Set
-	(*L7Rules)(nil),         // 10: headgate.proxy.v1.L7Rules
-	(*DenyResponse)(nil),    // 11: headgate.proxy.v1.DenyResponse
-	(*HTTPRule)(nil),        // 12: headgate.proxy.v1.HTTPRule
-	(*HeaderEdit)(nil),      // 13: headgate.proxy.v1.HeaderEdit
-	(*SecretHeader)(nil),    // 14: headgate.proxy.v1.SecretHeader
-	(*KafkaRule)(nil),       // 15: headgate.proxy.v1.KafkaRule
-	(*GRPCRule)(nil),        // 16: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 17: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 18: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 19: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 20: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 21: headgate.proxy.v1.Record
-	(*KafkaRecord)(nil),     // 22: headgate.proxy.v1.KafkaRecord
-	(*StatusRequest)(nil),   // 23: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 24: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 25: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 26: headgate.proxy.v1.DrainResponse
+	(*TLSSecrets)(nil),      // 10: headgate.proxy.v1.TLSSecrets
+	(*L7Rules)(nil),         // 11: headgate.proxy.v1.L7Rules
+	(*DenyResponse)(nil),    // 12: headgate.proxy.v1.DenyResponse
+	(*HTTPRule)(nil),        // 13: headgate.proxy.v1.HTTPRule
+	(*HeaderEdit)(nil),      // 14: headgate.proxy.v1.HeaderEdit
+	(*SecretHeader)(nil),    // 15: headgate.proxy.v1.SecretHeader
+	(*KafkaRule)(nil),       // 16: headgate.proxy.v1.KafkaRule
+	(*GRPCRule)(nil),        // 17: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 18: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 19: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 20: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 21: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 22: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 23: headgate.proxy.v1.KafkaRecord
+	(*StatusRequest)(nil),   // 24: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 25: headgate.proxy.v1.StatusResponse
+	(*DrainRequest)(nil),    // 26: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 27: headgate.proxy.v1.DrainResponse
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
@@ -2149,44 +2244,48 @@ var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	4,  // 3: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
 	5,  // 4: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
 	8,  // 5: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	12, // 6: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	16, // 7: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	15, // 8: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	10, // 9: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
-	11, // 10: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	13, // 6: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	17, // 7: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 8: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	11, // 9: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	12, // 10: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
 	9,  // 11: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	12, // 12: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	16, // 13: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	15, // 14: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 15: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	18, // 16: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	13, // 17: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	14, // 18: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 19: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 20: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	18, // 21: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	18, // 22: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	21, // 23: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	18, // 24: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	18, // 25: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	17, // 26: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	22, // 27: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	8,  // 28: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	0,  // 29: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 30: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	19, // 31: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	23, // 32: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	25, // 33: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 34: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 35: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	20, // 36: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	24, // 37: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	26, // 38: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	34, // [34:39] is the sub-list for method output_type
-	29, // [29:34] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	10, // 12: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
+	5,  // 13: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 14: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 15: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
+	13, // 16: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	17, // 17: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 18: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	18, // 19: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	19, // 20: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	14, // 21: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	15, // 22: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 23: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 24: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	19, // 25: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	19, // 26: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	22, // 27: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	19, // 28: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	19, // 29: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	18, // 30: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	23, // 31: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	8,  // 32: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	0,  // 33: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 34: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	20, // 35: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	24, // 36: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	26, // 37: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 38: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 39: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	21, // 40: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	25, // 41: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	27, // 42: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	38, // [38:43] is the sub-list for method output_type
+	33, // [33:38] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2200,7 +2299,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,33 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+)
+
+// kafkaShare drives share groups by Kafka's own consumer, allowed and denied by topic
+// and by group, and while it runs.
+func kafkaShare(t *testing.T, client *workload, b *broker) {
+	for _, group := range []string{"s-java", "evil"} {
+		if out := b.java(t, b, "", "org.apache.kafka.tools.ConfigCommand", "--alter", "--entity-type", "groups", "--entity-name", group,
+			"--add-config", "share.auto.offset.reset=earliest"); strings.Contains(out, "Exception") || strings.Contains(out, "rror") {
+			t.Fatal(out)
+		}
+	}
+	member := client.node.workload(t, "member", "app=member")
+	client.node.apply(t, allowKafka("share", "member", `topic: "orders-*", group: "s-*"`))
+	consume := func(topic, group string) string {
+		return member.java(t, b, "", "org.apache.kafka.tools.consumer.ConsoleShareConsumer",
+			"--topic", topic, "--group", group, "--max-messages", "3", "--timeout-ms", "15000")
+	}
+	for _, c := range []struct{ name, topic, group, want, never string }{
+		{"allowed", "orders-a", "s-java", "Processed a total of 3 messages", "Exception:"},
+		{"topic", "secret", "s-java", "TopicAuthorizationException", "a total of 3"},
+		{"group", "orders-a", "evil", "GroupAuthorizationException", "a total of 3"},
+	} {
+		out := consume(c.topic, c.group)
+		if !strings.Contains(out, c.want) || strings.Contains(out, c.never) {
+			t.Errorf("%s: want %q and not %q in:\n%s", c.name, c.want, c.never, out)
+		}
+	}
+}
