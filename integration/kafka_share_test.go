@@ -9,23 +9,23 @@ import (
 // and by group, and while it runs.
 func kafkaShare(t *testing.T, client *workload, b *broker) {
 	for _, group := range []string{"s-java", "evil"} {
-		if out := b.java(t, b, "", "org.apache.kafka.tools.ConfigCommand", "--alter", "--entity-type", "groups", "--entity-name", group,
+		if out := b.java(t, b, "", "kafka.admin.ConfigCommand", "--alter", "--entity-type", "groups", "--entity-name", group,
 			"--add-config", "share.auto.offset.reset=earliest"); strings.Contains(out, "Exception") || strings.Contains(out, "rror") {
 			t.Fatal(out)
 		}
 	}
 	member := client.node.workload(t, "member", "app=member")
 	client.node.apply(t, allowKafka("share", "member", `topic: "orders-*", group: "s-*"`))
-	consume := func(topic, group string) string {
+	consume := func(topic, group, wait string) string {
 		return member.java(t, b, "", "org.apache.kafka.tools.consumer.ConsoleShareConsumer",
-			"--topic", topic, "--group", group, "--max-messages", "3", "--timeout-ms", "15000")
+			"--topic", topic, "--group", group, "--max-messages", "3", "--timeout-ms", wait)
 	}
-	for _, c := range []struct{ name, topic, group, want, never string }{
-		{"allowed", "orders-a", "s-java", "Processed a total of 3 messages", "Exception:"},
-		{"topic", "secret", "s-java", "TopicAuthorizationException", "a total of 3"},
-		{"group", "orders-a", "evil", "GroupAuthorizationException", "a total of 3"},
+	for _, c := range []struct{ name, topic, group, wait, want, never string }{
+		{"allowed", "orders-a", "s-java", "20000", "Processed a total of 3 messages", "Exception:"},
+		{"topic", "secret", "s-java", "5000", "TopicAuthorizationException", "a total of 3"},
+		{"group", "orders-a", "evil", "5000", "GroupAuthorizationException", "a total of 3"},
 	} {
-		out := consume(c.topic, c.group)
+		out := consume(c.topic, c.group, c.wait)
 		if !strings.Contains(out, c.want) || strings.Contains(out, c.never) {
 			t.Errorf("%s: want %q and not %q in:\n%s", c.name, c.want, c.never, out)
 		}

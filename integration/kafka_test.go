@@ -21,9 +21,11 @@ var kafkaVersions = []string{"4.3.1", "3.9.2"}
 const brokerConfig = `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@localhost:9093
-listeners=PLAINTEXT://%[1]s:9092,CONTROLLER://localhost:9093,LOGIN://%[1]s:9094
-advertised.listeners=PLAINTEXT://%[1]s:9092,LOGIN://%[1]s:9094
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT
+listeners=PLAINTEXT://%[1]s:9092,CONTROLLER://localhost:9093,LOGIN://%[1]s:9094,TLS://%[1]s:9095
+advertised.listeners=PLAINTEXT://%[1]s:9092,LOGIN://%[1]s:9094,TLS://%[1]s:9095
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location=%[2]s/keys.pem
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app="open";
 listener.name.login.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
@@ -51,7 +53,9 @@ type broker struct {
 	address string
 	config  string
 	number  int // among the brokers of a cluster
-	process *child
+
+	certificate []byte // PEM, that TLS shows
+	process     *child
 }
 
 // serveKafka starts a broker and waits until it answers.
@@ -62,7 +66,10 @@ func (w *workload) serveKafka(t *testing.T, version string) *broker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	certificate, key := certify(t, w.addr(4))
+	put(t, filepath.Join(dir, "keys.pem"), append(key, certificate...))
 	b := w.formatKafka(t, version, dir, fmt.Sprintf(brokerConfig, w.addr(4), dir), "--add-scram", "SCRAM-SHA-256=[name=app,password=open]")
+	b.certificate = certificate
 	b.run(t)
 	b.wait(t)
 	return b
@@ -223,7 +230,8 @@ func TestKafka(t *testing.T) {
 }
 
 func testKafka(t *testing.T, version string) {
-	n := startNode(t)
+	secrets := t.TempDir()
+	n := startNode(t, "--secrets-dir", secrets)
 	server := n.workload(t, "broker", "app=broker")
 	client := n.workload(t, "client", "app=client")
 	b := server.serveKafka(t, version)
@@ -286,8 +294,9 @@ func testKafka(t *testing.T, version string) {
 		})
 	}
 	kafkaTools(t, client, b)
-	t.Run("logging in", func(t *testing.T) { kafkaLogin(t, client, b) })
 	if version >= "4" {
+		t.Run("logging in", func(t *testing.T) { kafkaLogin(t, client, b) })
+		t.Run("TLS", func(t *testing.T) { kafkaTLS(t, client, b, secrets) })
 		t.Run("share groups", func(t *testing.T) { kafkaShare(t, client, b) })
 	}
 	t.Run("seen", func(t *testing.T) { kafkaFlows(t, n) })

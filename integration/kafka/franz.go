@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"os"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -16,6 +19,13 @@ type franz struct{ settings }
 
 func (f franz) options(more ...kgo.Opt) []kgo.Opt {
 	o := append([]kgo.Opt{kgo.SeedBrokers(f.settings["broker"]), kgo.ClientID(f.settings["id"])}, more...)
+	if ca := f.settings["ca"]; ca != "" {
+		roots := x509.NewCertPool()
+		if text, err := os.ReadFile(ca); err == nil {
+			roots.AppendCertsFromPEM(text)
+		}
+		o = append(o, kgo.DialTLSConfig(&tls.Config{RootCAs: roots}))
+	}
 	if user := f.settings["user"]; user != "" {
 		mechanism := plain.Auth{User: user, Pass: f.settings["password"]}.AsMechanism()
 		if f.settings["mechanism"] == "scram" {

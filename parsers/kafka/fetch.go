@@ -45,8 +45,9 @@ type fetchAnswer struct {
 	denied  []deniedTopic
 }
 
-// fetchHead is what stands before the topics.
+// fetchHead is what stands before the topics, and who asks.
 type fetchHead struct {
+	replica int32 // a broker that copies; negative: a client
 	wait  time.Duration
 	id    int32
 	epoch int32
@@ -54,8 +55,13 @@ type fetchHead struct {
 
 func (s *Session) fetchHead(h *head, data []byte) (f fetchHead) {
 	r := scan{b: data, pos: h.length, end: len(data)}
+	f.replica = -1
 	if h.version <= 14 {
-		r.int32() // replica
+		f.replica = r.int32()
+	} else if s.request.tagged {
+		if request, err := parse(h.key, h.version, data[h.length:]); err == nil {
+			f.replica = request.(*kmsg.FetchRequest).ReplicaState.ID
+		}
 	}
 	f.wait = min(time.Duration(max(r.int32(), 0))*time.Millisecond, maxWait)
 	r.int32() // least bytes
@@ -77,6 +83,15 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 	f := s.fetchHead(h, data)
 	wanted, forgotten := s.split(list)
 	p := h.pending()
+	if f.replica >= 0 {
+		// What a broker says that it has counts for what others may read.
+		s.id++
+		if !s.hooks.Deny(s.id, h.asked(&item{}), fmt.Sprintf("fetching as broker %d is for brokers", f.replica)) {
+			p.judged = []judged{{s.id, codeClusterDenied}}
+			return s.refuse(h, data[h.length:], codes{other: codeClusterDenied}, p)
+		}
+		p.judged = []judged{{id: s.id}}
+	}
 	p.fetch = &fetchAnswer{begins: h.version >= sessionsFrom && f.epoch == 0}
 	var session *fetching
 	if f.id != 0 {
@@ -96,7 +111,7 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 			return s.noFetchSession(h, data, session.items(), p)
 		}
 		p.fetch.session = session
-		p.judged = s.judge(h, session.items())
+		p.judged = append(p.judged, s.judge(h, session.items())...)
 	}
 	if session == nil && len(wanted) == 0 {
 		wanted = []item{{element: -1}}
