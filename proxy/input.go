@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -15,10 +16,23 @@ const bufferSize = 32 << 10
 
 // buffers are shared by all connections: a side holds one only from the arrival
 // of bytes until they are gone.
-type buffers struct{ pool sync.Pool }
+type buffers struct {
+	pool  sync.Pool
+	grown atomic.Int64 // bytes of the longer ones that sessions wait for more in
+	most  int64        // of them
+}
 
-func newBuffers() *buffers {
-	return &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+func newBuffers(most int64) *buffers {
+	return &buffers{pool: sync.Pool{New: func() any { return new([bufferSize]byte) }}, most: most}
+}
+
+// grow makes a longer buffer, unless all connections together have as many as they may.
+func (b *buffers) grow(n int) ([]byte, error) {
+	if b.grown.Add(int64(n)) > b.most {
+		b.grown.Add(-int64(n))
+		return nil, fmt.Errorf("no room for more of a message that is not complete: those of all connections have %d MB", b.most>>20)
+	}
+	return make([]byte, n), nil
 }
 
 // input is what was read from a side and not consumed: buf[r:w].
@@ -43,6 +57,8 @@ func (in *input) acquire() {
 func (in *input) release() {
 	if in.pooled != nil {
 		in.buffers.pool.Put(in.pooled)
+	} else if in.buf != nil {
+		in.buffers.grown.Add(-int64(len(in.buf)))
 	}
 	in.pooled, in.buf, in.r, in.w = nil, nil, 0, 0
 }
@@ -66,7 +82,10 @@ func (in *input) room(limit int) error {
 	if len(in.buf) >= limit {
 		return fmt.Errorf("more than %d bytes without a complete message", limit)
 	}
-	grown := make([]byte, min(2*len(in.buf), max(limit, bufferSize)))
+	grown, err := in.buffers.grow(min(2*len(in.buf), max(limit, bufferSize)))
+	if err != nil {
+		return err
+	}
 	n := copy(grown, in.buf[:in.w])
 	in.release()
 	in.buf, in.w = grown, n

@@ -50,7 +50,7 @@ type process struct {
 func newProcess(ctx context.Context, config Config) *process {
 	return &process{
 		config: config, log: config.Logger, life: ctx, started: time.Now(),
-		ring: newRing(config.Limits.Records), buffers: newBuffers(),
+		ring: newRing(config.Limits.Records), buffers: newBuffers(config.Limits.Grown),
 		names: &nameserver.Server{Logger: config.Logger},
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
