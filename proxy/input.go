@@ -30,7 +30,7 @@ func newBuffers(most int64) *buffers {
 func (b *buffers) grow(n int) ([]byte, error) {
 	if b.grown.Add(int64(n)) > b.most {
 		b.grown.Add(-int64(n))
-		return nil, fmt.Errorf("no room for more of a message that is not complete: those of all connections have %d MB", b.most>>20)
+		return nil, fmt.Errorf("%w: no room for more of a message that is not complete: those of all connections have %d MB", errInput, b.most>>20)
 	}
 	return make([]byte, n), nil
 }
