@@ -94,7 +94,7 @@ func TestHTTPClients(t *testing.T) {
 			"path as it is":    {[]string{"--path-as-is", base + "/public/../secret", base + "/x/..;/public/%66"}, deniedBody + "403 1/public/f \n200 0"},
 		} {
 			t.Run("curl "+name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", "%{http_code} %{num_connects}"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--max-time", "120", "-w", "%{http_code} %{num_connects}"}, tt.args...)
 				if got := client.command(t, curl, args...); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
@@ -208,7 +208,7 @@ func TestConnect(t *testing.T) {
 	}
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		ask := func() string {
-			cmd := exec.Command(curl, "-q", "-s", "--max-time", "20", "-p", "-x", "http://"+server.at(v, 3128).String(), "-w", "%{http_connect}", url)
+			cmd := exec.Command(curl, "-q", "-s", "--max-time", "120", "-p", "-x", "http://"+server.at(v, 3128).String(), "-w", "%{http_connect}", url)
 			var out bytes.Buffer
 			cmd.Stdout = &out
 			p, err := client.start(cmd)
@@ -305,7 +305,7 @@ func TestHTTPServers(t *testing.T) {
 			"range of file": {[]string{"-r", "0-3", py + "none"}, "404"},
 		} {
 			t.Run(name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--max-time", "120", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
 				if got := client.command(t, curl, args...); got != tt.want && (tt.want != "404" || !strings.Contains(got, " 404 ")) {
 					t.Errorf("got %.300q, want %q", got, tt.want)
 				}

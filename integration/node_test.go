@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // node is a machine of its own as far as networks go, with headgate on it.
@@ -73,7 +72,7 @@ func (n *node) launchAgent(t *testing.T) {
 
 func (n *node) waitUntilWell(t *testing.T) {
 	t.Helper()
-	n.headgate(t, "status", "--wait", "--wait-duration", "20s")
+	n.headgate(t, "status", "--wait", "--wait-duration", (2 * patience).String())
 }
 
 // stopAgent stops the agent alone, as a service manager would.
@@ -100,7 +99,7 @@ type outcome struct {
 // try runs a command of headgate on the node, with input.
 func (n *node) try(t *testing.T, input string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.binary, args...)
 	cmd.Env = append(os.Environ(), "HEADGATE_SOCKET="+filepath.Join(n.run(), "headgate.sock"))

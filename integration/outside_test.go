@@ -84,7 +84,7 @@ func seenAs(t *testing.T, web *webServer, path string, from netip.AddrPort) {
 func (n *namespace) mustPing(t *testing.T, to netip.Addr, args ...string) {
 	t.Helper()
 	var out []byte
-	cmd := exec.Command("ping", append([]string{"-n", "-c", "1", "-W", "5", to.String()}, args...)...)
+	cmd := exec.Command("ping", append([]string{"-n", "-c", "1", "-W", "30", to.String()}, args...)...)
 	err := n.do(func() (err error) {
 		out, err = cmd.CombinedOutput()
 		return err
@@ -293,7 +293,7 @@ func TestNodeAddressChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 4*patience, "connections by the new address", func() error {
+	eventually(t, 2*patience, "connections by the new address", func() error {
 		s, err := w.open(o.at(4, 80), time.Second)
 		if err != nil {
 			return err

@@ -112,7 +112,15 @@ func (c *conn) write(x parsers.Side, b []byte) bool {
 	if e.out.failed || e.sock == nil {
 		return false
 	}
-	_, err := e.stream().Write(b)
+	return c.writeAll(x, [][]byte{b})
+}
+
+func (c *conn) writeAll(x parsers.Side, slices [][]byte) bool {
+	e := &c.ends[x]
+	if e.tls != nil {
+		return c.wrote(x, c.seal(e, slices))
+	}
+	err := e.sock.WriteAll(slices)
 	c.activity.Add(1)
 	return c.wrote(x, err)
 }

@@ -8,9 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -92,7 +98,8 @@ func (c *conn) endTLS() bool {
 		return true
 	}
 	e := &c.ends[parsers.Client]
-	over := tls.Server(e.sock, c.ending.client)
+	under := &wire{Socket: e.sock, local: c.destination, remote: c.source}
+	over := tls.Server(under, c.ending.client)
 	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Head)
 	defer cancel()
 	if err := over.HandshakeContext(ctx); err != nil {
@@ -101,13 +108,14 @@ func (c *conn) endTLS() bool {
 		c.mu.Unlock()
 		return false
 	}
+	under.greeted.Store(true)
 	e.tls = over
 	return true
 }
 
 // beginTLS says hello to the server where rules want that: by the name that the client
 // asked for, or the address that it dialled.
-func (c *conn) beginTLS(sock *net.TCPConn) (*tls.Conn, error) {
+func (c *conn) beginTLS(sock *epoll.Socket) (*tls.Conn, error) {
 	if c.ending == nil || c.ending.server == nil {
 		return nil, nil
 	}
@@ -118,41 +126,64 @@ func (c *conn) beginTLS(sock *net.TCPConn) (*tls.Conn, error) {
 			config.ServerName = name
 		}
 	}
-	over := tls.Client(sock, config)
+	under := &wire{Socket: sock, local: c.source, remote: c.destination}
+	over := tls.Client(under, config)
 	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
 	defer cancel()
 	if err := over.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("begin TLS to the server %s: %w", config.ServerName, err)
 	}
+	under.greeted.Store(true)
 	return over, nil
 }
 
-// readTLS is read of a side that speaks TLS. It holds a buffer also while it waits.
-func (c *conn) readTLS(e *end) (int, error) {
-	if e.buf == nil {
-		e.acquire()
+// tryRead reads what there is of a side. EAGAIN: nothing.
+func (e *end) tryRead(b []byte) (int, error) {
+	if e.tls == nil {
+		return e.sock.TryRead(b)
 	}
-	n, err := e.tls.Read(e.buf[e.w:])
-	e.w += n
-	switch {
-	case n > 0:
+	n, err := e.tls.Read(b)
+	if n > 0 {
 		err = nil // it comes again
-	case e.w == 0:
-		e.release()
+	}
+	if e.dry = errors.Is(err, errLater); e.dry {
+		return 0, unix.EAGAIN
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF // many end without saying so in TLS; messages have lengths of their own
 	}
-	c.activity.Add(1)
 	return n, err
 }
 
-// stream is what is written to a side by.
-func (e *end) stream() io.Writer {
-	if e.tls != nil {
-		return e.tls
+// dryTLS reads what is left in TLS of what came, before the side may be parked: of that
+// the loop knows nothing. It stands for await.
+func (c *conn) dryTLS(s parsers.Side) (alive, parked bool) {
+	e := &c.ends[s]
+	c.mu.Lock()
+	err := e.room(c.inputLimit(s))
+	c.mu.Unlock()
+	if err == nil {
+		_, err = e.fill()
 	}
-	return e.sock
+	switch err {
+	case nil:
+		c.activity.Add(1)
+		return true, false
+	case unix.EAGAIN:
+		return c.await(s)
+	}
+	return c.readFailed(s, err), false
+}
+
+// seal writes to a side that speaks TLS.
+func (c *conn) seal(e *end, slices [][]byte) (err error) {
+	for _, b := range slices {
+		if len(b) > 0 && err == nil {
+			_, err = e.tls.Write(b)
+		}
+	}
+	c.activity.Add(1)
+	return err
 }
 
 // endStream says that nothing more will be written, where that is said in TLS too.
@@ -161,3 +192,49 @@ func (e *end) endStream() {
 		_ = e.tls.CloseWrite()
 	}
 }
+
+// wire is the socket under TLS. It waits during the handshake, and then no more for
+// input: the relay does.
+type wire struct {
+	*epoll.Socket
+	local, remote netip.AddrPort
+	greeted       atomic.Bool
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	for {
+		n, err := w.TryRead(b)
+		if err != unix.EAGAIN {
+			return n, err
+		}
+		if w.greeted.Load() {
+			return 0, errLater
+		}
+		if err := w.AwaitInput(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	if err := w.WriteAll([][]byte{b}); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (w *wire) Close() error                   { w.Socket.Close(); return nil }
+func (w *wire) LocalAddr() net.Addr            { return net.TCPAddrFromAddrPort(w.local) }
+func (w *wire) RemoteAddr() net.Addr           { return net.TCPAddrFromAddrPort(w.remote) }
+func (*wire) SetDeadline(time.Time) error      { return nil } // who is late is closed
+func (*wire) SetReadDeadline(time.Time) error  { return nil }
+func (*wire) SetWriteDeadline(time.Time) error { return nil }
+
+// errLater is what TLS takes for a passing failure: it goes on where it was.
+var errLater net.Error = later{}
+
+type later struct{}
+
+func (later) Error() string   { return "nothing has come yet" }
+func (later) Timeout() bool   { return true }
+func (later) Temporary() bool { return true }

@@ -13,6 +13,33 @@
  * TC_ACT_UNSPEC is "as if we were not here": programs of others come next, then the
  * host's stack. */
 
+/* A source that nobody in another network has, whatever policy says of it: this
+ * machine's own and the gateway's, a service's, or none at all. */
+static __noinline int is_forged(const struct packet *p)
+{
+	if (!p)
+		return true;
+	return !p->source_identity || p->source_identity == IDENTITY_HOST || is_node(&p->source) ||
+	       addr_is_nobody(&p->source, p->v6) || svc_is_virtual(&p->source);
+}
+
+/* Who says that he passed a packet on, and could not: p has the ends of its connection
+ * in place of him. */
+static __noinline int is_forged_router(struct __sk_buff *skb, const struct packet *p)
+{
+	struct addr by = {};
+	__be32 v4;
+
+	if (!p || p->related != RELATED_ROUTER)
+		return false;
+	if (p->v6 ? bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), &by, sizeof(by))
+		  : bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &v4, sizeof(v4)))
+		return true;
+	if (!p->v6)
+		addr_from_v4(&by, v4);
+	return is_node(&by) || addr_is_nobody(&by, p->v6) || svc_is_virtual(&by) || bpf_map_lookup_elem(&hg_endpoint_1, &by);
+}
+
 /* A packet to an endpoint goes to it or to the proxy, or is dropped. f has the entry
  * of one whose translation was undone. */
 static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, struct flow *f,
@@ -27,7 +54,7 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	p->source_identity = identity_of(&p->source);
 	p->destination_identity = self->identity;
 	p->payer = self->id;
-	if (!p->source_identity || is_node(&p->source)) /* nobody's out there */
+	if (is_forged(p) || is_forged_router(skb, p))
 		reason = REASON_SOURCE_IP;
 	else if (!(self->flags & ENDPOINT_READY))
 		reason = REASON_NOT_READY;
@@ -45,11 +72,8 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 		open_connection(skb, p, f, &who, &n);
 	n.direction = DIR_INGRESS;
 	e = f->entry;
-	if (n.way != WAY_DROP && translated && e && !nat_establish(f)) {
-		ct_set(e, CT_CLOSING); /* it never was established */
-		e->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
-		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
-	}
+	if (n.way != WAY_DROP && translated && e && !nat_establish(f))
+		refuse(&n, nat_refuse(e), DIR_INGRESS);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	if (f->service && !svc_keep(p, f))
@@ -71,9 +95,11 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 /* The host's own, that gave way to an endpoint's, and has its address back. */
 inline int enter_host(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	if (!p->related && (ct_update(skb, p, f) || !nat_establish(f)))
+	if (!p->related && !is_guarded(p, DIR_INGRESS) && ct_update(skb, p, f))
+		return drop(skb, p, REASON_CT_FULL, DIR_INGRESS);
+	if (!p->related && !nat_establish(f))
 		return drop(skb, p, REASON_NAT_FULL, DIR_INGRESS);
-	return TC_ACT_UNSPEC;
+	return guard_host(skb, p, 0, DIR_INGRESS);
 }
 
 /* A packet to a service. Its connection is looked for like any other's. */
@@ -85,9 +111,12 @@ inline int enter_service(struct __sk_buff *skb, struct packet *p, struct flow *f
 	return reason;
 }
 
-/* Somebody's route is wrong, or it is a scan. */
-inline int enter_nobody(struct __sk_buff *skb, const struct packet *p)
+/* To no address that we know: the host's all the same, somebody's behind it, or
+ * somebody's route is wrong, or it is a scan. */
+inline int enter_nobody(struct __sk_buff *skb, struct packet *p, int reason)
 {
+	if (is_taken(skb, p))
+		return guard_host(skb, p, reason, DIR_INGRESS);
 	return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
 }
 
@@ -120,12 +149,12 @@ inline int from_network(struct __sk_buff *skb)
 		if (!reason && !f.entry)
 			reason = enter_service(skb, &p, &f);
 		if (!reason && !f.entry && !f.service)
-			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p);
+			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p, 0);
 		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
 		if (!reason && f.service && !self) /* an answer of others' would not come by here */
 			reason = REASON_NO_BACKEND;
 	} else if (!self) { /* what cannot be read is the host's */
-		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p);
+		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p, reason);
 	}
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);

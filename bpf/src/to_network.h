@@ -87,7 +87,7 @@ static __noinline int host_leaves(struct __sk_buff *skb, struct packet *p)
 		p->destination_identity = identity_of(&p->destination);
 		if (!f.entry && !ct_create(skb, p, &f, sets, CT_HOST, policy_revision()))
 			ct_find(p, &f, true);
-	} else {
+	} else if (!is_guarded(p, DIR_EGRESS)) {
 		ct_update(skb, p, &f);
 	}
 	if (!f.entry)
@@ -116,7 +116,10 @@ inline int to_network(struct __sk_buff *skb)
 		return reason ? drop(skb, &p, reason, DIR_EGRESS) : endpoint_leaves(skb, &p, self);
 	if (!is_node(&p.source) && !(p.v6 && addr_is_link_local(&p.source)))
 		return TC_ACT_UNSPEC;
-	/* Before translation. What this machine only forwards is not its own. */
+	/* What this machine only forwards is not its own. */
+	if (skb->ingress_ifindex && !reason && !p.related && remember_forwarded(skb, &p) == TC_ACT_SHOT)
+		return TC_ACT_SHOT;
+	/* Before translation. */
 	if (!skb->ingress_ifindex && guard_host(skb, &p, reason, DIR_EGRESS) == TC_ACT_SHOT)
 		return TC_ACT_SHOT;
 	return reason || p.related ? TC_ACT_UNSPEC : host_leaves(skb, &p);

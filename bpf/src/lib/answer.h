@@ -2,6 +2,7 @@
 #pragma once
 #include "neighbour.h"
 #include "parse.h"
+#include "service.h"
 
 /* A workload's packet that goes no further is answered by the gateway, as every
  * router does (RFC 792, RFC 4443): one that has used up its hops, so that traceroute
@@ -158,7 +159,7 @@ inline int answer(struct __sk_buff *skb, const struct packet *p, __u32 trouble, 
 	struct endpoint *sender = bpf_map_lookup_elem(&hg_endpoint_1, &p->source);
 
 	if (p->related || p->fragment == FRAGMENT_LATER || !sender || sender->ifindex != skb->ifindex ||
-	    !may_answer(skb->ifindex))
+	    !may_answer(skb->ifindex) || svc_as_sent(skb, p))
 		return TC_ACT_SHOT;
 	return p->v6 ? answer6(skb, p, trouble, mtu) : answer4(skb, p, trouble, mtu);
 }

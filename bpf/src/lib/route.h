@@ -33,11 +33,11 @@ inline int no_further(struct __sk_buff *skb, const struct packet *p, __u8 reason
 	return answer(skb, p, trouble, mtu);
 }
 
-inline void fib_question(struct __sk_buff *skb, const struct packet *p, struct bpf_fib_lookup *q)
+inline void fib_question(struct __sk_buff *skb, const struct packet *p, struct bpf_fib_lookup *q, __u32 ifindex)
 {
 	__u32 length = wire_length(skb, p);
 
-	q->ifindex = host_ifindex; /* ours, so that forwarding is on there */
+	q->ifindex = ifindex;
 	q->l4_protocol = p->proto;
 	q->sport = bpf_htons(p->source_port);
 	q->dport = bpf_htons(p->destination_port);
@@ -66,7 +66,7 @@ global int route_out(struct __sk_buff *skb, const struct packet *p)
 		return TC_ACT_SHOT;
 	if (p->ttl <= 1)
 		return no_further(skb, p, REASON_TTL, TROUBLE_HOPS, 0);
-	fib_question(skb, p, &fib);
+	fib_question(skb, p, &fib, host_ifindex); /* ours, so that forwarding is on there */
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_SKIP_NEIGHBOUR);
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return no_further(skb, p, REASON_TOO_BIG, TROUBLE_SIZE, fib.mtu_result);
