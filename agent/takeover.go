@@ -21,6 +21,9 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	if err := redirect.InstallRules(); err != nil {
 		return err
 	}
+	if advice := redirect.SourceValidation(); advice != "" {
+		a.log.Warn("the reverse path filter is in the way", "effect", advice)
+	}
 	ifindex, err := endpoint.EnsureHostDevice(gateways)
 	if err != nil {
 		return err
@@ -47,6 +50,9 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	}
 	if a.gate, err = bpf.Load(opts, maps); err != nil {
 		return err
+	}
+	if n := a.connectionsLimit(); a.cfg.MaxConnections > 0 && n != a.cfg.MaxConnections {
+		return fmt.Errorf("the running datapath has room for %d connections, and open ones are in it: start with --max-connections %d or without, or end them with 'headgate cleanup' first", n, n)
 	}
 	return a.gate.AttachHost(ifindex)
 }

@@ -28,7 +28,13 @@ func (n *namespace) command(t *testing.T, name string, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if <-p.done; p.err != nil {
+	select {
+	case <-p.done:
+	case <-time.After(10 * patience):
+		t.Errorf("%s %s: it does not end", name, strings.Join(args, " "))
+		p.end(syscall.SIGKILL, patience)
+	}
+	if p.err != nil {
 		t.Fatalf("%s %s: %v: %s%s", name, strings.Join(args, " "), p.err, out.String(), errs.String())
 	}
 	return out.String()

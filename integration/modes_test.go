@@ -324,9 +324,12 @@ func TestMapListings(t *testing.T) {
 	client := n.workload(t, "client", "app=client")
 	server.serveEcho(t, 9000)
 	client.mustOpen(t, server.at(4, 9000)).echoes(t)
+	n.uplink(t)
+	send(t, client.mustTalk(t, server.at(4, 9001)), strings.Repeat("in pieces", 1000))
 	for name, number := range map[string]string{
 		"policy": "subject", "ct": "packets", "ipcache": "identity", "endpoint": "id", "route": "proxyPort", "drops": "packets", "subject": "subject",
 		"share": "connections", "config": "", "open": "", "events": "lost", "usage": "percent", "nat": "",
+		"device": "ifindex", "node": "", "fragment": "firstEndsAt",
 	} {
 		var rows []map[string]any
 		text := n.headgate(t, "bpf", name, "list", "-o", "json")
@@ -358,4 +361,11 @@ func TestMapListings(t *testing.T) {
 	if len(s.Maps) < 8 {
 		t.Errorf("status has %d maps", len(s.Maps))
 	}
+	// Its room is what it was made with.
+	n.stopAgent(t)
+	again := n.try(t, "", append([]string{"agent", "--max-connections", "70000"}, n.dirs()...)...)
+	if again.code != 1 || !strings.Contains(again.stderr, "the running datapath has room for") {
+		t.Errorf("an agent with other room: exit code %d: %s", again.code, again.stderr)
+	}
+	n.startAgent(t)
 }

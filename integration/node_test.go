@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,7 +36,7 @@ func startNode(t *testing.T, flags ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{namespace: ns, dir: dir, binary: headgateBinary(t), flags: flags, links: []string{"lo"}}
+	n := &node{namespace: ns, dir: dir, binary: headgateBinary(t), flags: flags, links: slices.Clone(ns.born)}
 	t.Cleanup(func() { n.remove(t) })
 	n.startAgent(t)
 	return n

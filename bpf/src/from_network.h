@@ -5,6 +5,7 @@
 #include "lib/nat.h"
 #include "lib/service.h"
 #include "guard.h"
+#include "transit.h"
 
 /* What comes from other networks, at the node's own devices: answers to endpoints
  * that have the node's address, packets to endpoints' own addresses, and the
@@ -12,33 +13,6 @@
  *
  * TC_ACT_UNSPEC is "as if we were not here": programs of others come next, then the
  * host's stack. */
-
-/* A source that nobody in another network has, whatever policy says of it: this
- * machine's own and the gateway's, a service's, or none at all. */
-static __noinline int is_forged(const struct packet *p)
-{
-	if (!p)
-		return true;
-	return !p->source_identity || p->source_identity == IDENTITY_HOST || is_node(&p->source) ||
-	       addr_is_nobody(&p->source, p->v6) || svc_is_virtual(&p->source);
-}
-
-/* Who says that he passed a packet on, and could not: p has the ends of its connection
- * in place of him. */
-static __noinline int is_forged_router(struct __sk_buff *skb, const struct packet *p)
-{
-	struct addr by = {};
-	__be32 v4;
-
-	if (!p || p->related != RELATED_ROUTER)
-		return false;
-	if (p->v6 ? bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), &by, sizeof(by))
-		  : bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), &v4, sizeof(v4)))
-		return true;
-	if (!p->v6)
-		addr_from_v4(&by, v4);
-	return is_node(&by) || addr_is_nobody(&by, p->v6) || svc_is_virtual(&by) || bpf_map_lookup_elem(&hg_endpoint_1, &by);
-}
 
 /* A packet to an endpoint goes to it or to the proxy, or is dropped. f has the entry
  * of one whose translation was undone. */
@@ -86,8 +60,11 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	count(skb, REASON_NONE, DIR_INGRESS);
 	if (!translated && !f->service && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(p);
-	if (n.way != WAY_PROXY)
+	if (n.way != WAY_PROXY) {
+		if (translated && e && p->ttl <= 1) /* who is told of it knows the node */
+			rewrite(skb, p, &e->nat_addr, e->nat_port, END_DESTINATION);
 		return deliver(skb, p, self);
+	}
 	reason = to_proxy(skb, p, n.port, n.cut);
 	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
 }
@@ -151,6 +128,10 @@ inline int from_network(struct __sk_buff *skb)
 		if (!reason && !f.entry && !f.service)
 			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p, 0);
 		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+		if (!reason && f.service && !self && node) /* by a port that was opened to everybody */
+			return enter_transit(skb, &p, &f) == TC_ACT_OK ? transit_leaves(skb, &p, &f) : TC_ACT_SHOT;
+		if (!reason && f.entry && !self && f.entry->flags & CT_TRANSIT)
+			return transit_returns(skb, &p, &f);
 		if (!reason && f.service && !self) /* an answer of others' would not come by here */
 			reason = REASON_NO_BACKEND;
 	} else if (!self) { /* what cannot be read is the host's */

@@ -107,6 +107,8 @@ inline int to_network(struct __sk_buff *skb)
 
 	if (skb->vlan_present || (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_UNSPEC;
+	if (skb->ingress_ifindex && (skb->mark & MARK_MASK) == MARK_TRANSIT)
+		return TC_ACT_UNSPEC;
 	reason = parse(skb, &p);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
 	/* Errors that tell of others' packets are the host's: workloads may send none. */
