@@ -48,9 +48,9 @@ type fetchAnswer struct {
 // fetchHead is what stands before the topics, and who asks.
 type fetchHead struct {
 	replica int32 // a broker that copies; negative: a client
-	wait  time.Duration
-	id    int32
-	epoch int32
+	wait    time.Duration
+	id      int32
+	epoch   int32
 }
 
 func (s *Session) fetchHead(h *head, data []byte) (f fetchHead) {
