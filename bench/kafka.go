@@ -33,6 +33,9 @@ func (w *world) kafka() ([]table, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := g.isolateProxy(); err != nil { // before the broker takes all of the processors to start
+		return nil, err
+	}
 	server, address, err := g.endpoint("broker")
 	if err != nil {
 		return nil, err
@@ -53,9 +56,6 @@ func (w *world) kafka() ([]table, error) {
     - ports: [{port: "%d", protocol: TCP}]
       rules: {kafka: [{role: produce, topic: "bench-*"}, {role: consume, topic: "bench-*"}]}
 `, kafkaPort, kafkaPort)); err != nil {
-		return nil, err
-	}
-	if err := g.isolateProxy(); err != nil {
 		return nil, err
 	}
 	direct := &sides[0]
