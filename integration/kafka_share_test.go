@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// kafkaShare drives share groups by Kafka's own consumer, allowed and denied by topic
-// and by group, and while it runs.
+// kafkaShare drives share groups by Kafka's own consumer, and groups of Streams
+// programs, allowed and denied by topic and by group.
 func kafkaShare(t *testing.T, client *workload, b *broker) {
 	for _, group := range []string{"s-java", "evil"} {
 		if out := b.java(t, b, "", "kafka.admin.ConfigCommand", "--alter", "--entity-type", "groups", "--entity-name", group,
@@ -28,6 +28,14 @@ func kafkaShare(t *testing.T, client *workload, b *broker) {
 		out := consume(c.topic, c.group, c.wait)
 		if !strings.Contains(out, c.want) || strings.Contains(out, c.never) {
 			t.Errorf("%s: want %q and not %q in:\n%s", c.name, c.want, c.never, out)
+		}
+	}
+	// Groups of Streams programs are judged by the topics that their programs read.
+	for _, c := range []struct{ topic, group, want string }{
+		{"orders-a", "s-streams", "joined"}, {"secret", "s-streams", "error 29"}, {"orders-a,secret", "s-streams", "error 29"}, {"orders-a", "evil-streams", "error 30"},
+	} {
+		if out := member.kafka(t, b, "franz", "streams", "topic="+c.topic, "group="+c.group); !strings.Contains(out, c.want) {
+			t.Errorf("streams of %s in %s: want %q in:\n%s", c.topic, c.group, c.want, out)
 		}
 	}
 }

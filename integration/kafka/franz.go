@@ -91,6 +91,8 @@ func (f franz) do(ctx context.Context, operation string) error {
 		})
 	case "raw":
 		return f.raw(ctx)
+	case "streams":
+		return f.streams(ctx)
 	case "load-produce", "load-consume":
 		return f.load(ctx, operation == "load-produce")
 	}
