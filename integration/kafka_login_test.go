@@ -21,7 +21,7 @@ func kafkaLogin(t *testing.T, client *workload, b *broker) {
 	for _, mechanism := range []string{"plain", "scram"} {
 		try("produced orders-a 3", "franz", "produce", "topic=orders-a", "records=3", "user=app", "password=open", "mechanism="+mechanism)
 		try("error 29", "franz", "produce", "topic=secret", "records=1", "user=app", "password=open", "mechanism="+mechanism, "seconds=20")
-		try("error", "franz", "produce", "topic=orders-a", "records=1", "user=app", "password=wrong", "mechanism="+mechanism, "seconds=4")
+		try("error", "franz", "produce", "topic=orders-a", "records=1", "user=app", "password=wrong", "mechanism="+mechanism, "seconds=2")
 	}
 	// What follows a handshake of version 0 has no header, so nobody could tell what
 	// it is: such a handshake gets no answer.
@@ -29,7 +29,7 @@ func kafkaLogin(t *testing.T, client *workload, b *broker) {
 	try("closed", "raw", "tls")
 
 	client.node.apply(t, allowKafkaAt(9094, "login", "client", `role: produce, topic: "orders-*"`))
-	try("error", "franz", "produce", "topic=orders-a", "records=1", "user=app", "password=open", "mechanism=plain", "seconds=10")
+	try("error", "franz", "produce", "topic=orders-a", "records=1", "user=app", "password=open", "mechanism=plain", "seconds=3")
 	seen := client.node.headgate(t, "observe", "--port", "9094", "--last", "1000")
 	for _, want := range []string{"begins TLS", "version 0 of API 17 is not known"} {
 		if !strings.Contains(seen, want) {
