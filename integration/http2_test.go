@@ -110,8 +110,12 @@ func TestH2spec(t *testing.T) {
 // TestHTTP2Clients drives clients of others: what is denied ends its stream alone.
 func TestHTTP2Clients(t *testing.T) {
 	t.Parallel()
+	eachBackend(t, http2Clients)
+}
+
+func http2Clients(t *testing.T, b backend) {
 	curl, nghttp, h2load := needProgram(t, "curl"), needProgram(t, "nghttp"), needProgram(t, "h2load")
-	n := startNode(t)
+	n := startNode(t, b.flags...)
 	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
 	web := server.serveHTTP2(t, 80)
 	n.apply(t, allow("rule", "server", fromApp("client"), 80, publicHTTP...))
