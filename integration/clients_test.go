@@ -159,6 +159,10 @@ func webSocket(t *testing.T, b backend) {
 		if _, err := io.ReadFull(out, said); err != nil || string(said) != "ok\n" {
 			t.Fatalf("the client says %q, %v", said, err)
 		}
+		if v == 6 { // the next agent knows of tunnels too
+			n.killAgent()
+			n.startAgent(t)
+		}
 		n.apply(t, allow("rule", "server", fromApp("client"), 80, httpRule{"GET", "/talk"}))
 		if rest, err := io.ReadAll(out); err != nil || string(rest) != "closed\n" {
 			t.Errorf("after the policy forbade it the client says %q, %v", rest, err)

@@ -81,6 +81,7 @@ type Backend struct {
 
 	statusMu sync.Mutex // Status does not wait for a change
 	inForce  uint64
+	failing  string // what of it is not
 	pid      int
 	lost     string // why there is no process
 }
@@ -168,6 +169,9 @@ func (b *Backend) Status() redirect.Status {
 	b.statusMu.Lock()
 	defer b.statusMu.Unlock()
 	s.Revision, s.PID = b.inForce, b.pid
+	if s.State == "ready" && b.failing != "" {
+		s.Detail = b.failing
+	}
 	if s.State != "ready" && b.lost != "" {
 		s.State, s.Detail = "down", b.lost
 	}
