@@ -49,7 +49,7 @@ func TestDifferences(t *testing.T) {
 	eachBackend(t, func(t *testing.T, b backend) {
 		n := startNode(t, b.flags...)
 		server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
-		server.serveCareless(t, 80)
+		careless := server.serveCareless(t, 80)
 		n.apply(t, allow("rule", "server", fromApp("client"), 80, httpRule{".*", ".*"}))
 		for _, tt := range differences {
 			want := tt.own
@@ -71,6 +71,9 @@ func TestDifferences(t *testing.T) {
 			if want == 400 {
 				n.awaitFlow(t, tt.name, []string{"--type", "l7", "--verdict", "ERROR"}, from(endOf(c.LocalAddr()), func(*flowpb.Flow) bool { return true }))
 			}
+		}
+		for _, text := range careless.all() {
+			t.Logf("%q", text)
 		}
 	})
 }
