@@ -35,7 +35,7 @@ const (
 	// fileLimit is how many descriptors Envoy may have: two a connection.
 	fileLimit = 1 << 18
 	// startWithin is how long it may take to be there.
-	startWithin = 5 * time.Second
+	startWithin = 30 * time.Second
 	// endGrace is how long Envoy may take to end after SIGTERM.
 	endGrace = 5 * time.Second
 	// steadyAfter: an Envoy that lived as long is not one that fails to start.
