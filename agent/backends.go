@@ -17,6 +17,8 @@ type BackendFactory struct {
 	// PerRoute: it serves each route on a port of its own. Otherwise it has one port
 	// for all routes of its protocols, and tells it by OnPort.
 	PerRoute bool
+	// MaxRoutes is how many routes it may be asked to serve so; 0: any number.
+	MaxRoutes int
 }
 
 // backends are all of a node's, as one. Each has the protocols that none before it has.
@@ -147,4 +149,14 @@ func (bs *backends) Status() redirect.Status {
 		}
 	}
 	return first
+}
+
+// discovery is that of the first that hands out what it enforces by xDS; nil: none does.
+func (bs *backends) discovery() func(string) (redirect.Discovery, error) {
+	for _, b := range bs.all {
+		if d, ok := b.(redirect.Discoverer); ok {
+			return d.Discovery
+		}
+	}
+	return nil
 }

@@ -18,7 +18,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"google.golang.org/grpc"
 
 	"github.com/headgate/headgate/observe"
@@ -61,6 +60,9 @@ type Backend struct {
 	log      *slog.Logger
 	store    *store
 	listener net.Listener
+	clients  clients
+	guard    *guard
+	services *store        // for those who look up services
 	primed   chan struct{} // closed once Envoy may ask: what it has is known again
 
 	mu      sync.Mutex // one change at a time
@@ -76,9 +78,11 @@ type Backend struct {
 	refusals map[policy.SetID]map[string]string
 
 	statusMu sync.Mutex // Status does not wait for a change
-	inForce  uint64
-	pid      int
-	lost     string // why there is no process
+	// secretTexts are the values of secrets that resources may hold.
+	secretTexts []string
+	inForce     uint64
+	pid         int
+	lost        string // why there is no process
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -102,16 +106,22 @@ func New(c Config) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{
-		config: c, log: c.Logger, store: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
+		config: c, log: c.Logger, store: newStore(), services: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
 		sets: map[redirect.SetNumber]*rbacv3.RBAC{}, ports: map[pair]redirect.ProxyPort{},
 		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
 	}
-	b.store.onStream = c.OnStream
+	b.guard = newGuard(b.log)
+	b.store.onStream, b.store.guard = c.OnStream, b.guard
 	if err := b.store.put(resource.ClusterType, map[string]types.Resource{clusterName: cluster}); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make Envoy's directory: %w", err)
+	}
+	if c.Path == "" {
+		if err := b.prepareExternal(); err != nil {
+			return nil, err
+		}
 	}
 	if b.saved = b.loadPorts(); len(b.saved) == 0 {
 		close(b.primed)
@@ -124,13 +134,14 @@ func (b *Backend) file(name string) string { return filepath.Join(b.config.Dir, 
 
 // Run starts or adopts Envoy and answers it until the context ends; Envoy goes on.
 func (b *Backend) Run(ctx context.Context) error {
-	g := grpc.NewServer()
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, &server{delta: delta.NewServer(ctx, b.store.watcher(), b.store.ledger)})
+	g := grpc.NewServer(grpc.Creds(byPeer{}))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, newServer(ctx, b))
 	accesslogv3.RegisterAccessLogServiceServer(g, &accessLog{b: b})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	var supervisor sync.WaitGroup
 	defer supervisor.Wait()
+	supervisor.Go(func() { b.guard.watch(ctx) })
 	if b.config.Path != "" {
 		supervisor.Go(func() { b.supervise(ctx) })
 	}
@@ -145,16 +156,6 @@ func (b *Backend) Run(ctx context.Context) error {
 	return nil
 }
 
-// server speaks the delta variant of the aggregated service, and no other.
-type server struct {
-	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	delta delta.Server
-}
-
-func (s *server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.delta.DeltaStreamHandler(stream, resource.AnyType)
-}
-
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolHTTP} }
 
@@ -164,6 +165,9 @@ func (b *Backend) Status() redirect.Status {
 	b.statusMu.Lock()
 	defer b.statusMu.Unlock()
 	s.Revision, s.PID = b.inForce, b.pid
+	if b.config.Path == "" {
+		b.externalStatus(&s)
+	}
 	if s.State != "ready" && b.lost != "" {
 		s.State, s.Detail = "down", b.lost
 	}

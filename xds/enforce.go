@@ -28,6 +28,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.noteSecrets(s)
 	t, err := b.translate(s)
 	if err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/redirect"
 )
@@ -134,12 +133,8 @@ func (p *private) Accept() (net.Conn, error) {
 }
 
 func (p *private) admits(c net.Conn) bool {
-	raw, err := c.(*net.UnixConn).SyscallConn()
+	peer, err := peerOf(c)
 	if err != nil {
-		return false
-	}
-	var peer *unix.Ucred
-	if err := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || peer == nil {
 		return false
 	}
 	return peer.Uid == 0 || peer.Uid == uint32(os.Geteuid()) || p.uid != 0 && peer.Uid == p.uid

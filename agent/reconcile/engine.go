@@ -193,7 +193,13 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	if err != nil {
 		return fmt.Errorf("read the running datapath: %w", err)
 	}
-	if err := e.sync(ctx); err != nil && !closedByProxy(err) {
+	err = e.sync(ctx)
+	var ofBackend *backendError
+	switch {
+	case err == nil:
+	case errors.As(err, &ofBackend):
+		e.cfg.Logger.Warn("some redirected ports stay closed; they are tried again", "error", err)
+	default:
 		return err // endpoints may still point to the tables of the agent before
 	}
 	return e.sweep(stale)

@@ -92,6 +92,11 @@ func (e *Engine) serveRoutes(ctx context.Context) error {
 	for r := range wanted {
 		route := redirect.Route{Egress: e.numbers.setIDs[redirect.SetNumber(r.Egress)], Ingress: e.numbers.setIDs[redirect.SetNumber(r.Ingress)]}
 		port, err := e.cfg.Backend.Serve(ctx, route)
+		if errors.Is(err, redirect.ErrUnservable) {
+			e.cfg.Logger.Error("a redirected port stays closed", "egress", fmt.Sprintf("%#x", r.Egress), "ingress", fmt.Sprintf("%#x", r.Ingress), "error", err)
+			errs = errors.Join(errs, e.setRoute(r, 0))
+			continue
+		}
 		if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("serve L7 rules %#x and %#x: %w", r.Egress, r.Ingress, err))
 			continue
