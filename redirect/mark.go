@@ -11,6 +11,9 @@ const (
 	MarkToProxy = 0x200
 	// MarkFromProxy is on packets that a proxy sends, to either end.
 	MarkFromProxy = 0xb00
+	// MarkElsewhere is on those besides whose connection may lead elsewhere than the
+	// client dialled: the gate judges it as if the client had made it itself.
+	MarkElsewhere = 0x1000
 
 	// Table is the routing table that delivers MarkToProxy locally.
 	Table = 200
