@@ -26,6 +26,7 @@ type backends struct {
 	all        []Backend
 	byProtocol map[policy.Protocol]int
 	perRoute   map[policy.Protocol]bool
+	maxRoutes  int // that need a port of their own; 0: any number
 
 	mu        sync.Mutex
 	protocols map[policy.SetID]policy.Protocol // of the last snapshot
@@ -39,6 +40,7 @@ func newBackends(factories []BackendFactory, config func(index int) BackendConfi
 			return nil, err
 		}
 		bs.all = append(bs.all, b)
+		bs.maxRoutes = max(bs.maxRoutes, f.MaxRoutes)
 		for _, p := range b.Protocols() {
 			if _, taken := bs.byProtocol[p]; !taken {
 				bs.byProtocol[p], bs.perRoute[p] = i, f.PerRoute

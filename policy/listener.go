@@ -59,3 +59,8 @@ func listenerOf(terms []*term) (listener *Listener, alone bool) {
 func before(a, b *Listener) bool {
 	return cmp.Or(cmp.Compare(cmp.Or(a.Priority, lastPriority), cmp.Or(b.Priority, lastPriority)), strings.Compare(a.String(), b.String())) < 0
 }
+
+// IsListener reports whether it is one.
+func (r *EnvoyResource) IsListener() bool {
+	return r.Type == "type.googleapis.com/envoy.config.listener.v3.Listener"
+}

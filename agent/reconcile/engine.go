@@ -44,7 +44,9 @@ type Config struct {
 	Gate    Gate
 	Backend redirect.Backend
 	// PerRoute: connections of that protocol go to a port of their route.
-	PerRoute   func(policy.Protocol) bool
+	PerRoute func(policy.Protocol) bool
+	// MaxRoutes is how many such ports there may be; 0: any number.
+	MaxRoutes  int
 	Settings   Settings          // until others are set
 	NodeLabels map[string]string // of this machine, for host policies
 	Share      uint32            // established connections that one workload may have; 0: any number
@@ -188,6 +190,9 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	}
 	for _, s := range s.Services {
 		e.services[s.Key()] = s
+	}
+	if err := e.admitListeners(); err != nil {
+		return fmt.Errorf("read remembered policies: %w", err)
 	}
 	stale, err := e.readGate()
 	if err != nil {

@@ -195,6 +195,7 @@ func (e *Engine) enforce(ctx context.Context) error {
 			snap.Sets[id] = redirect.NumberedSet{Number: number, Set: set}
 		}
 	}
+	snap.Configs = e.envoyConfigs()
 	snap.Secrets, _ = e.readSecrets() // whoever is told of errors is CheckSecrets
 	e.secrets = snap.Secrets
 	ctx, cancel := context.WithTimeout(ctx, backendPatience)

@@ -278,6 +278,8 @@ func grpcError(err error) error {
 		code = codes.AlreadyExists
 	case errors.Is(err, endpoint.ErrInvalid), errors.Is(err, service.ErrInvalid), errors.Is(err, reconcile.ErrSetting):
 		code = codes.InvalidArgument
+	case errors.Is(err, reconcile.ErrRefused):
+		code = codes.FailedPrecondition
 	case errors.Is(err, endpoint.ErrNoAddress):
 		code = codes.ResourceExhausted
 	case errors.Is(err, redirect.ErrNotReady):
