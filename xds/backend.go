@@ -12,8 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
@@ -67,15 +67,20 @@ type Backend struct {
 
 	mu      sync.Mutex // one change at a time
 	numbers map[policy.SetID]redirect.SetNumber
-	sets    map[redirect.SetNumber]*rbacv3.RBAC
+	sets    map[redirect.SetNumber]*program
 	ports   map[pair]redirect.ProxyPort
 	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
 	failed  map[redirect.SetNumber]string
 	// accepted are the sets that Envoy has taken, which sets are not while it is away.
-	accepted map[redirect.SetNumber]*rbacv3.RBAC
+	accepted map[redirect.SetNumber]*program
 	// refusals are rules that Envoy refused, by the name of their RBAC policy, with its
 	// words. They are not offered again.
 	refusals map[policy.SetID]map[string]string
+	made     map[policy.SetID]*program // of the last snapshot
+	custom   *custom                   // listeners of policies
+
+	inUse   atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
+	tunnels tunnels
 
 	statusMu sync.Mutex // Status does not wait for a change
 	// secretTexts are the values of secrets that resources may hold.
@@ -107,7 +112,7 @@ func New(c Config) (*Backend, error) {
 	}
 	b := &Backend{
 		config: c, log: c.Logger, store: newStore(), services: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
-		sets: map[redirect.SetNumber]*rbacv3.RBAC{}, ports: map[pair]redirect.ProxyPort{},
+		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(),
 		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
 	}
 	b.guard = newGuard(b.log)
@@ -157,7 +162,9 @@ func (b *Backend) Run(ctx context.Context) error {
 }
 
 // Protocols implements redirect.Backend.
-func (b *Backend) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolHTTP} }
+func (b *Backend) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolListener}
+}
 
 // Status implements redirect.Backend.
 func (b *Backend) Status() redirect.Status {
@@ -184,10 +191,18 @@ func (b *Backend) Serve(ctx context.Context, r redirect.Route) (redirect.ProxyPo
 	if err != nil {
 		return 0, err
 	}
-	if port, ok := b.ports[p]; ok {
-		return port, b.accepting(ctx, p, port)
+	if p.custom() && p.ingress != 0 {
+		return 0, fmt.Errorf("%w: a listener of a policy does not judge by the server's rules", redirect.ErrUnservable)
 	}
-	if len(b.ports) >= b.config.MaxRoutes {
+	if port, ok := b.ports[p]; ok {
+		err := b.accepting(ctx, p, port)
+		if !taken(err) { // by somebody else, while Envoy was away
+			return port, err
+		}
+		delete(b.ports, p)
+	}
+	// Those that nobody needs any more stay for one change more: there may be as many again.
+	if len(b.ports) >= 2*b.config.MaxRoutes {
 		return 0, fmt.Errorf("%w: %d; let more rules be equal, or raise the limit", ErrTooManyRoutes, len(b.ports))
 	}
 	return b.add(ctx, p)
@@ -219,13 +234,16 @@ func (b *Backend) pairOf(r redirect.Route) (pair, error) {
 // refuses are left out.
 func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	port, err := b.offer(ctx, p)
+	if p.custom() && refusedBy(err) {
+		return 0, b.refuseCustom(p, err)
+	}
 	if refusedBy(err) && !taken(err) {
 		want := b.sets
 		b.sets = maps.Clone(want)
 		numbers := []redirect.SetNumber{}
 		for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
 			if n != 0 {
-				b.sets[n] = denyAll()
+				b.sets[n] = closed()
 				numbers = append(numbers, n)
 			}
 		}
@@ -244,11 +262,13 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 
 // offer gives Envoy the listener of a pair and its routes.
 func (b *Backend) offer(ctx context.Context, p pair) (redirect.ProxyPort, error) {
-	routes, err := b.routes(p)
-	if err != nil {
-		return 0, err
+	var err error
+	if p.custom() {
+		err = b.customFailure(p)
+	} else {
+		err = b.offerRoutes(p)
 	}
-	if err := b.store.put(resource.RouteType, map[string]types.Resource{p.name(): routes}); err != nil {
+	if err != nil {
 		return 0, err
 	}
 	for range portAttempts {
@@ -263,12 +283,20 @@ func (b *Backend) offer(ctx context.Context, p pair) (redirect.ProxyPort, error)
 	return 0, errors.Join(err, b.store.put(resource.ListenerType, nil, p.name()), b.store.put(resource.RouteType, nil, p.name()))
 }
 
+func (b *Backend) offerRoutes(p pair) error {
+	routes, err := b.routes(p)
+	if err != nil {
+		return err
+	}
+	return b.store.put(resource.RouteType, map[string]types.Resource{p.name(): routes})
+}
+
 func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return 0, err
 	}
-	l, err := listenerOf(p, port)
+	l, err := b.listenerFor(p, port)
 	if err != nil {
 		return 0, err
 	}
@@ -282,6 +310,11 @@ func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error
 func (b *Backend) accepting(ctx context.Context, p pair, port redirect.ProxyPort) error {
 	for _, typeURL := range []string{resource.ListenerType, resource.RouteType} {
 		if err := b.store.settle(ctx, typeURL, p.name()); err != nil {
+			return fmt.Errorf("serve %s by Envoy: %w", p.name(), err)
+		}
+	}
+	if p.custom() {
+		if err := b.store.settle(ctx, resource.RouteType, b.custom.routesOf(p)...); err != nil {
 			return fmt.Errorf("serve %s by Envoy: %w", p.name(), err)
 		}
 	}

@@ -67,15 +67,19 @@ func (b *Backend) restorePorts() error {
 		if !b.knows(p.egress) || !b.knows(p.ingress) {
 			continue
 		}
-		r, err := b.routes(p)
+		if p.custom() && b.customFailure(p) != nil {
+			continue
+		}
+		l, err := b.listenerFor(p, port)
 		if err != nil {
 			return err
 		}
-		l, err := listenerOf(p, port)
-		if err != nil {
-			return err
+		listeners[p.name()] = l
+		if !p.custom() {
+			if routes[p.name()], err = b.routes(p); err != nil {
+				return err
+			}
 		}
-		routes[p.name()], listeners[p.name()] = r, l
 		b.ports[p] = port
 	}
 	if err := errors.Join(b.store.put(resource.RouteType, routes), b.store.put(resource.ListenerType, listeners)); err != nil {
