@@ -7,6 +7,8 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -158,6 +160,18 @@ func (bs *backends) discovery() func(string) (redirect.Discovery, error) {
 	for _, b := range bs.all {
 		if d, ok := b.(redirect.Discoverer); ok {
 			return d.Discovery
+		}
+	}
+	return nil
+}
+
+// measureBackends adds what proxies count themselves to the metrics.
+func (a *Agent) measureBackends() error {
+	for _, b := range a.backend.all {
+		if m, ok := b.(interface{ Metrics() prometheus.Collector }); ok {
+			if err := a.seeing.registry.Register(m.Metrics()); err != nil {
+				return fmt.Errorf("register metrics of a proxy: %w", err)
+			}
 		}
 	}
 	return nil

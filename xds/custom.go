@@ -46,9 +46,10 @@ func (p pair) custom() bool { return p.egress.Protocol() == policy.ProtocolListe
 
 func (c *custom) routesOf(p pair) []string { return c.routes[p] }
 
-// configTypes are in the order in which Envoy needs them.
+// configTypes are in the order in which Envoy must find them: it takes no cluster before
+// it has the cluster's endpoints.
 func configTypes() []string {
-	return []string{resource.ClusterType, resource.EndpointType, resource.RouteType}
+	return []string{resource.EndpointType, resource.RouteType, resource.ClusterType}
 }
 
 // takeConfigs hands Envoy what listeners of policies lead to. A config that it refuses is
