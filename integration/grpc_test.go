@@ -47,8 +47,12 @@ spec:
 // TestGRPCInterop runs grpc-go's own client and server, unchanged.
 func TestGRPCInterop(t *testing.T) {
 	t.Parallel()
+	eachBackend(t, grpcInterop)
+}
+
+func grpcInterop(t *testing.T, b backend) {
 	clientProgram, serverProgram := needPart(t, "interop/client"), needPart(t, "interop/server")
-	n := startNode(t)
+	n := startNode(t, b.flags...)
 	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
 	p, err := server.start(exec.Command(serverProgram, "--port", "10000"))
 	if err != nil {
@@ -135,7 +139,11 @@ func (n *namespace) dialCalls(t *testing.T, to netip.AddrPort) *grpc.ClientConn 
 // HTTP requests, on the same connection.
 func TestGRPCRules(t *testing.T) {
 	t.Parallel()
-	n := startNode(t)
+	eachBackend(t, grpcRules)
+}
+
+func grpcRules(t *testing.T, b backend) {
+	n := startNode(t, b.flags...)
 	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
 	calls := server.serveCalls(t, 50051)
 	n.apply(t, allowCalls("calls", 50051, "{service: grpc.health.v1.Health, method: Check}, {service: slow.Svc}", `{method: POST, path: "/grpc.reflection.v1.*"}`))
@@ -161,7 +169,8 @@ func TestGRPCRules(t *testing.T) {
 		listsServices(ctx, t, c)
 		// A deadline, and a cancellation that must reach the server.
 		brief, stop := context.WithTimeout(ctx, 100*time.Millisecond)
-		if err := c.Invoke(brief, "/slow.Svc/Wait", &healthpb.HealthCheckRequest{}, &healthpb.HealthCheckResponse{}); status.Code(err) != codes.DeadlineExceeded {
+		if err := c.Invoke(brief, "/slow.Svc/Wait", &healthpb.HealthCheckRequest{}, &healthpb.HealthCheckResponse{}); status.Code(err) != codes.DeadlineExceeded && !(b.bound && status.Code(err) == codes.Unavailable) {
+			// The server ends the call too; Envoy makes an answer of that.
 			t.Errorf("a deadline: %v", err)
 		}
 		stop()

@@ -41,9 +41,10 @@ const (
 	lastScript   = "headgate.last"
 )
 
-// chores is what the script has to do in its places, for requests of which tunnels may
-// come or for others.
-func chores(egress, ingress *program, tunnels bool) map[string]map[string]any {
+// chores is what the script has to do in its places, and more of some requests: remember
+// the head of what may become a tunnel; have the request be the last of its connection to
+// the server.
+func chores(egress, ingress *program, more string) map[string]map[string]any {
 	todo := map[string]map[string]any{firstScript: {}, middleScript: {}, lastScript: {}}
 	for _, end := range []struct {
 		direction     string
@@ -63,8 +64,11 @@ func chores(egress, ingress *program, tunnels bool) map[string]map[string]any {
 			todo[firstScript]["answers"], todo[firstScript][end.direction] = true, end.program.response
 		}
 	}
-	if tunnels {
-		todo[firstScript]["remember"] = true
+	switch more {
+	case "remember":
+		todo[firstScript][more] = true
+	case "last":
+		todo[lastScript][more] = true
 	}
 	return todo
 }

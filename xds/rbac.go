@@ -75,7 +75,7 @@ func exactly(value string) *matcherv3.StringMatcher {
 }
 
 // carries: Envoy joins the values of a header that was sent several times with
-// commas, as policy.HeaderRule wants.
+// commas, as policy.HeaderRule wants; its bootstrap says so.
 func carries(h policy.HeaderRule) *rbacv3.Permission {
 	m := &routev3.HeaderMatcher{
 		Name: seenAs(h.Name), HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},

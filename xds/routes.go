@@ -11,15 +11,16 @@ import (
 
 // routesOf makes the route configuration of a pair: all goes where the client
 // dialled, if both sets allow. A nil program is a direction that has no set. Requests for
-// tunnels have routes of their own.
+// tunnels, and those whose content servers may not read, have routes of their own.
 func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, error) {
 	var b builder
-	tunnels := b.scripts(chores(egress, ingress, true))
-	connect := b.scripts(chores(egress, ingress, true))
+	tunnels, connect, content := b.scripts(chores(egress, ingress, "remember")), b.scripts(chores(egress, ingress, "remember")), b.scripts(chores(egress, ingress, "last"))
 	connect[egressFilter] = b.rules(egress.connects(), egressStatistic)
 	connect[ingressFilter] = b.rules(ingress.connects(), ingressStatistic)
-	all := b.scripts(chores(egress, ingress, false))
-	all[testsFilter] = b.pack(testsOf(egress, ingress))
+	all := b.scripts(chores(egress, ingress, ""))
+	if tests := testsOf(egress, ingress); len(tests.GetRequestRules()) > 0 {
+		all[testsFilter] = b.pack(tests)
+	}
 	all[egressDeny], all[egressFilter] = b.rules(egress.denies(), egressDenyStatistic), b.rules(egress.allows(), egressStatistic)
 	all[ingressDeny], all[ingressFilter] = b.rules(ingress.denies(), ingressDenyStatistic), b.rules(ingress.allows(), ingressStatistic)
 
@@ -35,6 +36,8 @@ func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, er
 				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: []*routev3.HeaderMatcher{{
 					Name: "upgrade", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
 				}}}, tunnels),
+				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: withContent("content-length")}, content),
+				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: withContent("transfer-encoding")}, content),
 				route(&routev3.RouteMatch{PathSpecifier: anyPath()}, nil),
 				route(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: "*"}}, nil), // of OPTIONS
 			},
@@ -43,6 +46,16 @@ func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, er
 		}},
 	}
 	return c, b.check(c)
+}
+
+// withContent: servers that read no content of such requests would take it for the next
+// request, which nobody judged. There is to be none on their connection.
+func withContent(by string) []*routev3.HeaderMatcher {
+	return []*routev3.HeaderMatcher{
+		{Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: expression("GET|HEAD|OPTIONS|DELETE|TRACE")}},
+		{Name: by, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: expression("0+")}, InvertMatch: true},
+		{Name: by, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}},
+	}
 }
 
 func anyPath() *routev3.RouteMatch_Prefix { return &routev3.RouteMatch_Prefix{Prefix: "/"} }

@@ -161,6 +161,9 @@ local function act(handle)
   local rules = todo:get("edits")
   if rules then edit(handle, todo:get("direction"), rules) end
   if todo:get("read") then read(handle) end
+  if todo:get("last") and handle:streamInfo():protocol():sub(1, 6) == "HTTP/1" then
+    handle:headers():replace("connection", "close")
+  end
 end
 
 function envoy_on_request(handle)

@@ -1,8 +1,8 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,7 +10,7 @@ import (
 	"time"
 
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
@@ -181,7 +181,7 @@ func (b *Backend) judgeTunnel(key tunnelKey, t *tunnel) {
 	told := t.closed
 	t.closed = true
 	b.tunnels.mu.Unlock()
-	if err := netlink.SocketDestroy(net.TCPAddrFromAddrPort(key.destination), net.TCPAddrFromAddrPort(key.source)); err != nil {
+	if err := destroySocket(key.destination, key.source); err != nil && !errors.Is(err, unix.ENOENT) {
 		b.log.Error("close a tunnel that is denied now; its ends must be restarted", "from", key.source, "to", key.destination, "error", err)
 	}
 	if told {
