@@ -9,13 +9,20 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/redirect"
 )
 
 // An Envoy that lives and cannot be told of a change goes on by the rules of before, on
-// connections that are open too. That is what it is for while the agent is away, and what
-// may be a moment's work; but not for longer than hungAfter. Then it is ended, whoever
-// runs it: its ports are closed with it, and whoever runs it starts another.
-const hungAfter = 10 * time.Second
+// connections that are open too. That is what it is for while the agent is away, and it
+// may be a moment's work; but not for longer than hungAfter without a word. Then it is
+// ended, whoever runs it: its ports are closed with it, and whoever runs it starts another.
+// That one may only be slow: it gets twice the time, up to hungMost.
+const (
+	hungAfter = 10 * time.Second
+	hungMost  = 2 * time.Minute
+	forgiven  = 10 * time.Minute // after which all begins anew
+)
 
 const guardEvery = 500 * time.Millisecond
 
@@ -28,9 +35,12 @@ type guard struct {
 	pidfd int       // -1: none
 	owes  time.Time // zero: nothing
 	heard time.Time
+
+	patience time.Duration
+	ended    time.Time // the last one that was
 }
 
-func newGuard(log *slog.Logger) *guard { return &guard{log: log, pidfd: -1} }
+func newGuard(log *slog.Logger) *guard { return &guard{log: log, pidfd: -1, patience: hungAfter} }
 
 // connected takes hold of the process that enforces from now on.
 func (g *guard) connected(pid int) {
@@ -57,21 +67,17 @@ func (g *guard) letGo() {
 func (g *guard) hears() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.heard = time.Now()
+	g.heard, g.owes = time.Now(), time.Time{}
 }
 
 // waited notes how it ended to wait for Envoy, which began at a time.
 func (g *guard) waited(began time.Time, err error) {
-	var refused *RefusedError
-	if errors.Is(err, context.Canceled) {
-		return // who asked is gone
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, redirect.ErrNotReady) {
+		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case err == nil || errors.As(err, &refused):
-		g.owes = time.Time{}
-	case g.owes.IsZero():
+	if g.owes.IsZero() && g.heard.Before(began) {
 		g.owes = began
 	}
 }
@@ -90,7 +96,7 @@ func (g *guard) watch(ctx context.Context) {
 		case <-t.C:
 		}
 		if pid, err := g.endHung(time.Now()); pid != 0 {
-			g.log.Error("Envoy did not take a change in time and is ended: it would go on by the rules of before", "pid", pid, "after", hungAfter, "error", err)
+			g.log.Error("Envoy did not take a change in time and is ended: it would go on by the rules of before", "pid", pid, "error", err)
 		}
 	}
 }
@@ -99,7 +105,13 @@ func (g *guard) watch(ctx context.Context) {
 func (g *guard) endHung(now time.Time) (pid int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.pidfd < 0 || g.owes.IsZero() || now.Sub(g.owes) < hungAfter || now.Sub(g.heard) < hungAfter {
+	if g.pidfd < 0 || g.owes.IsZero() {
+		return 0, nil
+	}
+	if now.Sub(g.ended) > forgiven {
+		g.patience = hungAfter
+	}
+	if now.Sub(g.owes) < g.patience || now.Sub(g.heard) < g.patience {
 		return 0, nil
 	}
 	if err = unix.PidfdSendSignal(g.pidfd, unix.SIGKILL, nil, 0); err != nil {
@@ -109,6 +121,7 @@ func (g *guard) endHung(now time.Time) (pid int, err error) {
 		}
 		err = fmt.Errorf("end Envoy %d: %w", g.pid, err)
 	}
+	g.ended, g.patience = now, min(2*g.patience, hungMost)
 	g.letGo()
 	return g.pid, err
 }
