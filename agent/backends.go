@@ -176,3 +176,14 @@ func (a *Agent) measureBackends() error {
 	}
 	return nil
 }
+
+// Guide implements redirect.Guide.
+func (bs *backends) Guide(services []redirect.LookedUp) error {
+	var errs error
+	for _, b := range bs.all {
+		if g, ok := b.(redirect.Guide); ok {
+			errs = errors.Join(errs, g.Guide(services))
+		}
+	}
+	return errs
+}

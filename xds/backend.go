@@ -63,6 +63,7 @@ type Backend struct {
 	clients  clients
 	guard    *guard
 	services *store        // for those who look up services
+	guided   map[resourceKey]bool
 	primed   chan struct{} // closed once Envoy may ask: what it has is known again
 
 	mu      sync.Mutex // one change at a time

@@ -89,10 +89,7 @@ func Args(bootstrap string, workers int) []string {
 
 // dynamicResources: all by one stream, in order.
 func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
-	ads := &corev3.ConfigSource{
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-	}
+	ads := byADS()
 	return &bootstrapv3.Bootstrap_DynamicResources{
 		LdsConfig: ads, CdsConfig: ads,
 		AdsConfig: &corev3.ApiConfigSource{

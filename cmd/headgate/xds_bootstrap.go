@@ -16,6 +16,7 @@ import (
 type bootstrapFlags struct {
 	run, nodeName, admin, output string
 	workers                      int
+	grpc                         bool
 }
 
 func newXDSBootstrap() *cobra.Command {
@@ -25,8 +26,13 @@ func newXDSBootstrap() *cobra.Command {
 		Short: "Print what an Envoy that somebody else runs starts with",
 		Long: `Print the bootstrap of an Envoy for an agent with --envoy-external. As YAML it says
 above how to start Envoy: with which arguments, capabilities and user. It needs no
-running agent; Envoy waits for one.`,
+running agent; Envoy waits for one.
+
+With --grpc it is the bootstrap of a program with gRPC's own xDS client
+(GRPC_XDS_BOOTSTRAP), which then finds services: xds:///NAME.NAMESPACE, or with a port
+xds:///NAME.NAMESPACE:PORT. It must run as root or as Envoy's user to reach the socket.`,
 		Example: `  headgate xds bootstrap > envoy.yaml
+  headgate xds bootstrap --grpc > grpc.json
   headgate xds bootstrap --run-dir /run/headgate-node1 --admin off -o json`,
 		Args: wantArgs(),
 		RunE: func(c *cobra.Command, _ []string) error { return runXDSBootstrap(c, &f) },
@@ -36,6 +42,7 @@ running agent; Envoy waits for one.`,
 	fs.StringVar(&f.nodeName, "node-name", "", "the agent's --node-name (default: the hostname)")
 	fs.StringVar(&f.admin, "admin", "", "unix socket of Envoy's admin interface, from which the agent takes metrics; off (default: where the agent looks)")
 	fs.IntVar(&f.workers, "envoy-workers", 2, "threads of Envoy that carry connections")
+	fs.BoolVar(&f.grpc, "grpc", false, "for a program with gRPC's xDS client, which looks up services")
 	fs.StringVarP(&f.output, "output", "o", formatYAML, "output format: yaml or json")
 	return c
 }
@@ -50,6 +57,9 @@ func runXDSBootstrap(c *cobra.Command, f *bootstrapFlags) error {
 		f.nodeName, _ = os.Hostname()
 	}
 	o := xds.ExternalOptions(d.run, f.nodeName)
+	if f.grpc {
+		return showGRPCBootstrap(c, o)
+	}
 	switch f.admin {
 	case "":
 	case "off":
@@ -68,6 +78,21 @@ func runXDSBootstrap(c *cobra.Command, f *bootstrapFlags) error {
 		text = append(bootstrapNote(f.workers), text...)
 	}
 	_, err = c.OutOrStdout().Write(append(bytes.TrimRight(text, "\n"), '\n'))
+	return err
+}
+
+// showGRPCBootstrap prints what gRPC's xDS client reads, which is JSON.
+func showGRPCBootstrap(c *cobra.Command, o xds.BootstrapOptions) error {
+	text, err := encodeJSON(map[string]any{
+		"xds_servers": []any{map[string]any{
+			"server_uri": "unix://" + o.Socket, "channel_creds": []any{map[string]any{"type": "insecure"}}, "server_features": []string{"xds_v3"},
+		}},
+		"node": map[string]any{"id": o.NodeID},
+	})
+	if err != nil {
+		return fmt.Errorf("render gRPC's bootstrap: %w", err)
+	}
+	_, err = c.OutOrStdout().Write(text)
 	return err
 }
 
