@@ -239,13 +239,17 @@ func TestHoldsFull(t *testing.T) {
 	f := o.world(o.tcp(false, 40000, 80, 0))
 	left := o.sent(o.a, f.with(syn))
 	o.answered(o.a, f, left, syn|ack)
+	o.sent(o.a, f.with(ack))
 	full, refused := 0, f
 	for i := range 64 { // the kernel lets a few more in: one a processor
 		g := f
 		g.sport += uint16(i + 1)
 		l := o.sent(o.a, g.with(syn))
-		r := o.enters(l.reversed(syn | ack))
-		if c := o.counted(); c == "240 ingress" && r.action == actionShot {
+		o.answered(o.a, g, l, syn|ack)
+		o.sends(o.a, g.with(ack))
+		o.forget()
+		r := o.leaves(o.a, g.with(ack), 0)
+		if c := o.counted(); c == "240 egress" && r.action == actionShot {
 			full, refused = full+1, g
 		}
 		o.forget()

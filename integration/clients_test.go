@@ -28,7 +28,13 @@ func (n *namespace) command(t *testing.T, name string, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if <-p.done; p.err != nil {
+	select {
+	case <-p.done:
+	case <-time.After(10 * patience):
+		t.Errorf("%s %s: it does not end", name, strings.Join(args, " "))
+		p.end(syscall.SIGKILL, patience)
+	}
+	if p.err != nil {
 		t.Fatalf("%s %s: %v: %s%s", name, strings.Join(args, " "), p.err, out.String(), errs.String())
 	}
 	return out.String()
@@ -98,7 +104,7 @@ func httpClients(t *testing.T, b backend) {
 			"path as it is":    {[]string{"--path-as-is", base + "/public/../secret", base + "/x/..;/public/%66"}, deniedBody + "403 1/public/f \n200 0"},
 		} {
 			t.Run("curl "+name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", "%{http_code} %{num_connects}"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--max-time", "120", "-w", "%{http_code} %{num_connects}"}, tt.args...)
 				if got := client.command(t, curl, args...); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
@@ -158,6 +164,10 @@ func webSocket(t *testing.T, b backend) {
 		said := make([]byte, 3)
 		if _, err := io.ReadFull(out, said); err != nil || string(said) != "ok\n" {
 			t.Fatalf("the client says %q, %v", said, err)
+		}
+		if v == 6 { // the next agent knows of tunnels too
+			n.killAgent()
+			n.startAgent(t)
 		}
 		n.apply(t, allow("rule", "server", fromApp("client"), 80, httpRule{"GET", "/talk"}))
 		if rest, err := io.ReadAll(out); err != nil || string(rest) != "closed\n" {
@@ -220,7 +230,7 @@ func connectTunnels(t *testing.T, b backend) {
 	}
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		ask := func() string {
-			cmd := exec.Command(curl, "-q", "-s", "--max-time", "20", "-p", "-x", "http://"+server.at(v, 3128).String(), "-w", "%{http_connect}", url)
+			cmd := exec.Command(curl, "-q", "-s", "--max-time", "120", "-p", "-x", "http://"+server.at(v, 3128).String(), "-w", "%{http_connect}", url)
 			var out bytes.Buffer
 			cmd.Stdout = &out
 			p, err := client.start(cmd)
@@ -324,7 +334,7 @@ func httpServers(t *testing.T, b backend) {
 			"range of file": {[]string{"-r", "0-3", py + "none"}, "404"},
 		} {
 			t.Run(name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--max-time", "120", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
 				if b.bound { // a server that ends its connection does not end the client's
 					tt.want = strings.NewReplacer("x 200 1|", "x 200 0|", "|from a file 200 1|", "|from a file 200 0|", " 403 1|", " 403 0|").Replace(tt.want)
 				}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -160,6 +161,10 @@ func askMatrix(t *testing.T, b backend) {
 	if r.StatusCode != 200 || r.Header.Get("Grpc-Status") != "7" || r.Header.Get("Grpc-Message") != "Access denied" {
 		t.Errorf("a call that is denied: %s %v", r.Status, r.Header)
 	}
+	// A body that is longer than any window, of a request that is denied.
+	if r, err := c.Post("http://"+server.at(6, 8006).String()+"/x", "text/plain", bytes.NewReader(make([]byte, 8<<20))); err != nil || r.StatusCode != 403 {
+		t.Errorf("a long request that is denied: %v, %v", r, err)
+	}
 	for path, want := range map[string]string{"/admin/x": "ingressDeny", "/f": "ingress[0]"} {
 		f := n.awaitFlow(t, path, []string{"--type", "l7", "--verdict", "DROPPED", "--http-path", path}, func(*flowpb.Flow) bool { return true })
 		if !strings.Contains(f.String(), want) {
@@ -273,6 +278,18 @@ func hostileRequests(t *testing.T, b backend) {
 				t.Errorf("the server takes %q for %+v, which is not allowed", text, r)
 			}
 		}
+	}
+	t.Logf("%d connections with %d bytes arrived, of %d", len(arrived), len(strings.Join(arrived, "")), 2*len(inputs))
+	for _, path := range []string{"/p%2fq", "/p%00"} {
+		c := client.mustOpen(t, server.at(6, 80))
+		if r, err := c.ask("GET", path, ""); err != nil || r.status != 400 {
+			t.Errorf("%s: %v, %v, want status 400", path, r, err)
+		}
+		if _, err := c.read.ReadByte(); err == nil || isTimeout(err) {
+			t.Errorf("%s: the connection goes on: %v", path, err)
+		}
+		local := endOf(c.LocalAddr())
+		n.awaitFlow(t, "what is malformed", []string{"--type", "l7", "--verdict", "ERROR"}, from(local, func(*flowpb.Flow) bool { return true }))
 	}
 	// The node lives, and carries what is sound.
 	client.mustAsk(t, server.at(4, 80), "GET", "/p", 200)

@@ -191,7 +191,7 @@ func traces(t *testing.T, client *workload, v ipVersion) {
 	t.Helper()
 	hops := []string{gateway(v).String(), routerAddr(v).String(), beyondAddr(v).String()}
 	for _, how := range [][]string{nil, {"-I"}, {"-T", "-p", "80"}} {
-		args := append([]string{"-n", "-q", "1", "-w", "5", "-m", "6"}, how...)
+		args := append([]string{"-n", "-q", "1", "-w", "30", "-m", "6"}, how...)
 		cmd := exec.Command("traceroute", append(args, beyondAddr(v).String())...)
 		var out []byte
 		client.mustDo(t, func() (err error) {

@@ -243,4 +243,15 @@ func auditAndObserve(t *testing.T, b backend) {
 	if err := speak(); err == nil {
 		t.Error("a policy that enforces lets through what is no HTTP")
 	}
+	s.config(t, "audit=on")
+	s.client.mustAsk(t, s.server.at(6, 80), "GET", "/secret/node", 200)
+	f := s.awaitFlow(t, "what the node audits", []string{"--type", "l7", "--verdict", "AUDIT", "--http-path", "/secret/node"}, func(*flowpb.Flow) bool { return true })
+	if !strings.Contains(f.String(), "http[0]") {
+		t.Errorf("the flow does not say what would have denied it: %v", f)
+	}
+	if err := speak(); err != nil {
+		t.Error(err)
+	}
+	s.config(t, "audit=off")
+	s.client.mustAsk(t, s.server.at(6, 80), "GET", "/secret", 403)
 }

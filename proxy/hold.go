@@ -15,6 +15,7 @@ func (c *conn) hold(s parsers.Side, step *parsers.Step) {
 	token := step.Token
 	c.ends[s].held = true
 	time.AfterFunc(step.Wait, func() {
+		defer c.guard("a wait")
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.dead {
@@ -26,12 +27,9 @@ func (c *conn) hold(s parsers.Side, step *parsers.Step) {
 	})
 }
 
-// inputLimit is how many bytes of side s may wait for the session.
+// inputLimit is how many bytes of side s may wait for the session, with mu held.
 func (c *conn) inputLimit(s parsers.Side) int {
-	c.mu.Lock()
-	l, ok := c.session.(interface{ MaxInput(parsers.Side) int })
-	c.mu.Unlock()
-	if ok {
+	if l, ok := c.session.(interface{ MaxInput(parsers.Side) int }); ok {
 		return max(l.MaxInput(s), c.p.config.Limits.Input)
 	}
 	return c.p.config.Limits.Input

@@ -112,7 +112,11 @@ func (c *conn) write(x parsers.Side, b []byte) bool {
 	if e.out.failed || e.sock == nil {
 		return false
 	}
-	_, err := e.sock.Write(b)
+	return c.writeAll(x, [][]byte{b})
+}
+
+func (c *conn) writeAll(x parsers.Side, slices [][]byte) bool {
+	err := c.ends[x].sock.WriteAll(slices)
 	c.activity.Add(1)
 	return c.wrote(x, err)
 }

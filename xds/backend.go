@@ -62,7 +62,7 @@ type Backend struct {
 	listener net.Listener
 	clients  clients
 	guard    *guard
-	services *store        // for those who look up services
+	services *store // for those who look up services
 	guided   map[resourceKey]bool
 	primed   chan struct{} // closed once Envoy may ask: what it has is known again
 
@@ -87,6 +87,7 @@ type Backend struct {
 	// secretTexts are the values of secrets that resources may hold.
 	secretTexts []string
 	inForce     uint64
+	failing     string // what of it is not
 	pid         int
 	lost        string // why there is no process
 }
@@ -175,6 +176,9 @@ func (b *Backend) Status() redirect.Status {
 	s.Revision, s.PID = b.inForce, b.pid
 	if b.config.Path == "" {
 		b.externalStatus(&s)
+	}
+	if s.State == "ready" && b.failing != "" {
+		s.Detail = b.failing
 	}
 	if s.State != "ready" && b.lost != "" {
 		s.State, s.Detail = "down", b.lost

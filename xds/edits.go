@@ -26,7 +26,7 @@ const matched = "it matches"
 // editing translates the rules that change headers.
 func (w *words) editing(set *policy.L7Set) {
 	for i, rule := range readable(set.HTTP) {
-		name := fmt.Sprintf("allow/%05d %s", i, rule.Ref)
+		name := ruleName("allow", i, rule.Ref)
 		if len(rule.Edits) == 0 || hidden(&rule) || !w.keeps(name) {
 			continue
 		}

@@ -36,7 +36,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	b.inUse.Store(&inUse)
 	b.judgeTunnels()
 	b.statusMu.Lock()
-	b.inForce = s.Revision
+	b.inForce, b.failing = s.Revision, failing(b.failed)
 	b.statusMu.Unlock()
 	if len(b.failed) > 0 {
 		return &redirect.SetsError{Failed: maps.Clone(b.failed)}
@@ -203,3 +203,14 @@ func (b *Backend) dropForgotten(ctx context.Context) error {
 }
 
 func (b *Backend) knows(n redirect.SetNumber) bool { return n == 0 || b.sets[n] != nil }
+
+// failing says which sets are not in force, or not whole; empty: none.
+func failing(failed map[redirect.SetNumber]string) string {
+	for _, n := range slices.Sorted(maps.Keys(failed)) {
+		if len(failed) == 1 {
+			return failed[n]
+		}
+		return fmt.Sprintf("%d sets are not whole, among them: %s", len(failed), failed[n])
+	}
+	return ""
+}

@@ -18,7 +18,10 @@ import (
 var script string
 
 func scriptOf() *luav3.Lua {
-	return &luav3.Lua{DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: script}}}
+	return &luav3.Lua{
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: script}},
+		SharedVmId:        "headgate", // one for all listeners, or each of their filters had its own
+	}
 }
 
 // perScript is what one instance of the script is to do; nothing: it does not run.

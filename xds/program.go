@@ -46,10 +46,30 @@ type options struct {
 
 func (o options) keeps(name string) bool { return o.keep == nil || o.keep(name) }
 
+// kept is the set without the rules that allow and are left out.
+func (o options) kept(set *policy.L7Set) *policy.L7Set {
+	if o.keep == nil {
+		return set
+	}
+	out := *set
+	out.HTTP, out.GRPC = nil, nil
+	for i, r := range set.HTTP {
+		if o.keeps(ruleName("allow", i, r.Ref)) {
+			out.HTTP = append(out.HTTP, r)
+		}
+	}
+	for i, r := range set.GRPC {
+		if o.keeps(ruleName("allow", len(set.HTTP)+i, r.Ref)) {
+			out.GRPC = append(out.GRPC, r)
+		}
+	}
+	return &out
+}
+
 // programOf translates a set whose secrets are revealed. A rule that is not kept allows
 // nothing, or if it denies, denies everything.
 func programOf(set *policy.L7Set, o options) (*program, error) {
-	judge, err := policy.CompileSet(set)
+	judge, err := policy.CompileSet(o.kept(set))
 	if err != nil {
 		return nil, err
 	}
@@ -149,9 +169,13 @@ func (w *words) denies(r *rbacv3.RBAC, name string, p *rbacv3.Permission) {
 // name of a rule in Envoy, which asks them in order of their names: so the first in the
 // set's order that matches is the one that is told.
 func (w *words) name(kind string, i int, ref policy.Ref) string {
-	name := fmt.Sprintf("%s/%05d %s", kind, i, ref)
+	name := ruleName(kind, i, ref)
 	w.program.rules = append(w.program.rules, name)
 	return name
+}
+
+func ruleName(kind string, i int, ref policy.Ref) string {
+	return fmt.Sprintf("%s/%05d %s", kind, i, ref)
 }
 
 // readable are the rules with the headers whose value was a secret's. One that denies by

@@ -31,16 +31,13 @@ func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, er
 			Domains: []string{"*"},
 			// After those of the routes.
 			RequestHeadersToRemove: []string{sentForwardedProto},
-			Routes: []*routev3.Route{
+			Routes: append(refusals(), []*routev3.Route{
 				route(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}}, connect),
-				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: []*routev3.HeaderMatcher{{
-					Name: "upgrade", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
-				}}}, tunnels),
+				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: []*routev3.HeaderMatcher{sent("upgrade")}}, tunnels),
 				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: withContent("content-length")}, content),
 				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: withContent("transfer-encoding")}, content),
 				route(&routev3.RouteMatch{PathSpecifier: anyPath()}, nil),
-				route(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: "*"}}, nil), // of OPTIONS
-			},
+			}...),
 			// Without rules of its own a direction is let through by the filter.
 			TypedPerFilterConfig: all,
 		}},
@@ -51,11 +48,9 @@ func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, er
 // withContent: servers that read no content of such requests would take it for the next
 // request, which nobody judged. There is to be none on their connection.
 func withContent(by string) []*routev3.HeaderMatcher {
-	return []*routev3.HeaderMatcher{
-		{Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: expression("GET|HEAD|OPTIONS|DELETE|TRACE")}},
-		{Name: by, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: expression("0+")}, InvertMatch: true},
-		{Name: by, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}},
-	}
+	some := on(by, "0+")
+	some.InvertMatch = true
+	return []*routev3.HeaderMatcher{on(":method", "GET|HEAD|OPTIONS|DELETE|TRACE"), some, sent(by)}
 }
 
 func anyPath() *routev3.RouteMatch_Prefix { return &routev3.RouteMatch_Prefix{Prefix: "/"} }

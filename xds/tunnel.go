@@ -22,7 +22,7 @@ import (
 // that are denied are closed by the kernel.
 
 // tunnelInterval is how often Envoy tells of tunnels.
-const tunnelInterval = 10 * time.Second
+const tunnelInterval = 5 * time.Second
 
 // tunnels are those that stand.
 type tunnels struct {

@@ -96,30 +96,34 @@ type neededSet struct {
 // routesNeeded are the pairs that would need a port of their own by the policies as they
 // are now, of the subjects that there are.
 func (e *Engine) routesNeeded() (map[pair[neededSet]]bool, error) {
-	rules, now := e.rules(), e.settings()
-	if err := e.numberPrefixes(rules); err != nil {
+	e.updateRules()
+	if err := e.numberPrefixes(); err != nil {
 		return nil, err
 	}
+	changed := e.resolve(e.settings().Audit)
 	var all []redirects[neededSet]
 	for _, s := range e.subjects {
-		if s.users == 0 {
+		if s.users == 0 || s.resolved == nil {
 			continue
 		}
-		table, sets := policy.ResolveAudited(s.of, rules, e.ids, now.Audit)
 		r := redirects[neededSet]{identity: s.identity}
-		for k, entry := range table.Entries {
-			if entry.Verdict != policy.Redirect || !e.cfg.PerRoute(sets[entry.Set].Protocol) {
+		for k, entry := range s.resolved.table.Entries {
+			set := s.resolved.sets[entry.Set]
+			if entry.Verdict != policy.Redirect || !e.cfg.PerRoute(set.Protocol) {
 				continue
 			}
-			n := neededSet{ID: entry.Set, Protocol: sets[entry.Set].Protocol}
-			if l := sets[entry.Set].Listener; l != nil {
-				n.Name = l.String()
+			n := neededSet{ID: entry.Set, Protocol: set.Protocol}
+			if set.Listener != nil {
+				n.Name = set.Listener.String()
 			}
 			r.add(k, n)
 		}
 		if r.any() {
 			all = append(all, r)
 		}
+	}
+	for _, s := range changed { // they are not numbered yet: whoever puts them in force makes them again
+		s.resolved = nil
 	}
 	return pairsOf(all), nil
 }

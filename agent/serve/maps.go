@@ -35,6 +35,7 @@ type Maps interface {
 	Conntrack() *bpf.Conntrack
 	Translations(func(bpf.Translation) bool) error
 	serviceMaps
+	networkMaps
 }
 
 // maxRows bounds an answer: a conntrack of a million entries is no listing.
@@ -45,7 +46,7 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 	lists := map[string]func(string) (*agentv1.ListMapResponse, error){
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
 		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops, "nat": s.listNAT,
-		"services": s.listServices,
+		"services": s.listServices, "fragments": s.listFragments, "devices": s.listDevices, "node": s.listNode,
 		"subjects": s.listSubjects, "config": s.listConfig, "events": s.listEvents, "shares": s.listShares, "open": s.listOpen, "usage": s.listUsage,
 	}
 	list := lists[r.Map]

@@ -36,6 +36,11 @@ ended: the next may have it.`, true},
 		{"route", "routes", "List which L7 sets go to which port of the proxy", "", false},
 		{"service", "services", "List the services as the kernel knows them", `Each row is a backend of one address of a service, with how many of the slots
 of its Maglev table it has: the part of new connections that it gets.`, false},
+		{"device", "devices", "List the node's devices that lead to other networks", `Each row is a device that the gate is on, with the addresses that endpoints'
+connections get there.`, false},
+		{"node", "node", "List the addresses that the kernel's programs take for this machine's", "", false},
+		{"fragment", "fragments", "List the datagrams whose later fragments may follow", `Each row is a datagram in fragments whose first was let through. The later ones
+have its ports; what comes before it or over it is dropped.`, false},
 		{"drops", "drops", "List dropped packets by reason", "", false},
 		{"subject", "subjects", "List whose policy tables there are, and which are closed", `A subject is an identity with its named ports, or this machine. One that is closed
 has a table that found no room: everything is denied to it until there is.`, false},

@@ -241,14 +241,42 @@ inline bool nat_keep(struct __sk_buff *skb, const struct packet *p, const struct
 	return nat_claim(skb, p->v6) == CLAIM_DONE;
 }
 
+/* Once the connection is established its hold is out of the reach of eviction.
+ * False: there is no room. The scratch's key is that of its hold. */
+inline bool nat_establish(const struct flow *f)
+{
+	struct nat_scratch *w = nat_scratch();
+	struct nat_hold *h;
+
+	if (!f->tcp || !w || !f->entry || f->entry->flags & CT_HELD)
+		return true;
+	h = bpf_map_lookup_elem(&hg_nat_any_1, &w->key);
+	if (h) {
+		if (bpf_map_update_elem(&hg_nat_tcp_1, &w->key, h, BPF_ANY))
+			return false;
+		bpf_map_delete_elem(&hg_nat_any_1, &w->key);
+	}
+	ct_set(f->entry, CT_HELD);
+	return true;
+}
+
+/* It never was established. */
+inline int nat_refuse(struct ct_entry *e)
+{
+	ct_set(e, CT_CLOSING);
+	e->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
+	return REASON_NAT_FULL;
+}
+
 /* Translates a packet of who opened the connection; 0 or a reason. */
 static __noinline int nat_leave(struct __sk_buff *skb, const struct packet *p, struct flow *f, const struct addr *node)
 {
+	struct nat_scratch *w = nat_scratch();
 	struct ct_entry *e;
 	struct addr as;
 	int reason;
 
-	if (!p || !f || !node)
+	if (!p || !f || !node || !w)
 		return REASON_INVALID;
 	e = f->entry;
 	if (!e)
@@ -257,6 +285,10 @@ static __noinline int nat_leave(struct __sk_buff *skb, const struct packet *p, s
 		reason = nat_allocate(skb, p, e, node);
 		if (reason)
 			return reason;
+	} else if (f->tcp && !(e->flags & CT_HELD)) {
+		nat_key_of(p, &e->nat_addr, e->nat_port, &w->key);
+		if (!nat_establish(f))
+			return nat_refuse(e);
 	}
 	as = e->nat_addr;
 	return rewrite(skb, p, &as, e->nat_port, END_SOURCE);
@@ -305,24 +337,6 @@ static __noinline int nat_return(struct __sk_buff *skb, struct packet *p, struct
 	p->destination = w->hold.addr;
 	p->destination_port = w->hold.port;
 	return reason;
-}
-
-/* Once the connection is established its hold is out of the reach of eviction.
- * False: there is no room. The scratch's key is that of nat_return. */
-inline bool nat_establish(const struct flow *f)
-{
-	struct nat_scratch *w = nat_scratch();
-	struct nat_hold *h;
-
-	if (!f->tcp || !w)
-		return true;
-	h = bpf_map_lookup_elem(&hg_nat_any_1, &w->key);
-	if (!h)
-		return true;
-	if (bpf_map_update_elem(&hg_nat_tcp_1, &w->key, h, BPF_ANY))
-		return false;
-	bpf_map_delete_elem(&hg_nat_any_1, &w->key);
-	return true;
 }
 
 inline bool addr_is_private(const struct addr *a, bool v6)
