@@ -88,7 +88,7 @@ func TestEnvoyChurn(t *testing.T) {
 // askUntil asks on one connection until it is stopped; what goes wrong is returned.
 func askUntil(from *workload, to netip.AddrPort, stop <-chan struct{}, asked *atomic.Int64) string {
 	dialled := 0
-	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+	c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxConnsPerHost: 1, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		dialled++
 		return from.dial(to, patience)
 	}}}

@@ -103,9 +103,6 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	if err := f.proxy.check(); err != nil {
 		return agent.Config{}, err
 	}
-	if f.backend == "envoy" && f.policy.audit {
-		return agent.Config{}, usagef("--audit with --backend envoy: Envoy cannot be told to deny nothing yet; use --backend go")
-	}
 	if err := f.envoy.check(f.backend); err != nil {
 		return agent.Config{}, err
 	}
