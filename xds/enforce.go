@@ -206,11 +206,12 @@ func (b *Backend) knows(n redirect.SetNumber) bool { return n == 0 || b.sets[n] 
 
 // failing says which sets are not in force, or not whole; empty: none.
 func failing(failed map[redirect.SetNumber]string) string {
-	for _, n := range slices.Sorted(maps.Keys(failed)) {
-		if len(failed) == 1 {
-			return failed[n]
-		}
-		return fmt.Sprintf("%d sets are not whole, among them: %s", len(failed), failed[n])
+	numbers := slices.Sorted(maps.Keys(failed))
+	switch len(numbers) {
+	case 0:
+		return ""
+	case 1:
+		return failed[numbers[0]]
 	}
-	return ""
+	return fmt.Sprintf("%d sets are not whole, among them: %s", len(numbers), failed[numbers[0]])
 }
