@@ -14,12 +14,14 @@ import (
 
 // loadOptions say what a load does.
 type loadOptions struct {
+	Questions   string // file of questions for dnsperf; empty: requests of HTTP
 	To          netip.AddrPort
 	Path        string
 	Connections int
 	Streams     int // of each connection; 0: HTTP/1
 	Seconds     float64
-	Reconnect   bool // a connection for each request
+	Reconnect   bool                              // a connection for each request
+	drive       func(*side, work) (sample, error) // nil: by HTTP
 }
 
 // sample is what one turn of a load measured.

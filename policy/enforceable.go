@@ -46,8 +46,8 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if p.Listener != nil && r.Node {
 		u.add(p.Ref.Path+".listener", "a listener for what a node sends (nodeSelector)", "write endpointSelector")
 	}
-	if p.TLS != nil {
-		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS)", "delete it; rules then see plain text only")
+	if p.TLS != nil && (p.L7 == nil || p.L7.Protocol != ProtocolKafka) {
+		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS) without Kafka rules", "delete it; rules then see plain text only")
 	}
 	if r.Node && p.Name != "" && r.Direction == Ingress {
 		u.add(p.Ref.Path+".ports", "the name of a port of a node", "write its number")
@@ -57,9 +57,6 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	}
 	if r.Node {
 		u.add(p.Ref.Path+".rules", "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
-	}
-	for _, rule := range p.L7.DNS {
-		u.add(rule.Ref.Path, "a rule for DNS", "leave rules out to allow the port")
 	}
 	for _, rule := range p.L7.TLS {
 		u.add(rule.Ref.Path, "a rule for server names", "write toCIDR to narrow the peers")

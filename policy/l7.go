@@ -12,8 +12,9 @@ type L7Rules struct {
 	GRPC     []GRPCRule
 	Kafka    []KafkaRule
 	DNS      []DNSRule
-	TLS      []TLSRule // also beside the others, where TLS is ended
-	Listener *Listener // that gets the connections; it stands alone
+	TLS      []TLSRule   // also beside the others, where TLS is ended
+	Ends     *TLSSecrets // where it is, before the rules read
+	Listener *Listener   // that gets the connections; it stands alone
 }
 
 // L7Set is the application rules that apply to the connections of one subject,
@@ -33,6 +34,7 @@ type L7Set struct {
 	// Audit is what would apply if the policies that audit enforced: what it denies
 	// is reported. Nil: the same.
 	Audit *L7Set
+	Ends  *TLSSecrets // where TLS ends before the rules read; nil: there is none
 	// Observed: no policy that enforces has rules here. All is allowed, also what
 	// cannot be read.
 	Observed bool
@@ -119,7 +121,8 @@ type KafkaRule struct {
 // matches every question.
 type DNSRule struct {
 	Name    string
-	Pattern string // see DNSPattern
+	Pattern string   // see DNSPattern
+	Types   []uint16 // of questions; none: all
 	Ref     Ref
 }
 
@@ -143,7 +146,7 @@ func (r *L7Rules) family() Protocol {
 
 // everything returns rules of the same protocol that match every request.
 func (r *L7Rules) everything(ref Ref) *L7Rules {
-	all := &L7Rules{Protocol: r.family()}
+	all := &L7Rules{Protocol: r.family(), Ends: r.Ends}
 	switch all.Protocol {
 	case ProtocolHTTP:
 		all.HTTP = []HTTPRule{{Ref: ref}, {Method: connectMethod, Ref: ref}}
@@ -169,5 +172,6 @@ func (r *L7Rules) and(o *L7Rules) *L7Rules {
 		Kafka:    slices.Concat(r.Kafka, o.Kafka),
 		DNS:      slices.Concat(r.DNS, o.DNS),
 		TLS:      slices.Concat(r.TLS, o.TLS),
+		Ends:     r.Ends.or(o.Ends),
 	}
 }

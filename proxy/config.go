@@ -25,6 +25,10 @@ const (
 	DescriptorNATMap   = 7 // who holds which port of the node
 	DescriptorServices = 8 // translations of services
 	DescriptorShares   = 9 // what workloads have of the room for connections
+
+	// Behind all maps, of which there may be more: sockets to send datagrams by.
+	DescriptorSender4 = 30
+	DescriptorSender6 = 31
 )
 
 // Connections says what the datapath knows of redirected connections. It is
@@ -67,6 +71,9 @@ type Config struct {
 	Connections Connections
 	Collector   Collector // optional
 	TimeWaits   TimeWaits // optional
+	Datagrams   Datagrams // nil: no questions by UDP are carried
+	Senders     [2]int    // descriptors of redirect.OpenSenders
+	Learner     Learner   // nil: answers are released at once
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.
@@ -83,6 +90,7 @@ type Config struct {
 	// Addresses to listen on, with one free port for all; default 127.0.0.1 and ::1.
 	Addresses []netip.Addr
 	Limits    Limits
+	DNS       DNSLimits
 	// AllowRoot lets the process run as uid 0 and keep what it could do: for tests.
 	AllowRoot bool
 }
@@ -112,6 +120,9 @@ type Limits struct {
 	// Input is how many bytes of a side may wait for the session to make sense of
 	// them: the longest head. 256 KiB.
 	Input int
+	// Grown is how many bytes of messages that are not complete all sides together may
+	// have waiting in buffers of more than 32 KiB; who wants more is closed. 512 MiB.
+	Grown int64
 	// Pending is how many bytes a session may have waiting for a client that does
 	// not read, before that client is not read either. 64 KiB.
 	Pending int
@@ -133,6 +144,7 @@ func (l Limits) withDefaults() Limits {
 		Connections: cmp.Or(l.Connections, 50_000),
 		PerSource:   cmp.Or(l.PerSource, 16_384),
 		Input:       cmp.Or(l.Input, 256<<10),
+		Grown:       cmp.Or(l.Grown, 512<<20),
 		Pending:     cmp.Or(l.Pending, 64<<10),
 		Records:     cmp.Or(l.Records, 16<<20),
 		URL:         cmp.Or(l.URL, 2<<10),
@@ -161,6 +173,6 @@ func (c Config) withDefaults() Config {
 	if len(c.Addresses) == 0 {
 		c.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	}
-	c.Limits = c.Limits.withDefaults()
+	c.Limits, c.DNS = c.Limits.withDefaults(), c.DNS.withDefaults()
 	return c
 }

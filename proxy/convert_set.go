@@ -14,10 +14,12 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 	p := &proxyv1.L7Set{
 		Protocol: uint32(set.Protocol), Observed: set.Observed,
 		Http: each(set.HTTP, httpToProto), Grpc: each(set.GRPC, grpcToProto), Kafka: each(set.Kafka, kafkaToProto),
+		Dns: each(set.DNS, dnsToProto),
 	}
 	if d := set.Deny; d != nil {
 		p.Deny = &proxyv1.L7Rules{
 			Protocol: uint32(d.Protocol), Http: each(d.HTTP, httpToProto), Grpc: each(d.GRPC, grpcToProto), Kafka: each(d.Kafka, kafkaToProto),
+			Dns: each(d.DNS, dnsToProto),
 		}
 	}
 	if r := set.DenyResponse; r != nil {
@@ -26,19 +28,21 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 	if set.Audit != nil {
 		p.Audit = setToProto(set.Audit)
 	}
+	p.Ends = endsToProto(set.Ends)
 	return p
 }
 
 func setFromProto(p *proxyv1.L7Set) (*policy.L7Set, error) {
 	set := &policy.L7Set{
-		Observed: p.Observed, HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
+		Observed: p.Observed, Ends: endsFromProto(p.Ends), HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
+		DNS: each(p.Dns, dnsFromProto),
 	}
 	var err error
 	if set.Protocol, err = protocolFromProto(p.Protocol); err != nil {
 		return nil, err
 	}
 	if d := p.Deny; d != nil {
-		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto)}
+		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto), DNS: each(d.Dns, dnsFromProto)}
 		if set.Deny.Protocol, err = protocolFromProto(d.Protocol); err != nil {
 			return nil, err
 		}
@@ -118,12 +122,31 @@ func secretToProto(s *policy.SecretRef) *proxyv1.SecretRef {
 	if s == nil {
 		return nil
 	}
-	return &proxyv1.SecretRef{Namespace: s.Namespace, Name: s.Name}
+	return &proxyv1.SecretRef{Namespace: s.Namespace, Name: s.Name, Key: s.Key}
 }
 
 func secretFromProto(p *proxyv1.SecretRef) *policy.SecretRef {
 	if p == nil {
 		return nil
 	}
-	return &policy.SecretRef{Namespace: p.Namespace, Name: p.Name}
+	return &policy.SecretRef{Namespace: p.Namespace, Name: p.Name, Key: p.Key}
+}
+
+func endsToProto(e *policy.TLSSecrets) *proxyv1.TLSSecrets {
+	if e == nil {
+		return nil
+	}
+	return &proxyv1.TLSSecrets{
+		Certificate: secretToProto(&e.Certificate), PrivateKey: secretToProto(&e.PrivateKey), TrustedCa: secretToProto(&e.TrustedCA), Conflict: e.Conflict,
+	}
+}
+
+func endsFromProto(p *proxyv1.TLSSecrets) *policy.TLSSecrets {
+	if p == nil {
+		return nil
+	}
+	ref := func(p *proxyv1.SecretRef) policy.SecretRef {
+		return policy.SecretRef{Namespace: p.GetNamespace(), Name: p.GetName(), Key: p.GetKey()}
+	}
+	return &policy.TLSSecrets{Certificate: ref(p.Certificate), PrivateKey: ref(p.PrivateKey), TrustedCA: ref(p.TrustedCa), Conflict: p.Conflict}
 }

@@ -9,11 +9,13 @@ const (
 	// MarkToProxy is on packets that the gate handed to a proxy socket. A routing
 	// rule delivers them locally whatever their destination.
 	MarkToProxy = 0x200
+	// MarkAnswer is beside MarkToProxy on datagrams of who was asked.
+	MarkAnswer = 0x1000
 	// MarkFromProxy is on packets that a proxy sends, to either end.
 	MarkFromProxy = 0xb00
 	// MarkElsewhere is on those besides whose connection may lead elsewhere than the
 	// client dialled: the gate judges it as if the client had made it itself.
-	MarkElsewhere = 0x1000
+	MarkElsewhere = 0x2000
 
 	// Table is the routing table that delivers MarkToProxy locally.
 	Table = 200
