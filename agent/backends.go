@@ -7,6 +7,8 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -17,6 +19,8 @@ type BackendFactory struct {
 	// PerRoute: it serves each route on a port of its own. Otherwise it has one port
 	// for all routes of its protocols, and tells it by OnPort.
 	PerRoute bool
+	// MaxRoutes is how many routes it may be asked to serve so; 0: any number.
+	MaxRoutes int
 }
 
 // backends are all of a node's, as one. Each has the protocols that none before it has.
@@ -24,6 +28,7 @@ type backends struct {
 	all        []Backend
 	byProtocol map[policy.Protocol]int
 	perRoute   map[policy.Protocol]bool
+	maxRoutes  int // that need a port of their own; 0: any number
 
 	mu        sync.Mutex
 	protocols map[policy.SetID]policy.Protocol // of the last snapshot
@@ -37,6 +42,7 @@ func newBackends(factories []BackendFactory, config func(index int) BackendConfi
 			return nil, err
 		}
 		bs.all = append(bs.all, b)
+		bs.maxRoutes = max(bs.maxRoutes, f.MaxRoutes)
 		for _, p := range b.Protocols() {
 			if _, taken := bs.byProtocol[p]; !taken {
 				bs.byProtocol[p], bs.perRoute[p] = i, f.PerRoute
@@ -147,4 +153,37 @@ func (bs *backends) Status() redirect.Status {
 		}
 	}
 	return first
+}
+
+// discovery is that of the first that hands out what it enforces by xDS; nil: none does.
+func (bs *backends) discovery() func(string) (redirect.Discovery, error) {
+	for _, b := range bs.all {
+		if d, ok := b.(redirect.Discoverer); ok {
+			return d.Discovery
+		}
+	}
+	return nil
+}
+
+// measureBackends adds what proxies count themselves to the metrics.
+func (a *Agent) measureBackends() error {
+	for _, b := range a.backend.all {
+		if m, ok := b.(interface{ Metrics() prometheus.Collector }); ok {
+			if err := a.seeing.registry.Register(m.Metrics()); err != nil {
+				return fmt.Errorf("register metrics of a proxy: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Guide implements redirect.Guide.
+func (bs *backends) Guide(services []redirect.LookedUp) error {
+	var errs error
+	for _, b := range bs.all {
+		if g, ok := b.(redirect.Guide); ok {
+			errs = errors.Join(errs, g.Guide(services))
+		}
+	}
+	return errs
 }

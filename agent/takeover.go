@@ -71,6 +71,9 @@ func (a *Agent) startBackend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.measureBackends(); err != nil {
+		return err
+	}
 	for p, perRoute := range a.backend.perRoute {
 		if perRoute { // what an agent with another backend has left
 			if err := a.gate.SetRoute(bpf.AnyRoute(p), 0); err != nil {

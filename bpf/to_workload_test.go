@@ -127,6 +127,34 @@ func TestProxyLegs(t *testing.T) {
 	}
 }
 
+// What a listener of Envoy that is not ours leads elsewhere is judged by the ingress
+// policy of whom it leads to, as if the client had dialled there, and again when policy
+// changes.
+func TestLegsElsewhere(t *testing.T) {
+	const mark = redirect.MarkFromProxy | redirect.MarkElsewhere
+	l := newLab(t)
+	for _, v6 := range families {
+		f := l.tcp(v6, 45000, 80, 0)
+		l.reset(PolicyTable{}, PolicyTable{})
+		l.expect("SYN that ingress denies", l.gets(l.b, f.with(syn), mark), actionShot, 133, policy.Ingress)
+		l.reset(PolicyTable{}, PolicyTable{ingress(identityA, policy.ProtoTCP, 80, 16): {Verdict: policy.Redirect, Set: 1 << 24}})
+		l.expect("SYN that has L7 rules", l.gets(l.b, f.with(syn), mark), actionShot, 231, policy.Ingress)
+		open := PolicyTable{ingress(identityA, policy.ProtoTCP, 80, 16): allow(1)}
+		l.reset(PolicyTable{}, open)
+		l.expect("SYN that ingress allows", l.gets(l.b, f.with(syn), mark), actionOK, 0, policy.Ingress)
+		c, ok := l.g.Conntrack().Lookup(f.source(), f.target())
+		if !ok || !c.ProxyLeg || !c.Redirected {
+			t.Errorf("the leg is %+v, %v", c, ok)
+		}
+		l.must(l.g.SyncPolicy(subjectB, open, PolicyTable{}))
+		l.expect("ACK before the revision", l.gets(l.b, f.with(ack), mark), actionOK, 0, policy.Ingress)
+		l.must(l.g.SetRevision(2))
+		l.expect("ACK under another policy", l.gets(l.b, f.with(ack), mark), actionShot, 133, policy.Ingress)
+		l.must(l.g.SyncPolicy(subjectB, PolicyTable{}, open))
+		l.expect("ACK once it is allowed again", l.gets(l.b, f.with(ack), mark), actionOK, 0, policy.Ingress)
+	}
+}
+
 // A connection to the host that a proxy carries: what the host answers must come
 // to the proxy, by our own device, where a socket can be given.
 func TestRedirectedToHost(t *testing.T) {

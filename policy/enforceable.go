@@ -43,8 +43,8 @@ func (u *unenforceable) rule(r *Rule) {
 }
 
 func (u *unenforceable) port(r *Rule, p *PortRule) {
-	if p.Listener != nil {
-		u.add(p.Ref.Path+".listener", "a listener of one's own", "write rules.http")
+	if p.Listener != nil && r.Node {
+		u.add(p.Ref.Path+".listener", "a listener for what a node sends (nodeSelector)", "write endpointSelector")
 	}
 	if p.TLS != nil && (p.L7 == nil || p.L7.Protocol != ProtocolKafka) {
 		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS) without Kafka rules", "delete it; rules then see plain text only")

@@ -19,7 +19,7 @@ func TestUnenforceable(t *testing.T) {
 		"names":     {Policy{Rules: []Rule{{Peers: []Peer{FQDN{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, "egress[0].toFQDNs: "},
 		"services":  {Policy{Rules: []Rule{{Peers: []Peer{ServicePeer{Name: "a"}}, Ref: Ref{"p", "egress[0]"}}}}, ""},
 		"nodes":     {Policy{Rules: []Rule{{Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "egress[0]"}}}}, "selector of nodes"},
-		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
+		"listener":  {Policy{Rules: []Rule{{Node: true, Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
 		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
 		"TLS HTTP":  {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, L7: &L7Rules{Protocol: ProtocolHTTP}, Ref: at}}}}}, "terminatingTLS"},
 		"TLS Kafka": {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, L7: &L7Rules{Protocol: ProtocolKafka}, Ref: at}}}}}, ""},

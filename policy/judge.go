@@ -122,7 +122,11 @@ func (s *scope) judgeAs(terms []int, proto Proto, port uint16, otherwise Entry, 
 // deny that is about another protocol than they are cannot be judged, and so
 // denies the connection.
 func (s *scope) redirect(allow, deny []*term, ref Ref, observed bool) Entry {
-	set := &L7Set{Protocol: allow[0].l7.family(), Observed: observed}
+	listener, alone := listenerOf(allow)
+	if !alone {
+		return Entry{Verdict: Deny, Rule: s.ruleID(ref)}
+	}
+	set := &L7Set{Protocol: allow[0].l7.family(), Observed: observed, Listener: listener}
 	rules := &L7Rules{Protocol: set.Protocol}
 	for _, t := range allow {
 		if t.l7.family() == set.Protocol {

@@ -59,6 +59,9 @@ func (j *setJudge) Decide(request Request) Decision {
 }
 
 func (j *setJudge) decide(request Request) Decision {
+	if j.protocol == ProtocolListener {
+		return Decision{Verdict: Allow, Reason: "a listener of its own gets the connection, and may do what it likes with it"}
+	}
 	if j.deny != nil {
 		if d, denied := j.deny.denies(request); denied {
 			return Decision{Rule: d.Rule, Reason: "a rule denies such requests"}
@@ -99,7 +102,7 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 		}
 	case ProtocolDNS:
 		j.dns, err = newDNSIndex(rules.DNS)
-	case ProtocolKafka, ProtocolTLS:
+	case ProtocolKafka, ProtocolTLS, ProtocolListener:
 	default:
 		return nil, fmt.Errorf("l7 set: rules for %s cannot be judged", rules.Protocol)
 	}

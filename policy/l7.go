@@ -14,6 +14,7 @@ type L7Rules struct {
 	DNS      []DNSRule
 	TLS      []TLSRule   // also beside the others, where TLS is ended
 	Ends     *TLSSecrets // where it is, before the rules read
+	Listener *Listener   // that gets the connections; it stands alone
 }
 
 // L7Set is the application rules that apply to the connections of one subject,
@@ -27,7 +28,8 @@ type L7Set struct {
 	Kafka        []KafkaRule
 	DNS          []DNSRule
 	TLS          []TLSRule
-	Deny         *L7Rules // what one of these matches is denied, whatever else matches
+	Listener     *Listener // that gets the connections, and judges them
+	Deny         *L7Rules  // what one of these matches is denied, whatever else matches
 	DenyResponse *DenyResponse
 	// Audit is what would apply if the policies that audit enforced: what it denies
 	// is reported. Nil: the same.

@@ -10,6 +10,9 @@ const (
 	ProtocolKafka Protocol = 3
 	ProtocolDNS   Protocol = 4
 	ProtocolTLS   Protocol = 5 // the server name of the handshake alone
+	// ProtocolListener is whatever a listener of Envoy understands that a policy hands
+	// connections to.
+	ProtocolListener Protocol = 6
 )
 
 func (p Protocol) String() string {
@@ -24,6 +27,8 @@ func (p Protocol) String() string {
 		return "dns"
 	case ProtocolTLS:
 		return "tls"
+	case ProtocolListener:
+		return "listener"
 	}
 	return "none"
 }

@@ -163,6 +163,9 @@ func (t *term) covers(proto Proto, port uint16) bool {
 // voids reports whether the term, which has no L7 rules, puts those of the other
 // out of force.
 func (t *term) voids(o *term) bool {
+	if o.l7 != nil && o.l7.Listener != nil { // it is told where to go, not what is allowed
+		return false
+	}
 	return t.proto == ProtoAny || t.first >= o.first && t.last <= o.last
 }
 
@@ -222,7 +225,11 @@ func (s *scope) addTerm(rule *Rule, p *PortRule, proto Proto, first, last uint16
 	if p != nil {
 		t.ref = p.Ref
 	}
-	if p != nil && p.L7 != nil {
+	switch {
+	case p == nil:
+	case p.Listener != nil && rule.Mode == ModeEnforce:
+		t.l7 = &L7Rules{Protocol: ProtocolListener, Listener: p.Listener}
+	case p.L7 != nil:
 		t.l7 = p.L7
 		if !rule.DefaultDeny && !rule.Deny { // such a policy shows requests and denies none
 			t.l7 = t.l7.and(t.l7.everything(p.Ref))

@@ -45,6 +45,7 @@ type Policy struct {
 	DenyResponse *DenyResponse
 	Rules        []Rule
 	CIDRs        []netip.Prefix // of a CiliumCIDRGroup
+	Envoy        *EnvoyConfig   // of a CiliumEnvoyConfig
 	Source       []byte         // the document it was written in
 	Origin       string         // the file and the document's number in it
 	Warnings     []string       // what was accepted but probably not meant
@@ -101,9 +102,11 @@ type PortRule struct {
 
 // Listener refers to a listener of Envoy that connections are handed to.
 type Listener struct {
-	Kind, Config string // the object that defines it
-	Name         string
-	Priority     int // 0: none was given
+	Kind      string // of the object that defines it
+	Namespace string // empty for a clusterwide one
+	Config    string // its name
+	Name      string
+	Priority  int // 0: none was given
 }
 
 // TLSSecrets refers to the secrets by which TLS is ended and begun again.

@@ -46,6 +46,9 @@ func (s *L7Set) seal() {
 		}
 		sum.Write(append([]byte("deny"), deny.ID[:]...))
 	}
+	if l := s.Listener; l != nil {
+		sum.Write(appendStrings([]byte("listener"), l.Kind, l.Namespace, l.Config, l.Name))
+	}
 	if s.Observed {
 		sum.Write([]byte("observed"))
 	}

@@ -13,6 +13,9 @@ const (
 	MarkAnswer = 0x1000
 	// MarkFromProxy is on packets that a proxy sends, to either end.
 	MarkFromProxy = 0xb00
+	// MarkElsewhere is on those besides whose connection may lead elsewhere than the
+	// client dialled: the gate judges it as if the client had made it itself.
+	MarkElsewhere = 0x2000
 
 	// Table is the routing table that delivers MarkToProxy locally.
 	Table = 200

@@ -44,6 +44,8 @@ type Snapshot struct {
 	// Secrets that the sets refer to, as far as they can be read. They are for the
 	// backend's memory alone.
 	Secrets map[policy.SecretRef]string
+	// Configs are the objects that define listeners of Envoy, by their keys.
+	Configs map[string]*policy.EnvoyConfig
 	Audit   bool  // nothing is denied; what would be is reported
 	Zone    *Zone // names to give out; nil: none
 }

@@ -47,6 +47,7 @@ func (b *builder) unreadLogOf(p pair) []*accesslogconfigv3.AccessLog {
 func commonLog(p pair) *grpclogv3.CommonGrpcAccessLogConfig {
 	return &grpclogv3.CommonGrpcAccessLogConfig{
 		LogName:             p.name(),
+		CustomTags:          tagsOf(p),
 		TransportApiVersion: corev3.ApiVersion_V3,
 		GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: agentCluster},

@@ -18,7 +18,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"google.golang.org/grpc"
 
 	"github.com/headgate/headgate/observe"
@@ -61,6 +60,10 @@ type Backend struct {
 	log      *slog.Logger
 	store    *store
 	listener net.Listener
+	clients  clients
+	guard    *guard
+	services *store // for those who look up services
+	guided   map[resourceKey]bool
 	primed   chan struct{} // closed once Envoy may ask: what it has is known again
 
 	mu      sync.Mutex // one change at a time
@@ -75,15 +78,18 @@ type Backend struct {
 	// words. They are not offered again.
 	refusals map[policy.SetID]map[string]string
 	made     map[policy.SetID]*program // of the last snapshot
+	custom   *custom                   // listeners of policies
 
 	inUse   atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
 	tunnels tunnels
 
 	statusMu sync.Mutex // Status does not wait for a change
-	inForce  uint64
-	failing  string // what of it is not
-	pid      int
-	lost     string // why there is no process
+	// secretTexts are the values of secrets that resources may hold.
+	secretTexts []string
+	inForce     uint64
+	failing     string // what of it is not
+	pid         int
+	lost        string // why there is no process
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -107,16 +113,22 @@ func New(c Config) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{
-		config: c, log: c.Logger, store: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
-		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{},
+		config: c, log: c.Logger, store: newStore(), services: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
+		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(),
 		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
 	}
-	b.store.onStream = c.OnStream
+	b.guard = newGuard(b.log)
+	b.store.onStream, b.store.guard = c.OnStream, b.guard
 	if err := b.store.put(resource.ClusterType, map[string]types.Resource{clusterName: cluster}); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make Envoy's directory: %w", err)
+	}
+	if c.Path == "" {
+		if err := b.prepareExternal(); err != nil {
+			return nil, err
+		}
 	}
 	if b.saved = b.loadPorts(); len(b.saved) == 0 {
 		close(b.primed)
@@ -129,13 +141,14 @@ func (b *Backend) file(name string) string { return filepath.Join(b.config.Dir, 
 
 // Run starts or adopts Envoy and answers it until the context ends; Envoy goes on.
 func (b *Backend) Run(ctx context.Context) error {
-	g := grpc.NewServer()
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, &server{delta: delta.NewServer(ctx, b.store.watcher(), b.store.ledger)})
+	g := grpc.NewServer(grpc.Creds(byPeer{}))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, newServer(ctx, b))
 	accesslogv3.RegisterAccessLogServiceServer(g, &accessLog{b: b})
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	var supervisor sync.WaitGroup
 	defer supervisor.Wait()
+	supervisor.Go(func() { b.guard.watch(ctx) })
 	if b.config.Path != "" {
 		supervisor.Go(func() { b.supervise(ctx) })
 	}
@@ -150,18 +163,10 @@ func (b *Backend) Run(ctx context.Context) error {
 	return nil
 }
 
-// server speaks the delta variant of the aggregated service, and no other.
-type server struct {
-	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	delta delta.Server
-}
-
-func (s *server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.delta.DeltaStreamHandler(stream, resource.AnyType)
-}
-
 // Protocols implements redirect.Backend.
-func (b *Backend) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolHTTP} }
+func (b *Backend) Protocols() []policy.Protocol {
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolListener}
+}
 
 // Status implements redirect.Backend.
 func (b *Backend) Status() redirect.Status {
@@ -169,6 +174,9 @@ func (b *Backend) Status() redirect.Status {
 	b.statusMu.Lock()
 	defer b.statusMu.Unlock()
 	s.Revision, s.PID = b.inForce, b.pid
+	if b.config.Path == "" {
+		b.externalStatus(&s)
+	}
 	if s.State == "ready" && b.failing != "" {
 		s.Detail = b.failing
 	}
@@ -188,10 +196,18 @@ func (b *Backend) Serve(ctx context.Context, r redirect.Route) (redirect.ProxyPo
 	if err != nil {
 		return 0, err
 	}
-	if port, ok := b.ports[p]; ok {
-		return port, b.accepting(ctx, p, port)
+	if p.custom() && p.ingress != 0 {
+		return 0, fmt.Errorf("%w: a listener of a policy does not judge by the server's rules", redirect.ErrUnservable)
 	}
-	if len(b.ports) >= b.config.MaxRoutes {
+	if port, ok := b.ports[p]; ok {
+		err := b.accepting(ctx, p, port)
+		if !taken(err) { // by somebody else, while Envoy was away
+			return port, err
+		}
+		delete(b.ports, p)
+	}
+	// Those that nobody needs any more stay for one change more: there may be as many again.
+	if len(b.ports) >= 2*b.config.MaxRoutes {
 		return 0, fmt.Errorf("%w: %d; let more rules be equal, or raise the limit", ErrTooManyRoutes, len(b.ports))
 	}
 	return b.add(ctx, p)
@@ -223,6 +239,9 @@ func (b *Backend) pairOf(r redirect.Route) (pair, error) {
 // refuses are left out.
 func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	port, err := b.offer(ctx, p)
+	if p.custom() && refusedBy(err) {
+		return 0, b.refuseCustom(p, err)
+	}
 	if refusedBy(err) && !taken(err) {
 		want := b.sets
 		b.sets = maps.Clone(want)
@@ -248,11 +267,13 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 
 // offer gives Envoy the listener of a pair and its routes.
 func (b *Backend) offer(ctx context.Context, p pair) (redirect.ProxyPort, error) {
-	routes, err := b.routes(p)
-	if err != nil {
-		return 0, err
+	var err error
+	if p.custom() {
+		err = b.customFailure(p)
+	} else {
+		err = b.offerRoutes(p)
 	}
-	if err := b.store.put(resource.RouteType, map[string]types.Resource{p.name(): routes}); err != nil {
+	if err != nil {
 		return 0, err
 	}
 	for range portAttempts {
@@ -267,12 +288,20 @@ func (b *Backend) offer(ctx context.Context, p pair) (redirect.ProxyPort, error)
 	return 0, errors.Join(err, b.store.put(resource.ListenerType, nil, p.name()), b.store.put(resource.RouteType, nil, p.name()))
 }
 
+func (b *Backend) offerRoutes(p pair) error {
+	routes, err := b.routes(p)
+	if err != nil {
+		return err
+	}
+	return b.store.put(resource.RouteType, map[string]types.Resource{p.name(): routes})
+}
+
 func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	port, err := freePort(ctx)
 	if err != nil {
 		return 0, err
 	}
-	l, err := listenerOf(p, port, b.raw(p))
+	l, err := b.listenerFor(p, port)
 	if err != nil {
 		return 0, err
 	}
@@ -286,6 +315,11 @@ func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error
 func (b *Backend) accepting(ctx context.Context, p pair, port redirect.ProxyPort) error {
 	for _, typeURL := range []string{resource.ListenerType, resource.RouteType} {
 		if err := b.store.settle(ctx, typeURL, p.name()); err != nil {
+			return fmt.Errorf("serve %s by Envoy: %w", p.name(), err)
+		}
+	}
+	if p.custom() {
+		if err := b.store.settle(ctx, resource.RouteType, b.custom.routesOf(p)...); err != nil {
 			return fmt.Errorf("serve %s by Envoy: %w", p.name(), err)
 		}
 	}

@@ -55,7 +55,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
 	}
 	c := &bootstrapv3.Bootstrap{
-		Node:             &corev3.Node{Id: o.NodeID, Cluster: "headgate"},
+		Node:             &corev3.Node{Id: o.NodeID, Cluster: proxyCluster},
 		StaticResources:  &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{b.agent(o.Socket)}},
 		DynamicResources: dynamicResources(),
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
@@ -89,10 +89,7 @@ func Args(bootstrap string, workers int) []string {
 
 // dynamicResources: all by one stream, in order.
 func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
-	ads := &corev3.ConfigSource{
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-	}
+	ads := byADS()
 	return &bootstrapv3.Bootstrap_DynamicResources{
 		LdsConfig: ads, CdsConfig: ads,
 		AdsConfig: &corev3.ApiConfigSource{

@@ -22,12 +22,13 @@ import (
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.noteSecrets(s)
 	t, err := b.translate(s)
 	if err != nil {
 		return err
 	}
 	b.sets, b.numbers, b.failed = t.rules, t.numbers, t.failed
-	if err := errors.Join(b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx), b.dropForgotten(ctx)); err != nil {
+	if err := errors.Join(b.takeConfigs(ctx, s), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx), b.dropForgotten(ctx), b.forgetConfigs(s)); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
 	b.accepted = maps.Clone(b.sets)
@@ -65,6 +66,10 @@ func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 		}
 		if t.rules[n.Number] != nil {
 			return nil, fmt.Errorf("take set %x: number %#x is another set's too", id, uint32(n.Number))
+		}
+		if n.Set.Protocol == policy.ProtocolListener { // Envoy judges by what it is told there
+			t.numbers[id], t.rules[n.Number] = n.Number, closed()
+			continue
 		}
 		p, err := b.translated(id, n.Set, &s)
 		if err != nil {
@@ -121,6 +126,9 @@ func (b *Backend) push(ctx context.Context, before map[redirect.SetNumber]*progr
 func (b *Backend) pushRoutes(ctx context.Context) error {
 	update := make(map[string]types.Resource, len(b.ports))
 	for p := range b.ports {
+		if p.custom() {
+			continue
+		}
 		r, err := b.routes(p)
 		if err != nil {
 			return err
@@ -149,7 +157,13 @@ func (b *Backend) routes(p pair) (*routev3.RouteConfiguration, error) {
 func (b *Backend) pushListeners(ctx context.Context) error {
 	update := make(map[string]types.Resource, len(b.ports))
 	for p, port := range b.ports {
-		l, err := listenerOf(p, port, b.raw(p))
+		if p.custom() { // each by itself: one that is refused takes no other with it
+			if err := b.pushCustom(ctx, p, port); err != nil {
+				return err
+			}
+			continue
+		}
+		l, err := b.listenerFor(p, port)
 		if err != nil {
 			return err
 		}

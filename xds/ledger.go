@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -38,6 +39,7 @@ type ledger struct {
 	last    string        // what Envoy refused last, for people
 	changed chan struct{} // closed when something did
 
+	guard    *guard // may be nil
 	onStream func() // a stream was opened; called by a goroutine of its own
 }
 
@@ -139,6 +141,15 @@ func (l *ledger) answer(key resourceKey, version string, r *discoveryv3.DeltaDis
 // wait returns when Envoy has acknowledged all that is wanted: nil. When it refuses
 // one of them: a RefusedError. When there is no Envoy: redirect.ErrNotReady.
 func (l *ledger) wait(ctx context.Context, want versions) error {
+	began := time.Now()
+	err := l.await(ctx, want)
+	if l.guard != nil {
+		l.guard.waited(began, err)
+	}
+	return err
+}
+
+func (l *ledger) await(ctx context.Context, want versions) error {
 	for {
 		done, changed, err := l.look(want)
 		if done || err != nil {

@@ -78,6 +78,9 @@ func (b *Backend) ends(common *datav3.AccessLogCommon) (observe.Record, bool) {
 // judged reports whether a request came as far as the rules: what Envoy could not read,
 // or refuses by itself, did not.
 func judged(e *datav3.HTTPAccessLogEntry) bool {
+	if e.GetCommonProperties().GetCustomTags()[directionTag] != "" { // a listener of a policy has no filter of ours
+		return !malformed(e)
+	}
 	return len(e.GetCommonProperties().GetMetadata().GetFilterMetadata()[rbacMetadata].GetFields()) > 0 && !malformed(e)
 }
 
@@ -165,6 +168,9 @@ var judgements = [...]struct {
 func decisionOf(e *datav3.HTTPAccessLogEntry) decided {
 	fields := e.GetCommonProperties().GetMetadata().GetFilterMetadata()[rbacMetadata].GetFields()
 	d := decided{direction: policy.Ingress}
+	if e.GetCommonProperties().GetCustomTags()[directionTag] != "" {
+		d.direction = policy.Egress
+	}
 	for _, j := range judgements {
 		if fields[j.prefix+enforcedWord+engineResult].GetStringValue() == resultDenied {
 			return decided{denied: true, byRule: j.denies, direction: j.direction, rule: namedBy(fields, j.prefix+enforcedWord)}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/redirect"
 )
@@ -68,15 +67,19 @@ func (b *Backend) restorePorts() error {
 		if !b.knows(p.egress) || !b.knows(p.ingress) {
 			continue
 		}
-		r, err := b.routes(p)
+		if p.custom() && b.customFailure(p) != nil {
+			continue
+		}
+		l, err := b.listenerFor(p, port)
 		if err != nil {
 			return err
 		}
-		l, err := listenerOf(p, port, b.raw(p))
-		if err != nil {
-			return err
+		listeners[p.name()] = l
+		if !p.custom() {
+			if routes[p.name()], err = b.routes(p); err != nil {
+				return err
+			}
 		}
-		routes[p.name()], listeners[p.name()] = r, l
 		b.ports[p] = port
 	}
 	if err := errors.Join(b.store.put(resource.RouteType, routes), b.store.put(resource.ListenerType, listeners)); err != nil {
@@ -134,12 +137,8 @@ func (p *private) Accept() (net.Conn, error) {
 }
 
 func (p *private) admits(c net.Conn) bool {
-	raw, err := c.(*net.UnixConn).SyscallConn()
+	peer, err := peerOf(c)
 	if err != nil {
-		return false
-	}
-	var peer *unix.Ucred
-	if err := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || peer == nil {
 		return false
 	}
 	return peer.Uid == 0 || peer.Uid == uint32(os.Geteuid()) || p.uid != 0 && peer.Uid == p.uid

@@ -22,7 +22,7 @@ type store struct {
 
 func newStore() *store {
 	s := &store{ledger: newLedger(), want: versions{}, caches: map[string]*cache.LinearCache{}}
-	for _, typeURL := range []string{resource.ClusterType, resource.ListenerType, resource.RouteType} {
+	for _, typeURL := range []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType} {
 		s.caches[typeURL] = cache.NewLinearCache(typeURL, cache.WithLogger(quiet{}))
 	}
 	return s
@@ -31,6 +31,7 @@ func newStore() *store {
 // watcher is what the delta server reads.
 func (s *store) watcher() *cache.MuxCache {
 	m := &cache.MuxCache{
+		Classify:      func(r *cache.Request) string { return r.GetTypeUrl() },
 		ClassifyDelta: func(r *cache.DeltaRequest) string { return r.GetTypeUrl() },
 		Caches:        map[string]cache.Cache{},
 	}

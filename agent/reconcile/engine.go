@@ -44,7 +44,9 @@ type Config struct {
 	Gate    Gate
 	Backend redirect.Backend
 	// PerRoute: connections of that protocol go to a port of their route.
-	PerRoute   func(policy.Protocol) bool
+	PerRoute func(policy.Protocol) bool
+	// MaxRoutes is how many such ports there may be; 0: any number.
+	MaxRoutes  int
 	Settings   Settings          // until others are set
 	NodeLabels map[string]string // of this machine, for host policies
 	Share      uint32            // established connections that one workload may have; 0: any number
@@ -192,11 +194,20 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	for _, s := range s.Services {
 		e.services[s.Key()] = s
 	}
+	if err := e.admitListeners(); err != nil {
+		return fmt.Errorf("read remembered policies: %w", err)
+	}
 	stale, err := e.readGate()
 	if err != nil {
 		return fmt.Errorf("read the running datapath: %w", err)
 	}
-	if err := e.sync(ctx); err != nil && !closedByProxy(err) {
+	err = e.sync(ctx)
+	var ofBackend *backendError
+	switch {
+	case err == nil:
+	case errors.As(err, &ofBackend):
+		e.cfg.Logger.Warn("some redirected ports stay closed; they are tried again", "error", err)
+	default:
 		return err // endpoints may still point to the tables of the agent before
 	}
 	return e.sweep(stale)

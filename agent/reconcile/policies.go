@@ -15,7 +15,7 @@ type Change struct{ Kind, Name, What string }
 // ApplyPolicies adds or replaces policies, all of them or none.
 func (e *Engine) ApplyPolicies(ctx context.Context, ps []policy.Policy) (uint64, []Change, error) {
 	var changes []Change
-	revision, err := e.change(ctx, func() error {
+	revision, err := e.changePolicies(ctx, func() error {
 		seen := map[string]string{}
 		for _, p := range ps {
 			if where, twice := seen[p.Key()]; twice {
@@ -63,7 +63,7 @@ func (e *Engine) DeletableByHand(keys []string) error {
 // DeletePolicies removes policies by key, all of them or none.
 func (e *Engine) DeletePolicies(ctx context.Context, keys []string) (uint64, []Change, error) {
 	var changes []Change
-	revision, err := e.change(ctx, func() error {
+	revision, err := e.changePolicies(ctx, func() error {
 		for _, key := range keys {
 			if e.policies[key] == nil {
 				return fmt.Errorf("policy %s %w", key, ErrNotFound)
@@ -90,7 +90,7 @@ func (e *Engine) ReplaceOrigin(ctx context.Context, owned func(*Policy) bool, ps
 	if e.sameOrigin(owned, keep) {
 		return nil
 	}
-	_, err := e.change(ctx, func() error {
+	_, err := e.changePolicies(ctx, func() error {
 		for i := range ps {
 			e.putPolicy(ps[i])
 		}

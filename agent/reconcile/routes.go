@@ -11,50 +11,67 @@ import (
 )
 
 // redirects are the entries of a subject's table that go to a proxy.
-type redirects struct {
+type redirects[T comparable] struct {
 	identity policy.Identity
-	entries  [2]map[policy.Key]uint32 // by direction: the set
+	entries  [2]map[policy.Key]T // by direction: the set
 }
 
-// routesInUse are the pairs of L7 sets that a connection on this node may have: those
+func (r *redirects[T]) add(k policy.Key, set T) {
+	d := k.Direction & 1
+	if r.entries[d] == nil {
+		r.entries[d] = map[policy.Key]T{}
+	}
+	r.entries[d][k] = set
+}
+
+func (r *redirects[T]) any() bool { return r.entries[0] != nil || r.entries[1] != nil }
+
+// pair is the sets of a connection, by direction.
+type pair[T comparable] struct{ egress, ingress T }
+
+// pairsOf are the pairs of L7 sets that a connection on this node may have: those
 // of tables that may meet, on ports that overlap. A pair too many costs a listener;
 // one that is missing would close a port.
-func (e *Engine) routesInUse() map[bpf.Route]bool {
-	var all []redirects
-	for _, s := range e.subjects {
-		r := redirects{identity: s.identity}
-		for k, entry := range s.want {
-			if entry.Verdict != policy.Redirect || !e.perRoute(redirect.SetNumber(entry.Set)) {
-				continue
-			}
-			d := k.Direction & 1
-			if r.entries[d] == nil {
-				r.entries[d] = map[policy.Key]uint32{}
-			}
-			r.entries[d][k] = entry.Set
-		}
-		if s.users > 0 && (r.entries[0] != nil || r.entries[1] != nil) {
-			all = append(all, r)
-		}
-	}
-	routes := map[bpf.Route]bool{}
+func pairsOf[T comparable](all []redirects[T]) map[pair[T]]bool {
+	pairs := map[pair[T]]bool{}
 	for _, from := range all {
 		for _, set := range from.entries[policy.Ingress] {
-			routes[bpf.Route{Ingress: set}] = true
+			pairs[pair[T]{ingress: set}] = true
 		}
 		for k, egress := range from.entries[policy.Egress] {
-			routes[bpf.Route{Egress: egress}] = true
+			pairs[pair[T]{egress: egress}] = true
 			for _, to := range all {
 				if k.Peer != 0 && k.Peer != to.identity {
 					continue
 				}
 				for l, ingress := range to.entries[policy.Ingress] {
 					if (l.Peer == 0 || l.Peer == from.identity) && portsOverlap(k, l) {
-						routes[bpf.Route{Egress: egress, Ingress: ingress}] = true
+						pairs[pair[T]{egress, ingress}] = true
 					}
 				}
 			}
 		}
+	}
+	return pairs
+}
+
+// routesInUse are the pairs that need a port of their own, by the numbers of the sets.
+func (e *Engine) routesInUse() map[bpf.Route]bool {
+	var all []redirects[uint32]
+	for _, s := range e.subjects {
+		r := redirects[uint32]{identity: s.identity}
+		for k, entry := range s.want {
+			if entry.Verdict == policy.Redirect && e.perRoute(redirect.SetNumber(entry.Set)) {
+				r.add(k, entry.Set)
+			}
+		}
+		if s.users > 0 && r.any() {
+			all = append(all, r)
+		}
+	}
+	routes := map[bpf.Route]bool{}
+	for p := range pairsOf(all) {
+		routes[bpf.Route{Egress: p.egress, Ingress: p.ingress}] = true
 	}
 	return routes
 }
@@ -92,6 +109,11 @@ func (e *Engine) serveRoutes(ctx context.Context) error {
 	for r := range wanted {
 		route := redirect.Route{Egress: e.numbers.setIDs[redirect.SetNumber(r.Egress)], Ingress: e.numbers.setIDs[redirect.SetNumber(r.Ingress)]}
 		port, err := e.cfg.Backend.Serve(ctx, route)
+		if errors.Is(err, redirect.ErrUnservable) {
+			e.cfg.Logger.Error("a redirected port stays closed", "egress", fmt.Sprintf("%#x", r.Egress), "ingress", fmt.Sprintf("%#x", r.Ingress), "error", err)
+			errs = errors.Join(errs, e.setRoute(r, 0))
+			continue
+		}
 		if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("serve L7 rules %#x and %#x: %w", r.Egress, r.Ingress, err))
 			continue

@@ -54,9 +54,13 @@ func (e *Engine) writeServices(usable func(netip.Addr) bool) error {
 		return nil
 	}
 	v := e.view(usable)
-	err := e.cfg.Services.Sync(service.Resolve(e.serviceList(), v))
+	wanted := service.Resolve(e.serviceList(), v)
+	err := e.cfg.Services.Sync(wanted)
 	if usable == nil {
 		err = errors.Join(err, e.cfg.Services.SyncNetns(v.Endpoints))
+		if g, ok := e.cfg.Backend.(redirect.Guide); ok {
+			err = errors.Join(err, g.Guide(lookedUp(wanted, e.serviceList())))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("put services in force: %w", err)

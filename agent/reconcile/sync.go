@@ -49,7 +49,7 @@ func (e *Engine) sync(ctx context.Context) error {
 	}
 	e.publish()
 	if backend != nil {
-		return backend
+		return &backendError{backend}
 	}
 	e.enforced.Store(e.revision)
 	e.dirty = false
@@ -183,26 +183,37 @@ func (e *Engine) enforce(ctx context.Context) error {
 			snap.Sets[id] = redirect.NumberedSet{Number: number, Set: set}
 		}
 	}
+	snap.Configs = e.envoyConfigs()
 	snap.Secrets, _ = e.readSecrets() // whoever is told of errors is CheckSecrets
 	e.secrets = snap.Secrets
 	ctx, cancel := context.WithTimeout(ctx, backendPatience)
 	defer cancel()
-	err := e.cfg.Backend.Enforce(ctx, snap)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", redirect.ErrNotReady, err)
-	}
+	err := late(e.cfg.Backend.Enforce(ctx, snap))
 	if bad := (*redirect.SetsError)(nil); errors.As(err, &bad) {
 		e.cfg.Logger.Error("some L7 rules deny everything", "error", err)
 		err = nil
 	}
 	if err == nil {
-		err = e.serveRoutes(ctx)
+		err = late(e.serveRoutes(ctx))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("hand L7 rules to the proxy: %w", err), e.closeInherited())
 	}
 	clear(e.inherited)
 	return nil
+}
+
+// backendError says that all is in force but what a backend is to carry.
+type backendError struct{ error }
+
+func (e *backendError) Unwrap() error { return e.error }
+
+// late says of a backend that did not answer in time that it is not ready.
+func late(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, redirect.ErrNotReady) {
+		return fmt.Errorf("%w: %w", redirect.ErrNotReady, err)
+	}
+	return err
 }
 
 // removeUnused forgets subjects and identities that nobody has any more.

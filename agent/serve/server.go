@@ -33,6 +33,8 @@ type Server struct {
 	Watch func(done <-chan struct{}, f func(e *bpf.Event, missed uint64) error) error
 	// Report makes the answer to Status.
 	Report func() *agentv1.StatusResponse
+	// Discovery is what is handed out by xDS; nil: nothing is.
+	Discovery func(typeURL string) (redirect.Discovery, error)
 }
 
 // defaultTimeout is how long a change may take when the caller does not say.
@@ -276,6 +278,8 @@ func grpcError(err error) error {
 		code = codes.AlreadyExists
 	case errors.Is(err, endpoint.ErrInvalid), errors.Is(err, service.ErrInvalid), errors.Is(err, reconcile.ErrSetting):
 		code = codes.InvalidArgument
+	case errors.Is(err, reconcile.ErrRefused):
+		code = codes.FailedPrecondition
 	case errors.Is(err, endpoint.ErrNoAddress):
 		code = codes.ResourceExhausted
 	case errors.Is(err, redirect.ErrNotReady):

@@ -15,6 +15,33 @@ inline int to_proxy_by_host(struct __sk_buff *skb)
 	return bpf_redirect(host_ifindex, BPF_F_INGRESS);
 }
 
+/* Where a listener of Envoy leads that is not ours, the client may not have dialled:
+ * ingress policy says whether it could. Rules for requests nobody would judge by.
+ * Packets of the connection that go the other way end with these. Returns whether it
+ * is to be dropped, which has been told then. */
+static __noinline int judge_elsewhere(struct __sk_buff *skb, struct packet *p, struct flow *f,
+				      const struct endpoint *self)
+{
+	__u32 revision = policy_revision();
+	struct ruling r = {};
+
+	if (!p || !f || !self)
+		return 1;
+	if (f->entry && f->entry->revision == revision)
+		return 0;
+	if (judge_end(skb, p, self, DIR_INGRESS, false, &r)) {
+		count(skb, r.reason, DIR_INGRESS);
+		return 1;
+	}
+	if (r.set[DIR_INGRESS]) {
+		drop(skb, p, REASON_NO_ROUTE, DIR_INGRESS);
+		return 1;
+	}
+	if (f->entry)
+		f->entry->revision = revision;
+	return 0;
+}
+
 static __noinline int from_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	int reason = proxy_leg(skb, p, f);
@@ -126,5 +153,7 @@ inline int to_workload(struct __sk_buff *skb)
 	if (source)
 		p.payer = source->id;
 	p.source_identity = source ? source->identity : identity_of(&p.source);
+	if (source && skb->mark & MARK_ELSEWHERE && judge_elsewhere(skb, &p, &f, self))
+		return TC_ACT_SHOT;
 	return from_proxy(skb, &p, &f);
 }

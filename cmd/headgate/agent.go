@@ -30,6 +30,7 @@ type agentFlags struct {
 	backend       string
 	envoyPath     string
 	envoyWorkers  int
+	envoy         envoyFlags
 	flowBuffer    int
 	cgroupRoot    string
 	dns           string
@@ -67,6 +68,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.StringVar(&f.backend, "backend", "go", "who judges HTTP: go (headgate's own proxy) or envoy (a stock Envoy)")
 	fs.StringVar(&f.envoyPath, "envoy-path", "envoy", "Envoy's program, for --backend envoy")
+	f.envoy.addTo(fs)
 	fs.IntVar(&f.envoyWorkers, "envoy-workers", 2, "threads of Envoy that carry connections")
 	fs.IntVar(&f.flowBuffer, "flow-buffer", 16384, "how many flows are kept for 'headgate observe'")
 	fs.StringVar(&f.cgroupRoot, "cgroup-root", "", "root of the control groups (cgroup2), where sockets that connect to a service get a backend; off (default: where it is mounted)")
@@ -101,8 +103,8 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 	if err := f.proxy.check(); err != nil {
 		return agent.Config{}, err
 	}
-	if f.backend == "envoy" && f.policy.audit {
-		return agent.Config{}, usagef("--audit with --backend envoy: Envoy cannot be told to deny nothing yet; use --backend go")
+	if err := f.envoy.check(f.backend); err != nil {
+		return agent.Config{}, err
 	}
 	proxies, err := f.backends()
 	if err != nil {

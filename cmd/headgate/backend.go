@@ -26,7 +26,7 @@ func (f *agentFlags) backends() ([]agent.BackendFactory, error) {
 		}
 		return []agent.BackendFactory{{New: alone}}, nil
 	case "envoy":
-		return []agent.BackendFactory{{New: f.newEnvoyBackend, PerRoute: true}, own}, nil
+		return []agent.BackendFactory{{New: f.newEnvoyBackend, PerRoute: true, MaxRoutes: f.envoy.maxListeners}, own}, nil
 	}
 	return nil, usagef("--backend %q: write go or envoy", f.backend)
 }
@@ -52,6 +52,7 @@ func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, er
 	if c.UID == 0 {
 		c.UID = proxy.DefaultUser
 	}
+	f.envoy.settle(&c)
 	return xds.New(c)
 }
 

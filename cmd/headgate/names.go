@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/cnp"
 	"github.com/headgate/headgate/policy/knp"
 )
@@ -67,13 +68,16 @@ func kinds() map[string][]string {
 		cnp.KindClusterwidePolicy: {"ciliumclusterwidenetworkpolicies", "ccnp"},
 		cnp.KindCIDRGroup:         {"ciliumcidrgroups", "ccg"},
 		knp.Kind:                  {"networkpolicies", "netpol"},
+
+		policy.KindEnvoyConfig:            {"ciliumenvoyconfigs", "cec"},
+		policy.KindClusterwideEnvoyConfig: {"ciliumclusterwideenvoyconfigs", "ccec"},
 	}
 }
 
 func kindNames() []string { return slices.Sorted(maps.Keys(kinds())) }
 
 func clusterwide(kind string) bool {
-	return kind == cnp.KindClusterwidePolicy || kind == cnp.KindCIDRGroup
+	return kind == cnp.KindClusterwidePolicy || kind == cnp.KindCIDRGroup || kind == policy.KindClusterwideEnvoyConfig
 }
 
 // policyKey reads a KIND and a [NAMESPACE/]NAME.

@@ -23,7 +23,9 @@ func newPolicyCommand() *cobra.Command {
 		Short:   "Apply, list, check and delete policies",
 		Long: `Policies are YAML or JSON documents, any number a file: CiliumNetworkPolicy
 (short: cnp), CiliumClusterwideNetworkPolicy (ccnp) and CiliumCIDRGroup (ccg) of
-cilium.io/v2, and NetworkPolicy (netpol) of networking.k8s.io/v1.`,
+cilium.io/v2, and NetworkPolicy (netpol) of networking.k8s.io/v1; with --backend envoy
+also CiliumEnvoyConfig (cec) and CiliumClusterwideEnvoyConfig (ccec), whose listeners
+egress policies refer to.`,
 	}
 	c.AddCommand(newPolicyApply(), newPolicyDelete(), newPolicyList(), newPolicyGet(), newPolicyValidate(),
 		newPolicyVerdict(), newPolicyExplain(), newPolicySelectors())

@@ -175,7 +175,7 @@ func TestCompletion(t *testing.T) {
 		"__complete endpoint get ":                        "deathstar\nrebels/xwing\n:4\n",
 		"__complete endpoint delete deathstar ":           "rebels/xwing\n:4\n",
 		"__complete policy delete cnp ":                   "default/rule1\n:4\n",
-		"__complete policy get c":                         "CiliumCIDRGroup\nCiliumClusterwideNetworkPolicy\nCiliumNetworkPolicy\nNetworkPolicy\n:4\n",
+		"__complete policy get c":                         "CiliumCIDRGroup\nCiliumClusterwideEnvoyConfig\nCiliumClusterwideNetworkPolicy\nCiliumEnvoyConfig\nCiliumNetworkPolicy\nNetworkPolicy\n:4\n",
 		"__complete service get ":                         "deathstar\nshop/db\n:4\n",
 		"__complete service backend remove ":              "deathstar\nshop/db\n:4\n",
 		"__complete service backend add deathstar ":       "deathstar\nrebels/xwing\n:4\n",

@@ -134,6 +134,9 @@ func (r *reader) listener(v manifest.Value, s section) *policy.Listener {
 		l.Kind = kindClusterwideEnvoyConfig
 	}
 	l.Name, _ = name.Text()
+	if l.Name == "" {
+		name.Fail("is empty; write the name of a listener of that object")
+	}
 	if priority, ok := fields["priority"]; ok {
 		l.Priority, _ = priority.Number(1, 100)
 	}
@@ -154,12 +157,15 @@ func (r *reader) listener(v manifest.Value, s section) *policy.Listener {
 			kind.Fail("is in a namespace, which the policy is not; write %s", kindClusterwideEnvoyConfig)
 		}
 	}
+	if l.Kind == kindEnvoyConfig {
+		l.Namespace = r.policy.Namespace
+	}
 	return l
 }
 
 const (
-	kindEnvoyConfig            = "CiliumEnvoyConfig"
-	kindClusterwideEnvoyConfig = "CiliumClusterwideEnvoyConfig"
+	kindEnvoyConfig            = policy.KindEnvoyConfig
+	kindClusterwideEnvoyConfig = policy.KindClusterwideEnvoyConfig
 )
 
 // tlsSecrets reads which secrets TLS is ended and begun again by, and under which keys.

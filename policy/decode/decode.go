@@ -6,6 +6,7 @@ import (
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/cnp"
+	"github.com/headgate/headgate/policy/envoy"
 	"github.com/headgate/headgate/policy/knp"
 	"github.com/headgate/headgate/policy/manifest"
 )
@@ -19,5 +20,5 @@ type Errors = manifest.Errors
 // Decode reads every document of a file, YAML or JSON, whatever its kind. All or
 // nothing: if anything is wrong it returns no policy and Errors.
 func Decode(file string, data []byte) ([]policy.Policy, error) {
-	return manifest.Decode(file, data, slices.Concat(cnp.Kinds(), knp.Kinds()))
+	return manifest.Decode(file, data, slices.Concat(cnp.Kinds(), knp.Kinds(), envoy.Kinds()))
 }

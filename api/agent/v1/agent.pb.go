@@ -3269,6 +3269,403 @@ func (x *Row) GetCells() []string {
 	return nil
 }
 
+// What is handed out by xDS, in several messages; the clients are in the first.
+type DumpXDSRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Bodies        bool                   `protobuf:"varint,2,opt,name=bodies,proto3" json:"bodies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DumpXDSRequest) Reset() {
+	*x = DumpXDSRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DumpXDSRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DumpXDSRequest) ProtoMessage() {}
+
+func (x *DumpXDSRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DumpXDSRequest.ProtoReflect.Descriptor instead.
+func (*DumpXDSRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *DumpXDSRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DumpXDSRequest) GetBodies() bool {
+	if x != nil {
+		return x.Bodies
+	}
+	return false
+}
+
+type DumpXDSResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resources     []*XDSResource         `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
+	Clients       []*XDSClient           `protobuf:"bytes,2,rep,name=clients,proto3" json:"clients,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DumpXDSResponse) Reset() {
+	*x = DumpXDSResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DumpXDSResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DumpXDSResponse) ProtoMessage() {}
+
+func (x *DumpXDSResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DumpXDSResponse.ProtoReflect.Descriptor instead.
+func (*DumpXDSResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *DumpXDSResponse) GetResources() []*XDSResource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *DumpXDSResponse) GetClients() []*XDSClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+type XDSResource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // acked, sent, refused, offered
+	Refusal       string                 `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Body          []byte                 `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`  // JSON, secrets masked
+	Size          uint32                 `protobuf:"varint,7,opt,name=size,proto3" json:"size,omitempty"` // of the body
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *XDSResource) Reset() {
+	*x = XDSResource{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *XDSResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*XDSResource) ProtoMessage() {}
+
+func (x *XDSResource) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use XDSResource.ProtoReflect.Descriptor instead.
+func (*XDSResource) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *XDSResource) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *XDSResource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *XDSResource) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *XDSResource) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *XDSResource) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *XDSResource) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *XDSResource) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type XDSClient struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`       // proxy, client
+	Variant       string                 `protobuf:"bytes,4,opt,name=variant,proto3" json:"variant,omitempty"` // delta, sotw
+	Pid           int32                  `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	Uid           uint32                 `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	SinceNs       int64                  `protobuf:"varint,7,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	Types         []*XDSSubscription     `protobuf:"bytes,8,rep,name=types,proto3" json:"types,omitempty"`
+	Refusal       string                 `protobuf:"bytes,9,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	RefusedNs     int64                  `protobuf:"varint,10,opt,name=refused_ns,json=refusedNs,proto3" json:"refused_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *XDSClient) Reset() {
+	*x = XDSClient{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *XDSClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*XDSClient) ProtoMessage() {}
+
+func (x *XDSClient) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use XDSClient.ProtoReflect.Descriptor instead.
+func (*XDSClient) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *XDSClient) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *XDSClient) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *XDSClient) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *XDSClient) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *XDSClient) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *XDSClient) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *XDSClient) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *XDSClient) GetTypes() []*XDSSubscription {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *XDSClient) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *XDSClient) GetRefusedNs() int64 {
+	if x != nil {
+		return x.RefusedNs
+	}
+	return 0
+}
+
+type XDSSubscription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Sent          string                 `protobuf:"bytes,2,opt,name=sent,proto3" json:"sent,omitempty"`
+	Acked         string                 `protobuf:"bytes,3,opt,name=acked,proto3" json:"acked,omitempty"`
+	Refused       string                 `protobuf:"bytes,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	Responses     uint64                 `protobuf:"varint,5,opt,name=responses,proto3" json:"responses,omitempty"`
+	Refusals      uint64                 `protobuf:"varint,6,opt,name=refusals,proto3" json:"refusals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *XDSSubscription) Reset() {
+	*x = XDSSubscription{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *XDSSubscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*XDSSubscription) ProtoMessage() {}
+
+func (x *XDSSubscription) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use XDSSubscription.ProtoReflect.Descriptor instead.
+func (*XDSSubscription) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *XDSSubscription) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *XDSSubscription) GetSent() string {
+	if x != nil {
+		return x.Sent
+	}
+	return ""
+}
+
+func (x *XDSSubscription) GetAcked() string {
+	if x != nil {
+		return x.Acked
+	}
+	return ""
+}
+
+func (x *XDSSubscription) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *XDSSubscription) GetResponses() uint64 {
+	if x != nil {
+		return x.Responses
+	}
+	return 0
+}
+
+func (x *XDSSubscription) GetRefusals() uint64 {
+	if x != nil {
+		return x.Refusals
+	}
+	return 0
+}
+
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
@@ -3552,7 +3949,41 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\anumbers\x18\n" +
 	" \x03(\rR\anumbers\"\x1b\n" +
 	"\x03Row\x12\x14\n" +
-	"\x05cells\x18\x01 \x03(\tR\x05cells2\xb6\x0f\n" +
+	"\x05cells\x18\x01 \x03(\tR\x05cells\"<\n" +
+	"\x0eDumpXDSRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06bodies\x18\x02 \x01(\bR\x06bodies\"\x87\x01\n" +
+	"\x0fDumpXDSResponse\x12<\n" +
+	"\tresources\x18\x01 \x03(\v2\x1e.headgate.agent.v1.XDSResourceR\tresources\x126\n" +
+	"\aclients\x18\x02 \x03(\v2\x1c.headgate.agent.v1.XDSClientR\aclients\"\xa7\x01\n" +
+	"\vXDSResource\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x18\n" +
+	"\arefusal\x18\x05 \x01(\tR\arefusal\x12\x12\n" +
+	"\x04body\x18\x06 \x01(\fR\x04body\x12\x12\n" +
+	"\x04size\x18\a \x01(\rR\x04size\"\x95\x02\n" +
+	"\tXDSClient\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x18\n" +
+	"\avariant\x18\x04 \x01(\tR\avariant\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x10\n" +
+	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x19\n" +
+	"\bsince_ns\x18\a \x01(\x03R\asinceNs\x128\n" +
+	"\x05types\x18\b \x03(\v2\".headgate.agent.v1.XDSSubscriptionR\x05types\x12\x18\n" +
+	"\arefusal\x18\t \x01(\tR\arefusal\x12\x1d\n" +
+	"\n" +
+	"refused_ns\x18\n" +
+	" \x01(\x03R\trefusedNs\"\xa3\x01\n" +
+	"\x0fXDSSubscription\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04sent\x18\x02 \x01(\tR\x04sent\x12\x14\n" +
+	"\x05acked\x18\x03 \x01(\tR\x05acked\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\tR\arefused\x12\x1c\n" +
+	"\tresponses\x18\x05 \x01(\x04R\tresponses\x12\x1a\n" +
+	"\brefusals\x18\x06 \x01(\x04R\brefusals2\x8a\x10\n" +
 	"\x05Agent\x12M\n" +
 	"\x06Status\x12 .headgate.agent.v1.StatusRequest\x1a!.headgate.agent.v1.StatusResponse\x12Q\n" +
 	"\vAddEndpoint\x12%.headgate.agent.v1.AddEndpointRequest\x1a\x1b.headgate.agent.v1.Endpoint\x12\\\n" +
@@ -3577,7 +4008,8 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\tGetConfig\x12#.headgate.agent.v1.GetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12S\n" +
 	"\tSetConfig\x12#.headgate.agent.v1.SetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12b\n" +
 	"\rConfirmConfig\x12'.headgate.agent.v1.ConfirmConfigRequest\x1a(.headgate.agent.v1.ConfirmConfigResponse\x12O\n" +
-	"\aMonitor\x12!.headgate.agent.v1.MonitorRequest\x1a\x1f.headgate.agent.v1.MonitorEvent0\x01B3Z1github.com/headgate/headgate/api/agent/v1;agentv1b\x06proto3"
+	"\aMonitor\x12!.headgate.agent.v1.MonitorRequest\x1a\x1f.headgate.agent.v1.MonitorEvent0\x01\x12R\n" +
+	"\aDumpXDS\x12!.headgate.agent.v1.DumpXDSRequest\x1a\".headgate.agent.v1.DumpXDSResponse0\x01B3Z1github.com/headgate/headgate/api/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_api_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -3591,7 +4023,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: headgate.agent.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: headgate.agent.v1.StatusResponse
@@ -3642,30 +4074,35 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ListMapRequest)(nil),         // 46: headgate.agent.v1.ListMapRequest
 	(*ListMapResponse)(nil),        // 47: headgate.agent.v1.ListMapResponse
 	(*Row)(nil),                    // 48: headgate.agent.v1.Row
-	nil,                            // 49: headgate.agent.v1.StatusResponse.EndpointsEntry
-	nil,                            // 50: headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	nil,                            // 51: headgate.agent.v1.Endpoint.LabelsEntry
-	nil,                            // 52: headgate.agent.v1.LabelEndpointRequest.SetEntry
-	nil,                            // 53: headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	nil,                            // 54: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
-	nil,                            // 55: headgate.agent.v1.Service.LabelsEntry
-	nil,                            // 56: headgate.agent.v1.Service.SelectorEntry
+	(*DumpXDSRequest)(nil),         // 49: headgate.agent.v1.DumpXDSRequest
+	(*DumpXDSResponse)(nil),        // 50: headgate.agent.v1.DumpXDSResponse
+	(*XDSResource)(nil),            // 51: headgate.agent.v1.XDSResource
+	(*XDSClient)(nil),              // 52: headgate.agent.v1.XDSClient
+	(*XDSSubscription)(nil),        // 53: headgate.agent.v1.XDSSubscription
+	nil,                            // 54: headgate.agent.v1.StatusResponse.EndpointsEntry
+	nil,                            // 55: headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	nil,                            // 56: headgate.agent.v1.Endpoint.LabelsEntry
+	nil,                            // 57: headgate.agent.v1.LabelEndpointRequest.SetEntry
+	nil,                            // 58: headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	nil,                            // 59: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	nil,                            // 60: headgate.agent.v1.Service.LabelsEntry
+	nil,                            // 61: headgate.agent.v1.Service.SelectorEntry
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	11, // 0: headgate.agent.v1.StatusResponse.parts:type_name -> headgate.agent.v1.Part
-	49, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
+	54, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
 	12, // 2: headgate.agent.v1.StatusResponse.redirects:type_name -> headgate.agent.v1.Redirect
 	13, // 3: headgate.agent.v1.StatusResponse.controllers:type_name -> headgate.agent.v1.Controller
 	14, // 4: headgate.agent.v1.StatusResponse.drops:type_name -> headgate.agent.v1.Drop
 	15, // 5: headgate.agent.v1.StatusResponse.backend:type_name -> headgate.agent.v1.Backend
 	2,  // 6: headgate.agent.v1.StatusResponse.maps:type_name -> headgate.agent.v1.MapUsage
 	6,  // 7: headgate.agent.v1.ConfigResponse.settings:type_name -> headgate.agent.v1.Setting
-	50, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	51, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
+	55, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	56, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
 	17, // 10: headgate.agent.v1.ListEndpointsResponse.endpoints:type_name -> headgate.agent.v1.Endpoint
-	52, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
-	53, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	54, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	57, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
+	58, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	59, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
 	26, // 14: headgate.agent.v1.ApplyPoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
 	28, // 15: headgate.agent.v1.ApplyPoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	26, // 16: headgate.agent.v1.DeletePoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
@@ -3673,62 +4110,67 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	28, // 18: headgate.agent.v1.DeletePoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	34, // 19: headgate.agent.v1.ListPoliciesResponse.policies:type_name -> headgate.agent.v1.Policy
 	31, // 20: headgate.agent.v1.Policy.key:type_name -> headgate.agent.v1.PolicyKey
-	55, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
-	56, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
+	60, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
+	61, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
 	36, // 23: headgate.agent.v1.Service.fronts:type_name -> headgate.agent.v1.ServiceFront
 	35, // 24: headgate.agent.v1.ListServicesResponse.services:type_name -> headgate.agent.v1.Service
 	35, // 25: headgate.agent.v1.RemoveBackendsResponse.service:type_name -> headgate.agent.v1.Service
 	45, // 26: headgate.agent.v1.ListIdentitiesResponse.identities:type_name -> headgate.agent.v1.Identity
 	48, // 27: headgate.agent.v1.ListMapResponse.rows:type_name -> headgate.agent.v1.Row
-	0,  // 28: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
-	16, // 29: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
-	18, // 30: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
-	18, // 31: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
-	20, // 32: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
-	22, // 33: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
-	23, // 34: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
-	25, // 35: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
-	29, // 36: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
-	32, // 37: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
-	35, // 38: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
-	37, // 39: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
-	37, // 40: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
-	39, // 41: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
-	41, // 42: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
-	41, // 43: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
-	43, // 44: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
-	46, // 45: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
-	3,  // 46: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
-	4,  // 47: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
-	7,  // 48: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
-	9,  // 49: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
-	1,  // 50: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
-	17, // 51: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
-	19, // 52: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
-	17, // 53: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
-	21, // 54: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
-	17, // 55: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
-	24, // 56: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
-	27, // 57: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
-	30, // 58: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
-	33, // 59: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
-	35, // 60: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
-	38, // 61: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
-	35, // 62: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
-	40, // 63: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
-	35, // 64: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
-	42, // 65: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
-	44, // 66: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
-	47, // 67: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
-	5,  // 68: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
-	5,  // 69: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
-	8,  // 70: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
-	10, // 71: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
-	50, // [50:72] is the sub-list for method output_type
-	28, // [28:50] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	51, // 28: headgate.agent.v1.DumpXDSResponse.resources:type_name -> headgate.agent.v1.XDSResource
+	52, // 29: headgate.agent.v1.DumpXDSResponse.clients:type_name -> headgate.agent.v1.XDSClient
+	53, // 30: headgate.agent.v1.XDSClient.types:type_name -> headgate.agent.v1.XDSSubscription
+	0,  // 31: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
+	16, // 32: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
+	18, // 33: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
+	18, // 34: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
+	20, // 35: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
+	22, // 36: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
+	23, // 37: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
+	25, // 38: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
+	29, // 39: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
+	32, // 40: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
+	35, // 41: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
+	37, // 42: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
+	37, // 43: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
+	39, // 44: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
+	41, // 45: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
+	41, // 46: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
+	43, // 47: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
+	46, // 48: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
+	3,  // 49: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
+	4,  // 50: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
+	7,  // 51: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
+	9,  // 52: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
+	49, // 53: headgate.agent.v1.Agent.DumpXDS:input_type -> headgate.agent.v1.DumpXDSRequest
+	1,  // 54: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
+	17, // 55: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
+	19, // 56: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
+	17, // 57: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
+	21, // 58: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
+	17, // 59: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
+	24, // 60: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
+	27, // 61: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
+	30, // 62: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
+	33, // 63: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
+	35, // 64: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
+	38, // 65: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
+	35, // 66: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
+	40, // 67: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
+	35, // 68: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
+	42, // 69: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
+	44, // 70: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
+	47, // 71: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
+	5,  // 72: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	5,  // 73: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	8,  // 74: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
+	10, // 75: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
+	50, // 76: headgate.agent.v1.Agent.DumpXDS:output_type -> headgate.agent.v1.DumpXDSResponse
+	54, // [54:77] is the sub-list for method output_type
+	31, // [31:54] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -3742,7 +4184,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,7 @@ const (
 	Agent_SetConfig_FullMethodName      = "/headgate.agent.v1.Agent/SetConfig"
 	Agent_ConfirmConfig_FullMethodName  = "/headgate.agent.v1.Agent/ConfirmConfig"
 	Agent_Monitor_FullMethodName        = "/headgate.agent.v1.Agent/Monitor"
+	Agent_DumpXDS_FullMethodName        = "/headgate.agent.v1.Agent/DumpXDS"
 )
 
 // AgentClient is the client API for Agent service.
@@ -81,6 +82,8 @@ type AgentClient interface {
 	// Monitor streams what the gate tells, as it is told. Who reads too slowly is told
 	// how much was left out.
 	Monitor(ctx context.Context, in *MonitorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MonitorEvent], error)
+	// DumpXDS shows what a backend that is fed by xDS is told, and what it made of it.
+	DumpXDS(ctx context.Context, in *DumpXDSRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DumpXDSResponse], error)
 }
 
 type agentClient struct {
@@ -320,6 +323,25 @@ func (c *agentClient) Monitor(ctx context.Context, in *MonitorRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_MonitorClient = grpc.ServerStreamingClient[MonitorEvent]
 
+func (c *agentClient) DumpXDS(ctx context.Context, in *DumpXDSRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DumpXDSResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Agent_ServiceDesc.Streams[1], Agent_DumpXDS_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DumpXDSRequest, DumpXDSResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_DumpXDSClient = grpc.ServerStreamingClient[DumpXDSResponse]
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -355,6 +377,8 @@ type AgentServer interface {
 	// Monitor streams what the gate tells, as it is told. Who reads too slowly is told
 	// how much was left out.
 	Monitor(*MonitorRequest, grpc.ServerStreamingServer[MonitorEvent]) error
+	// DumpXDS shows what a backend that is fed by xDS is told, and what it made of it.
+	DumpXDS(*DumpXDSRequest, grpc.ServerStreamingServer[DumpXDSResponse]) error
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -430,6 +454,9 @@ func (UnimplementedAgentServer) ConfirmConfig(context.Context, *ConfirmConfigReq
 }
 func (UnimplementedAgentServer) Monitor(*MonitorRequest, grpc.ServerStreamingServer[MonitorEvent]) error {
 	return status.Error(codes.Unimplemented, "method Monitor not implemented")
+}
+func (UnimplementedAgentServer) DumpXDS(*DumpXDSRequest, grpc.ServerStreamingServer[DumpXDSResponse]) error {
+	return status.Error(codes.Unimplemented, "method DumpXDS not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -841,6 +868,17 @@ func _Agent_Monitor_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_MonitorServer = grpc.ServerStreamingServer[MonitorEvent]
 
+func _Agent_DumpXDS_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DumpXDSRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServer).DumpXDS(m, &grpc.GenericServerStream[DumpXDSRequest, DumpXDSResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Agent_DumpXDSServer = grpc.ServerStreamingServer[DumpXDSResponse]
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -937,6 +975,11 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Monitor",
 			Handler:       _Agent_Monitor_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "DumpXDS",
+			Handler:       _Agent_DumpXDS_Handler,
 			ServerStreams: true,
 		},
 	},
