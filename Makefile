@@ -31,10 +31,10 @@ demo: build ## the Star Wars demo on real packets (root); KEEP=1 leaves it runni
 test: parts lint unit privileged ## every test: unit, privileged, real parts (root; installs what is missing)
 
 unit: ## tests that need no privilege, with the race detector
-	$(GO) test -race $(UNIT)
+	$(GO) test -race -timeout 30m $(UNIT)
 
 privileged: build ## tests in the kernel and in network namespaces (root)
-	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka $(GO) test -timeout 15m ./bpf/... ./integration/...
+	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka $(GO) test -timeout 30m ./bpf/... ./integration/...
 
 generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew; as root, what the verifier makes of it
 	$(GO) generate ./bpf
@@ -67,12 +67,13 @@ fuzz: ## fuzz every parser for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; done; done
 
-ONLY    ?= l4,http1,http2,packet
+ONLY    ?= l4,http1,http2,dns,packet
 ROUNDS  ?= 5
 SECONDS ?= 2
-bench: build parts ## side by side with Envoy, nginx, iptables, nftables (root; ONLY=l4,http1,http2,packet ROUNDS= SECONDS= OUT=dir)
+bench: build parts ## side by side with Envoy, nginx, iptables, nftables (root; ONLY=l4,http1,http2,dns,packet ROUNDS= SECONDS= OUT=dir)
+	[ -x $(CACHE)/coredns/coredns ] || GOBIN=$(abspath $(CACHE))/coredns $(GO) install github.com/coredns/coredns@v1.12.1
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench
-	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy bin/bench -only $(ONLY) -rounds $(ROUNDS) -seconds $(SECONDS) $(if $(OUT),-out $(OUT))
+	PATH=$(abspath $(CACHE))/coredns:$$PATH HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy bin/bench -only $(ONLY) -rounds $(ROUNDS) -seconds $(SECONDS) $(if $(OUT),-out $(OUT))
 
 PATTERN ?= .
 microbench: ## Go benchmarks, ns and allocations (PATTERN=regexp)

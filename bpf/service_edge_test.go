@@ -65,26 +65,18 @@ func TestServiceFragmentsOfOutside(t *testing.T) {
 		f := o.udp(v6, 40000, 0)
 		f.payload = make([]byte, 64)
 		at := f.at(o.farService(v6))
-		piece := func(f frame, first bool) frame {
-			f.datagram, f.fragment = 99, map[bool]uint16{false: 0x2000, true: 1}[v6]
-			if !first {
-				f.body = []byte("the rest")
-				f.fragment = map[bool]uint16{false: 9, true: 9 << 3}[v6]
-			}
-			return f
-		}
 		for _, first := range []bool{true, false} {
-			o.expect(family+": fragment", o.sends(o.a, piece(f.asked(), first)), actionSend, 0, 1)
-			r := o.leaves(o.a, piece(at, first), 0)
-			if want := piece(at.asNode(40000), first); r.action != actionNext || string(r.data) != string(want.bytes()) {
+			o.expect(family+": fragment", o.sends(o.a, f.asked().piece(first)), actionSend, 0, 1)
+			r := o.leaves(o.a, at.piece(first), 0)
+			if want := at.asNode(40000).piece(first); r.action != actionNext || string(r.data) != string(want.bytes()) {
 				t.Errorf("%s: fragment, first %v, leaves as\n%x, want\n%x, counted %q", family, first, r.data, want.bytes(), o.counted())
 			}
 			o.forget()
 		}
 		for _, first := range []bool{true, false} {
-			r := o.enters(piece(at.asNode(40000).reversed(0), first))
+			r := o.enters(at.asNode(40000).reversed(0).piece(first))
 			o.expect(family+": fragment of the answer", r, actionSend, 0, 0)
-			want := piece(f.asked().reversed(0), first)
+			want := f.asked().reversed(0).piece(first)
 			want.dstMAC, want.srcMAC, want.ttl = o.a.mac, gatewayMAC, want.ttl-1
 			if string(r.data) != string(want.bytes()) {
 				t.Errorf("%s: a gets fragment, first %v,\n%x, want\n%x", family, first, r.data, want.bytes())

@@ -136,19 +136,22 @@ func TestTransitFragments(t *testing.T) {
 		there := o.client(o.udp(v6, 40000, 0), port)
 		there.payload = make([]byte, 64)
 		onward := there.at(backend).asNode(40000)
-		piece := func(f frame, first bool) frame {
-			f.datagram, f.fragment = 99, map[bool]uint16{false: 0x2000, true: 1}[v6]
-			if !first {
-				f.body = []byte("the rest")
-				f.fragment = map[bool]uint16{false: 9, true: 9 << 3}[v6]
-			}
-			return f
+		for _, first := range []bool{true, false} {
+			o.passes(family+": fragment", there.piece(first), onward.piece(first))
 		}
 		for _, first := range []bool{true, false} {
-			o.passes(family+": fragment", piece(there, first), piece(onward, first))
-		}
-		for _, first := range []bool{true, false} {
-			o.passes(family+": fragment of the answer", piece(onward.reversed(0), first), piece(there.reversed(0), first))
+			o.passes(family+": fragment of the answer", onward.reversed(0).piece(first), there.reversed(0).piece(first))
 		}
 	}
+}
+
+// piece is the first fragment of a datagram, or what follows 64 bytes of payload.
+func (f frame) piece(first bool) frame {
+	v6 := f.src.Is6()
+	f.datagram, f.fragment = 99, map[bool]uint16{false: 0x2000, true: 1}[v6]
+	if !first {
+		f.body = []byte("the rest")
+		f.fragment = map[bool]uint16{false: 9, true: 9 << 3}[v6]
+	}
+	return f
 }

@@ -32,15 +32,8 @@ func behindAddr(v ipVersion) netip.Addr {
 func (n *node) behind(t *testing.T) *namespace {
 	t.Helper()
 	b := newNamespace(t)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "behind0"
 	err := n.do(func() error {
-		there, err := os.Open(b.path)
-		if err != nil {
-			return err
-		}
-		defer there.Close()
-		err = netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "front0", PeerNamespace: netlink.NsFd(int(there.Fd()))})
+		err := linkTo(b, "behind0", "front0")
 		if err == nil {
 			_, err = upWith("behind0", behindAddr(4).Prev(), behindAddr(6).Prev())
 		}

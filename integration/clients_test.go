@@ -21,6 +21,16 @@ import (
 // command runs a program in the namespace to its end and returns what it said.
 func (n *namespace) command(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	out, err := n.attempt(t, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// attempt is command for a program that may fail.
+func (n *namespace) attempt(t *testing.T, name string, args ...string) (string, error) {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -35,9 +45,9 @@ func (n *namespace) command(t *testing.T, name string, args ...string) string {
 		p.end(syscall.SIGKILL, patience)
 	}
 	if p.err != nil {
-		t.Fatalf("%s %s: %v: %s%s", name, strings.Join(args, " "), p.err, out.String(), errs.String())
+		return "", fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), p.err, out.String(), errs.String())
 	}
-	return out.String()
+	return out.String(), nil
 }
 
 // script is the path of one of the clients and servers in testdata.

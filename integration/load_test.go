@@ -30,7 +30,7 @@ type load struct {
 func newLoad() *load { return &load{stop: make(chan struct{}), answers: map[string]int{}} }
 
 // pause between requests leaves the machine time for what is under test.
-const pause = 2 * time.Millisecond
+const pause = 5 * time.Millisecond
 
 // client is where requests come from and go to.
 type client struct {

@@ -22,7 +22,7 @@ func TestUnenforceable(t *testing.T) {
 		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
 		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
 		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), ""},
-		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), "DNS"},
+		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), ""},
 		"sni":       {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
 		"mode":      {Policy{Mode: ModeAudit, DenyResponse: &DenyResponse{Status: 404}}, ""},
 		"deny":      {Policy{Rules: []Rule{{Deny: true, Ports: []PortRule{{L7: &L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}}, Ref: at}}}}}, ""},

@@ -74,6 +74,9 @@ func (a *api) Enforce(_ context.Context, r *proxyv1.EnforceRequest) (*proxyv1.En
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if d := a.p.dns; d != nil {
+		d.before.begin(r.Before)
+	}
 	a.p.snapshot.Store(next)
 	a.p.names.Update(wanted.Zone)
 	a.p.lookAtTunnels()
@@ -126,7 +129,7 @@ func (a *api) Status(context.Context, *proxyv1.StatusRequest) (*proxyv1.StatusRe
 	s := &proxyv1.StatusResponse{
 		Connections: uint64(p.open()), Accepted: p.accepted.Load(), Requests: p.requests.Load(),
 		Denied: p.denied.Load(), Malformed: p.malformed.Load(), Refused: p.refused.Load(),
-		Names: p.namesStatus(), RecordsLost: p.ring.lostTotal(), StartedNs: p.started.UnixNano(),
+		Names: p.namesStatus(), RecordsLost: p.ring.lostTotal(), StartedNs: p.started.UnixNano(), Dns: p.dnsStatus(),
 	}
 	if snapshot := p.snapshot.Load(); snapshot != nil {
 		s.Revision, s.Failed = snapshot.revision, snapshot.failures()

@@ -25,6 +25,10 @@ const (
 	DescriptorNATMap   = 7 // who holds which port of the node
 	DescriptorServices = 8 // translations of services
 	DescriptorShares   = 9 // what workloads have of the room for connections
+
+	// Behind all maps, of which there may be more: sockets to send datagrams by.
+	DescriptorSender4 = 30
+	DescriptorSender6 = 31
 )
 
 // Connections says what the datapath knows of redirected connections. It is
@@ -67,6 +71,9 @@ type Config struct {
 	Connections Connections
 	Collector   Collector // optional
 	TimeWaits   TimeWaits // optional
+	Datagrams   Datagrams // nil: no questions by UDP are carried
+	Senders     [2]int    // descriptors of redirect.OpenSenders
+	Learner     Learner   // nil: answers are released at once
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.
@@ -83,6 +90,7 @@ type Config struct {
 	// Addresses to listen on, with one free port for all; default 127.0.0.1 and ::1.
 	Addresses []netip.Addr
 	Limits    Limits
+	DNS       DNSLimits
 	// AllowRoot lets the process run as uid 0 and keep what it could do: for tests.
 	AllowRoot bool
 }
@@ -161,6 +169,6 @@ func (c Config) withDefaults() Config {
 	if len(c.Addresses) == 0 {
 		c.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	}
-	c.Limits = c.Limits.withDefaults()
+	c.Limits, c.DNS = c.Limits.withDefaults(), c.DNS.withDefaults()
 	return c
 }

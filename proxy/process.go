@@ -36,7 +36,9 @@ type process struct {
 	loops    *epoll.Loops
 	brokers  kafka.Directory
 	names    *nameserver.Server
+	dns      *dnsServer // nil: no questions by UDP
 
+	asked                                          dnsCounts
 	accepted, requests, denied, malformed, refused atomic.Uint64
 
 	draining  atomic.Bool

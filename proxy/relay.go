@@ -205,11 +205,12 @@ func (c *conn) park(s parsers.Side) error {
 
 // rest waits, after the end of s, until the peer got on. It is called with mu
 // held and returns without. If neither side has anything to say any more, that
-// is the end.
+// is the end, as it is if s takes no more either: a write may have been told of its
+// reset, and the reader only hears of an end.
 func (c *conn) rest(s parsers.Side) {
 	e, peer := &c.ends[s], &c.ends[s.Peer()]
 	e.wants, e.parked = true, true
-	if peer.sock == nil || peer.parked && !peer.again && !e.again {
+	if peer.sock == nil || e.out.failed || peer.parked && !peer.again && !e.again {
 		flush := c.closeBoth()
 		c.mu.Unlock()
 		c.flush(flush)

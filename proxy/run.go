@@ -50,6 +50,18 @@ func Run(ctx context.Context, config Config) error {
 	defer running.Wait()
 	defer end()
 	failed := make(chan error, len(listeners)+1)
+	if d := p.dns; d != nil {
+		defer d.close()
+		failed = make(chan error, len(listeners)+1+len(d.workers))
+		for _, w := range d.workers {
+			running.Go(func() {
+				if err := w.run(); err != nil {
+					failed <- err
+				}
+			})
+		}
+		running.Go(func() { d.sweep(life) })
+	}
 	for _, l := range listeners {
 		defer l.Close()
 		running.Go(func() {
@@ -87,7 +99,9 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 	var over <-chan time.Time // of the grace
 	var look <-chan time.Time
 	done := ctx.Done()
+	var began time.Time
 	begin := func(grace time.Duration) {
+		began = time.Now()
 		p.draining.Store(true)
 		p.names.Close()
 		for _, l := range listeners {
@@ -109,7 +123,7 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 			if stopping {
 				p.endIdle()
 			}
-			if p.open() == 0 {
+			if p.open() == 0 && p.dns.quiet(began) {
 				return nil
 			}
 		case <-over:
@@ -169,7 +183,8 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// listenAll listens on every address with the same free port.
+// listenAll listens on every address with the same free port, for connections and for
+// datagrams.
 func (p *process) listenAll(ctx context.Context, config Config) ([]*listener, uint16, error) {
 	var last error
 	for range 20 {
@@ -191,7 +206,9 @@ func (p *process) listenAll(ctx context.Context, config Config) ([]*listener, ui
 			port = addrPort(l.Addr()).Port()
 		}
 		if len(all) == len(config.Addresses) {
-			return all, port, nil
+			if last = p.listenDNS(ctx, port); last == nil {
+				return all, port, nil
+			}
 		}
 		for _, l := range all {
 			_ = l.Close()

@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/forged.h"
 #include "lib/nat.h"
 #include "lib/service.h"
 #include "guard.h"
@@ -38,13 +39,7 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 		ct_find(p, f, false);
 	if (svc_mixed_up(f) && !translated)
 		return drop(skb, p, REASON_SERVICE_CLASH, DIR_INGRESS);
-	if (p->related)
-		relate(skb, p, f, &who, &n);
-	else if (f->entry)
-		continue_connection(skb, p, f, &who, &n);
-	else
-		open_connection(skb, p, f, &who, &n);
-	n.direction = DIR_INGRESS;
+	enter_connection(skb, p, f, &who, &n);
 	e = f->entry;
 	if (n.way != WAY_DROP && translated && e && !nat_establish(f))
 		refuse(&n, nat_refuse(e), DIR_INGRESS);
@@ -65,7 +60,7 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 			rewrite(skb, p, &e->nat_addr, e->nat_port, END_DESTINATION);
 		return deliver(skb, p, self);
 	}
-	reason = to_proxy(skb, p, n.port, n.cut);
+	reason = to_proxy(skb, p, n.port, n.cut, n.answer);
 	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
 }
 

@@ -67,15 +67,14 @@ static __noinline int is_taken(struct __sk_buff *skb, const struct packet *p)
 static __noinline int is_server(struct __sk_buff *skb, const struct packet *p, __u32 direction)
 {
 	struct nat_scratch *w = nat_scratch();
-	bool in = direction == DIR_INGRESS;
 
 	if (!p || !w)
 		return true;
-	__builtin_memset(&w->key, 0, sizeof(w->key)); /* from port 0 comes nobody: only who listens is found */
-	w->key.node = in ? p->destination : p->source;
-	w->key.node_port = in ? p->destination_port : p->source_port;
-	w->key.remote = in ? p->source : p->destination;
-	w->key.proto = p->proto;
+	if (direction == DIR_INGRESS)
+		nat_key_to(p, &w->key);
+	else
+		nat_key_of(p, &p->source, p->source_port, &w->key);
+	w->key.remote_port = 0; /* from there comes nobody: only who listens is found */
 	return nat_host_uses(skb, &w->key, p->v6);
 }
 
@@ -133,12 +132,7 @@ static __noinline int is_forwarded(struct __sk_buff *skb, const struct packet *p
 
 	if (!p || !f || !f->entry || !(f->entry->flags & CT_FORWARDED) || !f->reply || !w)
 		return false;
-	__builtin_memset(&w->key, 0, sizeof(w->key));
-	w->key.node = p->destination;
-	w->key.node_port = p->destination_port;
-	w->key.remote = p->source;
-	w->key.remote_port = p->source_port;
-	w->key.proto = p->proto;
+	nat_key_to(p, &w->key);
 	return !nat_host_uses(skb, &w->key, p->v6);
 }
 

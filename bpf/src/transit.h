@@ -68,13 +68,7 @@ static __noinline int enter_transit(struct __sk_buff *skb, struct packet *p, str
 	ct_find(p, f, false);
 	if (svc_mixed_up(f))
 		return drop(skb, p, REASON_SERVICE_CLASH, DIR_INGRESS);
-	if (p->related)
-		relate(skb, p, f, &who, &n);
-	else if (f->entry)
-		continue_connection(skb, p, f, &who, &n);
-	else
-		open_connection(skb, p, f, &who, &n);
-	n.direction = DIR_INGRESS;
+	enter_connection(skb, p, f, &who, &n);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	if (!f->entry) {

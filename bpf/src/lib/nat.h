@@ -94,6 +94,17 @@ inline void nat_key_of(const struct packet *p, const struct addr *node, __u16 po
 	k->proto = p->proto;
 }
 
+/* The key of what comes to a port of the node. */
+inline void nat_key_to(const struct packet *p, struct nat_key *k)
+{
+	__builtin_memset(k, 0, sizeof(*k));
+	k->node = p->destination;
+	k->node_port = p->destination_port;
+	k->remote = p->source;
+	k->remote_port = p->source_port;
+	k->proto = p->proto;
+}
+
 inline bool is_stream_proto(__u8 proto) { return proto == IPPROTO_TCP || proto == IPPROTO_SCTP; }
 
 inline struct nat_hold *nat_find(const struct nat_key *k)
@@ -303,12 +314,7 @@ inline bool nat_find_owner(const struct packet *p, struct flow *f)
 
 	if (!p || !f || !w)
 		return false;
-	__builtin_memset(&w->key, 0, sizeof(w->key));
-	w->key.node = p->destination;
-	w->key.node_port = p->destination_port;
-	w->key.remote = p->source;
-	w->key.remote_port = p->source_port;
-	w->key.proto = p->proto;
+	nat_key_to(p, &w->key);
 	h = nat_find(&w->key);
 	if (!h)
 		return false;
