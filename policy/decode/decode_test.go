@@ -49,7 +49,7 @@ func TestOneBadDocumentAppliesNothing(t *testing.T) {
 		}
 	}
 	_, err := Decode("f.yaml", []byte("kind: Ingress\n"))
-	if err == nil || !strings.Contains(err.Error(), "CiliumCIDRGroup or NetworkPolicy") {
+	if err == nil || !strings.Contains(err.Error(), "CiliumCIDRGroup, NetworkPolicy, CiliumEnvoyConfig or CiliumClusterwideEnvoyConfig") {
 		t.Error(err)
 	}
 }
