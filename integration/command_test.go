@@ -111,9 +111,7 @@ func TestStuckProxy(t *testing.T) {
 	t.Parallel()
 	p := newProxied(t, ownBackend)
 	stuck := p.proxyPID(t)
-	if err := unix.Kill(stuck, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, stuck)
 	p.web.forget()
 	if s, err := p.clients[0].open(p.server.at(4, 80), patience); err == nil { // the kernel accepts for it
 		_ = s.SetDeadline(time.Now().Add(refusalTime))
@@ -140,6 +138,25 @@ func TestStuckProxy(t *testing.T) {
 	p.web.forget()
 	p.clients[0].mustAsk(t, p.server.at(4, 80), "GET", "/allowed", 200)
 	p.onlyAllowed(t)
+}
+
+// stop stops a process and waits until all of its threads have: one of them takes the
+// signal, and the others go on until it is that one's turn.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, patience, "every thread stopped", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, path := range threads {
+			text, err := os.ReadFile(path)
+			if err == nil && !strings.Contains(string(text), ") T ") {
+				return fmt.Errorf("%s: %s", path, text)
+			}
+		}
+		return err
+	})
 }
 
 // TestProxyProcess looks at what the process may do that reads what strangers send.
