@@ -148,8 +148,14 @@ func (g *Gate) Policies() (map[uint32]PolicyTable, error) {
 	return out, it.Err()
 }
 
+// putSubject leaves a subject the table of rules about names that it has.
 func (g *Gate) putSubject(subject uint32, lengths [2]uint32, flags uint32) error {
-	if err := g.objs.HgSubject1.Put(subject, gateSubject{Lengths: lengths, Flags: flags}); err != nil {
+	var v gateSubject
+	if err := ignoreMissing(g.objs.HgSubject1.Lookup(subject, &v)); err != nil {
+		return fmt.Errorf("read subject %d of the datapath: %w", subject, err)
+	}
+	v.Lengths, v.Flags = lengths, flags
+	if err := g.objs.HgSubject1.Put(subject, v); err != nil {
 		return fmt.Errorf("write subject %d to the datapath: %w", subject, err)
 	}
 	return nil
