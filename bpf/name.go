@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -13,21 +12,12 @@ import (
 	"github.com/headgate/headgate/policy"
 )
 
-// NameKey is an address that an endpoint knows by a name.
-type NameKey struct {
-	Endpoint uint16
-	Addr     netip.Addr
-}
-
-// NameRules is what a table of rules about names says of one identity, in keys
-// without a peer. It is complete in itself: the entry for every protocol is in it.
-type NameRules = PolicyTable
-
-// NameRulesKey names NameRules.
-type NameRulesKey struct {
-	Table    uint32
-	Identity policy.Identity
-}
+// Short names of what is in the maps of names.
+type (
+	NameKey      = policy.NameKey
+	NameRules    = policy.NameRules
+	NameRulesKey = policy.NameRulesKey
+)
 
 // Names writes the maps of names. It needs no privilege beyond their descriptors.
 type Names struct{ names, rules *ebpf.Map }
@@ -105,7 +95,7 @@ func (n *Names) All(f func(NameKey, policy.Identity) bool) error {
 			return fmt.Errorf("read names of the datapath: %w", err)
 		}
 		for i := range count {
-			if !f(NameKey{uint16(keys[i].Endpoint), fromAddr(keys[i].Addr)}, policy.Identity(values[i])) {
+			if !f(NameKey{Endpoint: uint16(keys[i].Endpoint), Addr: fromAddr(keys[i].Addr)}, policy.Identity(values[i])) {
 				return nil
 			}
 		}
@@ -207,7 +197,7 @@ func (n *Names) Rules() (map[NameRulesKey]NameRules, error) {
 	var v gateNameEntry
 	it := n.rules.Iterate()
 	for it.Next(&k, &v) {
-		of := NameRulesKey{k.Subject, policy.Identity(k.Peer)}
+		of := NameRulesKey{Table: k.Subject, Identity: policy.Identity(k.Peer)}
 		if out[of] == nil {
 			out[of] = NameRules{}
 		}

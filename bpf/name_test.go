@@ -25,7 +25,7 @@ func (o *outer) outward(v6 bool, port uint16) frame {
 func (o *outer) learn(id policy.Identity, addrs ...netip.Addr) {
 	o.Helper()
 	for _, a := range addrs {
-		_, err := o.g.Names().Put([]NameKey{{o.a.id, a}}, []policy.Identity{id})
+		_, err := o.g.Names().Put([]NameKey{{Endpoint: o.a.id, Addr: a}}, []policy.Identity{id})
 		o.must(err)
 	}
 }
@@ -64,12 +64,12 @@ func TestNames(t *testing.T) {
 				o.renew(c.table, nil)
 				o.emptyNames()
 				o.must(o.g.SetNameTable(subjectA, nameTable))
-				o.must(o.g.Names().SyncRules(NameRulesKey{nameTable, named}, nil, c.rules))
+				o.must(o.g.Names().SyncRules(NameRulesKey{Table: nameTable, Identity: named}, nil, c.rules))
 				if c.known {
 					o.learn(named, o.remote(v6))
 				}
 				if c.other {
-					_, err := o.g.Names().Put([]NameKey{{o.b.id, o.remote(v6)}}, []policy.Identity{named})
+					_, err := o.g.Names().Put([]NameKey{{Endpoint: o.b.id, Addr: o.remote(v6)}}, []policy.Identity{named})
 					o.must(err)
 				}
 				r := o.sends(o.a, o.outward(v6, 80))
@@ -92,7 +92,7 @@ func TestNamesOfWhatIsManaged(t *testing.T) {
 	o := newOuter(t)
 	o.renew(PolicyTable{}, nil)
 	o.must(o.g.SetNameTable(subjectA, nameTable))
-	o.must(o.g.Names().SyncRules(NameRulesKey{nameTable, named}, nil, head(allow(5))))
+	o.must(o.g.Names().SyncRules(NameRulesKey{Table: nameTable, Identity: named}, nil, head(allow(5))))
 	o.learn(named, o.b.v4, node4)
 	o.dropped("to a workload", o.sends(o.a, o.tcp(false, 40000, 80, syn)), 133)
 	f := o.tcp(false, 40001, 80, syn)
@@ -110,7 +110,7 @@ func TestNamesAreJudgedAgain(t *testing.T) {
 			o.renew(PolicyTable{}, nil)
 			o.emptyNames()
 			o.must(o.g.SetNameTable(subjectA, nameTable))
-			key := NameRulesKey{nameTable, named}
+			key := NameRulesKey{Table: nameTable, Identity: named}
 			o.must(o.g.Names().SyncRules(key, nil, head(allow(5))))
 			o.learn(named, o.remote(v6))
 			f := o.outward(v6, 443)
@@ -122,7 +122,7 @@ func TestNamesAreJudgedAgain(t *testing.T) {
 				t.Fatal("dropped at a new revision")
 			}
 			// Without a new revision nothing is asked again.
-			o.must(o.g.Names().Delete([]NameKey{{o.a.id, o.remote(v6)}}))
+			o.must(o.g.Names().Delete([]NameKey{{Endpoint: o.a.id, Addr: o.remote(v6)}}))
 			if r := o.sends(o.a, f); r.action == actionShot {
 				t.Fatal("dropped though nobody judged it again")
 			}
@@ -152,7 +152,7 @@ func (o *outer) emptyNames() {
 func TestNameMaps(t *testing.T) {
 	l := newLab(t, func(o *Options) { o.MaxNames = 64 })
 	n := l.g.Names()
-	key := NameRulesKey{3, named}
+	key := NameRulesKey{Table: 3, Identity: named}
 	k := func(port uint16, bits uint8) policy.Key {
 		return policy.Key{Direction: policy.Egress, Proto: policy.ProtoTCP, Port: port, PrefixBits: bits}
 	}
@@ -169,7 +169,7 @@ func TestNameMaps(t *testing.T) {
 	var keys []NameKey
 	var ids []policy.Identity
 	for i := range 100 {
-		keys = append(keys, NameKey{7, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})})
+		keys = append(keys, NameKey{Endpoint: 7, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})})
 		ids = append(ids, named)
 	}
 	done, err := n.Put(keys, ids)

@@ -10,12 +10,7 @@ import (
 )
 
 // PolicyEntry is a policy.Entry with numbers in place of names.
-type PolicyEntry struct {
-	Verdict policy.Verdict
-	Set     uint32 // of the L7 set
-	Rule    uint32 // for people; with Audit, the one that would deny
-	Audit   bool   // let through, and reported as what a policy that audits would deny
-}
+type PolicyEntry = policy.NumberedEntry
 
 // PolicyTable is the policy of one subject.
 type PolicyTable map[policy.Key]PolicyEntry

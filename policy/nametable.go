@@ -17,6 +17,7 @@ type NameTable struct {
 	Enforcement Enforcement
 	Audit       bool // no policy denies: all of them only audit
 	Rules       []Rule
+	speaks      map[string]struct{} // selectors
 }
 
 // NewNameTable takes what concerns addresses outside from the rules; nil: no rule that
@@ -48,7 +49,7 @@ func NewNameTable(subject Subject, rules []Rule, prefixes []netip.Prefix, audit 
 	if !named {
 		return nil
 	}
-	t.seal()
+	t.Seal()
 	return t
 }
 
@@ -147,8 +148,12 @@ func (t *NameTable) Resolve(prefix netip.Prefix, picked []FQDN) (AuditedTable, L
 	return out, used
 }
 
-// seal gives the table its id.
-func (t *NameTable) seal() {
+// Seal gives the table its id, after which it must not change.
+func (t *NameTable) Seal() {
+	t.speaks = map[string]struct{}{}
+	for _, f := range t.Selectors() {
+		t.speaks[f.String()] = struct{}{}
+	}
 	b := []byte{byte(t.Enforcement), bit(t.Audit)}
 	for i := range t.Rules {
 		b = t.Rules[i].appendOutside(b)
@@ -200,4 +205,33 @@ func (r *Rule) appendOutside(b []byte) []byte {
 		}
 	}
 	return b
+}
+
+// NameKey is an address that an endpoint knows by a name.
+type NameKey struct {
+	Endpoint uint16
+	Addr     netip.Addr
+}
+
+// NameRulesKey is a table by its number, and what addresses it is asked about.
+type NameRulesKey struct {
+	Table    uint32
+	Identity Identity
+}
+
+// NumberedEntry is an Entry with numbers in place of names.
+type NumberedEntry struct {
+	Verdict Verdict
+	Set     uint32 // of the L7 set
+	Rule    uint32 // for people; with Audit, the one that would deny
+	Audit   bool   // let through, and reported as what a policy that audits would deny
+}
+
+// NameRules is what a table says of one identity, in keys without a peer.
+type NameRules = map[Key]NumberedEntry
+
+// Speaks reports whether a rule of the table has the selector.
+func (t *NameTable) Speaks(f FQDN) bool {
+	_, ok := t.speaks[f.String()]
+	return ok
 }

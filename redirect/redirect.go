@@ -44,8 +44,9 @@ type Snapshot struct {
 	// Secrets that the sets refer to, as far as they can be read. They are for the
 	// backend's memory alone.
 	Secrets map[policy.SecretRef]string
-	Audit   bool  // nothing is denied; what would be is reported
-	Zone    *Zone // names to give out; nil: none
+	Audit   bool   // nothing is denied; what would be is reported
+	Zone    *Zone  // names to give out; nil: none
+	Names   *Names // what rules say of addresses that are known by names; nil: nothing
 }
 
 // Zone is what a node's name server knows. It is served by headgate's own proxy,
