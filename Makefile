@@ -41,7 +41,7 @@ generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the
 	@out=$$(CI= $(GO) test -count=1 -v -run '^TestVerifierWork$$' ./bpf) || { echo "$$out"; exit 1; }; \
 		echo "$$out" | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
 	PATH=$(CACHE)/bin:$$PATH protoc --go_out=. --go_opt=paths=source_relative \
-		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/proxy/v1/proxy.proto
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/proxy/v1/proxy.proto api/proxy/v1/names.proto
 
 $(CACHE)/bin/protoc-gen-go:
 	GOBIN=$(CACHE)/bin $(GO) install $(PROTOC_GEN_GO)

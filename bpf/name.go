@@ -1,10 +1,13 @@
 package bpf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -234,4 +237,35 @@ func (g *Gate) NameTables() (map[uint32]uint32, error) {
 		}
 	}
 	return out, it.Err()
+}
+
+// Pairs calls f for who opened each connection that is alive, and to whom. As Collect it
+// reads in batches, with pauses.
+func (c *Conntrack) Pairs(ctx context.Context, f func(opener, other netip.Addr)) error {
+	keys, entries := make([]gateCtKey, collectBatch), make([]gateCtEntry, collectBatch)
+	for _, m := range []*ebpf.Map{c.tcp, c.any} {
+		var cursor ebpf.MapBatchCursor
+		for last := false; !last; {
+			start := time.Now()
+			n, err := m.BatchLookup(&cursor, keys, entries, nil)
+			if last = errors.Is(err, ebpf.ErrKeyNotExist); err != nil && !last {
+				return fmt.Errorf("read connections: %w", err)
+			}
+			now := monotonic()
+			for i := range n {
+				if e := &entries[i]; int64(e.Expires) >= now {
+					f(fromAddr(keys[i].Addr[e.Opener&1]), fromAddr(keys[i].Addr[1-e.Opener&1]))
+				}
+			}
+			if last {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(min(collectRest*time.Since(start), maxRest)):
+			}
+		}
+	}
+	return nil
 }

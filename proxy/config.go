@@ -10,21 +10,25 @@ import (
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/fqdn"
 	"github.com/headgate/headgate/redirect"
 )
 
 // ProtocolVersion is that of the socket between agent and proxy.
-const ProtocolVersion = 2
+const ProtocolVersion = 3
 
 // File descriptors that the agent hands to the process.
 const (
-	DescriptorSocket   = 3 // listening unix socket of the API
-	DescriptorTCPMap   = 4 // conntrack, established TCP
-	DescriptorAnyMap   = 5 // conntrack, everything else
-	DescriptorConfig   = 6 // the datapath's configuration, with its revision
-	DescriptorNATMap   = 7 // who holds which port of the node
-	DescriptorServices = 8 // translations of services
-	DescriptorShares   = 9 // what workloads have of the room for connections
+	DescriptorSocket   = 3  // listening unix socket of the API
+	DescriptorTCPMap   = 4  // conntrack, established TCP
+	DescriptorAnyMap   = 5  // conntrack, everything else
+	DescriptorConfig   = 6  // the datapath's configuration, with its revision
+	DescriptorNATMap   = 7  // who holds which port of the node
+	DescriptorServices = 8  // translations of services
+	DescriptorShares   = 9  // what workloads have of the room for connections
+	DescriptorNames    = 10 // addresses that endpoints know by names
+	DescriptorRules    = 11 // what rules say of these
+	DescriptorState    = 12 // directory for what is to survive a restart
 )
 
 // Connections says what the datapath knows of redirected connections. It is
@@ -65,8 +69,9 @@ type Config struct {
 
 	API         net.Listener // unix socket, see InheritedListener
 	Connections Connections
-	Collector   Collector // optional
-	TimeWaits   TimeWaits // optional
+	Collector   Collector    // optional
+	TimeWaits   TimeWaits    // optional
+	Names       *fqdn.Config // of what is learnt of names; nil: nothing is
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.

@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/fqdn"
 )
 
 // process is the state of the proxy process.
@@ -33,6 +34,7 @@ type process struct {
 	buffers  *buffers
 	brokers  kafka.Directory
 	names    *nameserver.Server
+	learnt   *fqdn.Store // nil: nothing is learnt of names
 
 	accepted, requests, denied, malformed, refused atomic.Uint64
 

@@ -224,9 +224,23 @@ func (s *Store) adopt() error {
 	return err
 }
 
+// catchUp takes over what the process before has learnt until it stopped, after this one
+// had read what it knew.
+func (s *Store) catchUp() {
+	s.restore()
+	for _, h := range s.hosts {
+		s.readmit(h)
+	}
+	s.restored = nil
+	for k, err := range s.write(s.recompute()) {
+		s.log.Error("a name that was taken over is not in force", "endpoint", k.Endpoint, "address", k.Addr, "error", err)
+	}
+}
+
 // sweep removes from the kernel what is none of ours.
 func (s *Store) sweep() {
 	s.sweepAt = time.Time{}
+	s.catchUp()
 	var gone []policy.NameKey
 	err := s.config.Maps.All(func(k policy.NameKey, id policy.Identity) bool {
 		h := s.hosts[k.Endpoint]

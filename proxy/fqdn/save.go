@@ -35,8 +35,8 @@ func (s *Store) dirty() {
 
 // saveDue reports whether there is something to be written, and it is time to.
 func (s *Store) saveDue() bool {
-	if s.config.Disk == nil || s.changed.IsZero() || s.over || s.names == nil {
-		return false
+	if s.config.Disk == nil || s.changed.IsZero() || s.over || s.names == nil || !s.sweepAt.IsZero() {
+		return false // until the sweep the file is that of the process before
 	}
 	now := s.now()
 	if now.Sub(s.changed) < saveAfter || now.Sub(s.savedAt) < time.Duration(s.stats.saveTook.Load())*saveRest {
@@ -174,7 +174,10 @@ func (s *Store) readmit(h *host) {
 			continue
 		}
 		for _, n := range old.names {
-			e := &entry{name: n.name, pick: s.none}
+			e := h.known[n.name]
+			if e == nil {
+				e = &entry{name: n.name, pick: s.none}
+			}
 			for _, l := range n.addrs {
 				s.recall(h, e, l)
 			}

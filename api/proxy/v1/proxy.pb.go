@@ -168,6 +168,7 @@ type EnforceRequest struct {
 	Audit         bool                   `protobuf:"varint,3,opt,name=audit,proto3" json:"audit,omitempty"`    // deny nothing, report what would have been
 	Secrets       []*SecretValue         `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"` // that the sets refer to, as far as they are known
 	Zone          *Zone                  `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`       // absent: no names are given out
+	Names         *NameRules             `protobuf:"bytes,20,opt,name=names,proto3" json:"names,omitempty"`    // absent: no rule is about names
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -233,6 +234,13 @@ func (x *EnforceRequest) GetSecrets() []*SecretValue {
 func (x *EnforceRequest) GetZone() *Zone {
 	if x != nil {
 		return x.Zone
+	}
+	return nil
+}
+
+func (x *EnforceRequest) GetNames() *NameRules {
+	if x != nil {
+		return x.Names
 	}
 	return nil
 }
@@ -1741,7 +1749,8 @@ type StatusResponse struct {
 	RecordsLost   uint64                 `protobuf:"varint,8,opt,name=records_lost,json=recordsLost,proto3" json:"records_lost,omitempty"`
 	StartedNs     int64                  `protobuf:"varint,9,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
 	Failed        []*SetFailure          `protobuf:"bytes,10,rep,name=failed,proto3" json:"failed,omitempty"` // sets in force that deny all
-	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"`   // "served", or why names are not; empty: not asked for
+	Learnt        *NameStats             `protobuf:"bytes,20,opt,name=learnt,proto3" json:"learnt,omitempty"`
+	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"` // "served", or why names are not; empty: not asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1846,6 +1855,13 @@ func (x *StatusResponse) GetFailed() []*SetFailure {
 	return nil
 }
 
+func (x *StatusResponse) GetLearnt() *NameStats {
+	if x != nil {
+		return x.Learnt
+	}
+	return nil
+}
+
 func (x *StatusResponse) GetNames() string {
 	if x != nil {
 		return x.Names
@@ -1937,7 +1953,7 @@ var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
 
 const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
-	"\x18api/proxy/v1/proxy.proto\x12\x11headgate.proxy.v1\"D\n" +
+	"\x18api/proxy/v1/proxy.proto\x12\x11headgate.proxy.v1\x1a\x18api/proxy/v1/names.proto\"D\n" +
 	"\fHelloRequest\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"\x9f\x01\n" +
@@ -1947,13 +1963,14 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xd7\x01\n" +
+	"\x06layout\x18\x06 \x01(\fR\x06layout\"\x8b\x02\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\x12\x14\n" +
 	"\x05audit\x18\x03 \x01(\bR\x05audit\x128\n" +
 	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\x12+\n" +
-	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\"\xbe\x01\n" +
+	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\x122\n" +
+	"\x05names\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameRulesR\x05names\"\xbe\x01\n" +
 	"\x04Zone\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
 	"\x05names\x18\x02 \x03(\v2\x17.headgate.proxy.v1.NameR\x05names\x12\x16\n" +
@@ -2075,7 +2092,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x05topic\x18\x05 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05group\x18\x06 \x01(\tR\x05group\x12)\n" +
 	"\x10transactional_id\x18\a \x01(\tR\x0ftransactionalId\"\x0f\n" +
-	"\rStatusRequest\"\xe5\x02\n" +
+	"\rStatusRequest\"\x9b\x03\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
 	"\vconnections\x18\x02 \x01(\x04R\vconnections\x12\x1a\n" +
@@ -2088,7 +2105,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"started_ns\x18\t \x01(\x03R\tstartedNs\x125\n" +
 	"\x06failed\x18\n" +
-	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x12\x14\n" +
+	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x124\n" +
+	"\x06learnt\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameStatsR\x06learnt\x12\x14\n" +
 	"\x05names\x18\v \x01(\tR\x05names\")\n" +
 	"\fDrainRequest\x12\x19\n" +
 	"\bgrace_ns\x18\x01 \x01(\x03R\agraceNs\"\x0f\n" +
@@ -2141,52 +2159,56 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*StatusResponse)(nil),  // 24: headgate.proxy.v1.StatusResponse
 	(*DrainRequest)(nil),    // 25: headgate.proxy.v1.DrainRequest
 	(*DrainResponse)(nil),   // 26: headgate.proxy.v1.DrainResponse
+	(*NameRules)(nil),       // 27: headgate.proxy.v1.NameRules
+	(*NameStats)(nil),       // 28: headgate.proxy.v1.NameStats
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
 	6,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
 	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
-	4,  // 3: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
-	5,  // 4: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
-	8,  // 5: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	12, // 6: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	16, // 7: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	15, // 8: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	10, // 9: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
-	11, // 10: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
-	9,  // 11: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	12, // 12: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	16, // 13: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	15, // 14: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 15: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	18, // 16: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	13, // 17: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	14, // 18: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 19: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 20: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	18, // 21: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	18, // 22: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	21, // 23: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	18, // 24: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	18, // 25: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	17, // 26: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	22, // 27: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	8,  // 28: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	0,  // 29: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 30: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	19, // 31: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	23, // 32: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	25, // 33: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 34: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 35: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	20, // 36: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	24, // 37: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	26, // 38: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	34, // [34:39] is the sub-list for method output_type
-	29, // [29:34] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	27, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
+	4,  // 4: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
+	5,  // 5: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
+	8,  // 6: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	12, // 7: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	16, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	15, // 9: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	10, // 10: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	11, // 11: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	9,  // 12: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
+	12, // 13: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	16, // 14: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	15, // 15: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	17, // 16: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	18, // 17: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	13, // 18: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	14, // 19: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 20: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 21: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	18, // 22: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	18, // 23: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 24: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	18, // 25: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	18, // 26: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	17, // 27: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	22, // 28: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	8,  // 29: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	28, // 30: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	0,  // 31: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 32: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	19, // 33: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	23, // 34: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	25, // 35: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 36: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 37: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	20, // 38: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	24, // 39: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	26, // 40: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	36, // [36:41] is the sub-list for method output_type
+	31, // [31:36] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2194,6 +2216,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 	if File_api_proxy_v1_proxy_proto != nil {
 		return
 	}
+	file_api_proxy_v1_names_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
