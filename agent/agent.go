@@ -173,6 +173,11 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.startBackend(ctx); err != nil {
 		return err
 	}
+	if l := a.backend.learner(); l != nil {
+		if err := a.seeing.registry.Register(newNameMetrics(l.LearntStats)); err != nil {
+			return fmt.Errorf("register metrics of names: %w", err)
+		}
+	}
 	services, err := a.startServices()
 	if err != nil {
 		return err

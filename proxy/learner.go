@@ -146,6 +146,13 @@ func (b *Backend) Learnt(ctx context.Context, limit uint32) (*proxyv1.ListNamesR
 	return proxyv1.NewNamesClient(l.conn).List(ctx, &proxyv1.ListNamesRequest{Limit: limit})
 }
 
+// LearntStats is how it is with names, as the proxy told last; nil: it did not.
+func (b *Backend) LearntStats() *proxyv1.NameStats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stats.GetLearnt()
+}
+
 // MissingSets waits until the proxy misses sets of rules.
 func (b *Backend) MissingSets(ctx context.Context) ([]redirect.MissingSet, error) {
 	l := b.current()

@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/headgate/agent/reconcile"
 	"github.com/headgate/headgate/agent/service"
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
+	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
@@ -31,6 +32,8 @@ type Server struct {
 	Maps      Maps
 	// Watch calls f with each event of the gate, until f fails or done is closed.
 	Watch func(done <-chan struct{}, f func(e *bpf.Event, missed uint64) error) error
+	// Learnt says what is known of names; nil: nothing is learnt here.
+	Learnt func(ctx context.Context, limit uint32) (*proxyv1.ListNamesResponse, error)
 	// Report makes the answer to Status.
 	Report func() *agentv1.StatusResponse
 }

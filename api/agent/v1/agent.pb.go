@@ -3269,6 +3269,270 @@ func (x *Row) GetCells() []string {
 	return nil
 }
 
+type ListNamesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pattern       string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	Endpoint      string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamesRequest) Reset() {
+	*x = ListNamesRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamesRequest) ProtoMessage() {}
+
+func (x *ListNamesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamesRequest.ProtoReflect.Descriptor instead.
+func (*ListNamesRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ListNamesRequest) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *ListNamesRequest) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+type ListNamesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []*LearntName          `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	LeftOff       uint64                 `protobuf:"varint,2,opt,name=left_off,json=leftOff,proto3" json:"left_off,omitempty"` // of those that were asked for
+	Selectors     []*NameSelector        `protobuf:"bytes,3,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamesResponse) Reset() {
+	*x = ListNamesResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamesResponse) ProtoMessage() {}
+
+func (x *ListNamesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamesResponse.ProtoReflect.Descriptor instead.
+func (*ListNamesResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListNamesResponse) GetNames() []*LearntName {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ListNamesResponse) GetLeftOff() uint64 {
+	if x != nil {
+		return x.LeftOff
+	}
+	return 0
+}
+
+func (x *ListNamesResponse) GetSelectors() []*NameSelector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+type LearntName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Endpoint      string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Expires       int64                  `protobuf:"varint,4,opt,name=expires,proto3" json:"expires,omitempty"`   // Unix
+	Kept          bool                   `protobuf:"varint,5,opt,name=kept,proto3" json:"kept,omitempty"`         // it has run out: a connection keeps it, or the grace
+	Identity      uint32                 `protobuf:"varint,6,opt,name=identity,proto3" json:"identity,omitempty"` // 0: no rule is about it
+	Selectors     []string               `protobuf:"bytes,7,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LearntName) Reset() {
+	*x = LearntName{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LearntName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LearntName) ProtoMessage() {}
+
+func (x *LearntName) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LearntName.ProtoReflect.Descriptor instead.
+func (*LearntName) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *LearntName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LearntName) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LearntName) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *LearntName) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *LearntName) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *LearntName) GetIdentity() uint32 {
+	if x != nil {
+		return x.Identity
+	}
+	return 0
+}
+
+func (x *LearntName) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+type NameSelector struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Selector      string                 `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	Names         uint64                 `protobuf:"varint,2,opt,name=names,proto3" json:"names,omitempty"`
+	Addresses     uint64                 `protobuf:"varint,3,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameSelector) Reset() {
+	*x = NameSelector{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameSelector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameSelector) ProtoMessage() {}
+
+func (x *NameSelector) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameSelector.ProtoReflect.Descriptor instead.
+func (*NameSelector) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *NameSelector) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+func (x *NameSelector) GetNames() uint64 {
+	if x != nil {
+		return x.Names
+	}
+	return 0
+}
+
+func (x *NameSelector) GetAddresses() uint64 {
+	if x != nil {
+		return x.Addresses
+	}
+	return 0
+}
+
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
@@ -3552,7 +3816,27 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\anumbers\x18\n" +
 	" \x03(\rR\anumbers\"\x1b\n" +
 	"\x03Row\x12\x14\n" +
-	"\x05cells\x18\x01 \x03(\tR\x05cells2\xb6\x0f\n" +
+	"\x05cells\x18\x01 \x03(\tR\x05cells\"H\n" +
+	"\x10ListNamesRequest\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\x12\x1a\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\"\xa2\x01\n" +
+	"\x11ListNamesResponse\x123\n" +
+	"\x05names\x18\x01 \x03(\v2\x1d.headgate.agent.v1.LearntNameR\x05names\x12\x19\n" +
+	"\bleft_off\x18\x02 \x01(\x04R\aleftOff\x12=\n" +
+	"\tselectors\x18\x03 \x03(\v2\x1f.headgate.agent.v1.NameSelectorR\tselectors\"\xbe\x01\n" +
+	"\n" +
+	"LearntName\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x18\n" +
+	"\aexpires\x18\x04 \x01(\x03R\aexpires\x12\x12\n" +
+	"\x04kept\x18\x05 \x01(\bR\x04kept\x12\x1a\n" +
+	"\bidentity\x18\x06 \x01(\rR\bidentity\x12\x1c\n" +
+	"\tselectors\x18\a \x03(\tR\tselectors\"^\n" +
+	"\fNameSelector\x12\x1a\n" +
+	"\bselector\x18\x01 \x01(\tR\bselector\x12\x14\n" +
+	"\x05names\x18\x02 \x01(\x04R\x05names\x12\x1c\n" +
+	"\taddresses\x18\x03 \x01(\x04R\taddresses2\x8e\x10\n" +
 	"\x05Agent\x12M\n" +
 	"\x06Status\x12 .headgate.agent.v1.StatusRequest\x1a!.headgate.agent.v1.StatusResponse\x12Q\n" +
 	"\vAddEndpoint\x12%.headgate.agent.v1.AddEndpointRequest\x1a\x1b.headgate.agent.v1.Endpoint\x12\\\n" +
@@ -3573,7 +3857,8 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\vAddBackends\x12\".headgate.agent.v1.BackendsRequest\x1a\x1a.headgate.agent.v1.Service\x12_\n" +
 	"\x0eRemoveBackends\x12\".headgate.agent.v1.BackendsRequest\x1a).headgate.agent.v1.RemoveBackendsResponse\x12e\n" +
 	"\x0eListIdentities\x12(.headgate.agent.v1.ListIdentitiesRequest\x1a).headgate.agent.v1.ListIdentitiesResponse\x12P\n" +
-	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponse\x12S\n" +
+	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponse\x12V\n" +
+	"\tListNames\x12#.headgate.agent.v1.ListNamesRequest\x1a$.headgate.agent.v1.ListNamesResponse\x12S\n" +
 	"\tGetConfig\x12#.headgate.agent.v1.GetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12S\n" +
 	"\tSetConfig\x12#.headgate.agent.v1.SetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12b\n" +
 	"\rConfirmConfig\x12'.headgate.agent.v1.ConfirmConfigRequest\x1a(.headgate.agent.v1.ConfirmConfigResponse\x12O\n" +
@@ -3591,7 +3876,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: headgate.agent.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: headgate.agent.v1.StatusResponse
@@ -3642,30 +3927,34 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ListMapRequest)(nil),         // 46: headgate.agent.v1.ListMapRequest
 	(*ListMapResponse)(nil),        // 47: headgate.agent.v1.ListMapResponse
 	(*Row)(nil),                    // 48: headgate.agent.v1.Row
-	nil,                            // 49: headgate.agent.v1.StatusResponse.EndpointsEntry
-	nil,                            // 50: headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	nil,                            // 51: headgate.agent.v1.Endpoint.LabelsEntry
-	nil,                            // 52: headgate.agent.v1.LabelEndpointRequest.SetEntry
-	nil,                            // 53: headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	nil,                            // 54: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
-	nil,                            // 55: headgate.agent.v1.Service.LabelsEntry
-	nil,                            // 56: headgate.agent.v1.Service.SelectorEntry
+	(*ListNamesRequest)(nil),       // 49: headgate.agent.v1.ListNamesRequest
+	(*ListNamesResponse)(nil),      // 50: headgate.agent.v1.ListNamesResponse
+	(*LearntName)(nil),             // 51: headgate.agent.v1.LearntName
+	(*NameSelector)(nil),           // 52: headgate.agent.v1.NameSelector
+	nil,                            // 53: headgate.agent.v1.StatusResponse.EndpointsEntry
+	nil,                            // 54: headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	nil,                            // 55: headgate.agent.v1.Endpoint.LabelsEntry
+	nil,                            // 56: headgate.agent.v1.LabelEndpointRequest.SetEntry
+	nil,                            // 57: headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	nil,                            // 58: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	nil,                            // 59: headgate.agent.v1.Service.LabelsEntry
+	nil,                            // 60: headgate.agent.v1.Service.SelectorEntry
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	11, // 0: headgate.agent.v1.StatusResponse.parts:type_name -> headgate.agent.v1.Part
-	49, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
+	53, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
 	12, // 2: headgate.agent.v1.StatusResponse.redirects:type_name -> headgate.agent.v1.Redirect
 	13, // 3: headgate.agent.v1.StatusResponse.controllers:type_name -> headgate.agent.v1.Controller
 	14, // 4: headgate.agent.v1.StatusResponse.drops:type_name -> headgate.agent.v1.Drop
 	15, // 5: headgate.agent.v1.StatusResponse.backend:type_name -> headgate.agent.v1.Backend
 	2,  // 6: headgate.agent.v1.StatusResponse.maps:type_name -> headgate.agent.v1.MapUsage
 	6,  // 7: headgate.agent.v1.ConfigResponse.settings:type_name -> headgate.agent.v1.Setting
-	50, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	51, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
+	54, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	55, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
 	17, // 10: headgate.agent.v1.ListEndpointsResponse.endpoints:type_name -> headgate.agent.v1.Endpoint
-	52, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
-	53, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	54, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	56, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
+	57, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	58, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
 	26, // 14: headgate.agent.v1.ApplyPoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
 	28, // 15: headgate.agent.v1.ApplyPoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	26, // 16: headgate.agent.v1.DeletePoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
@@ -3673,62 +3962,66 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	28, // 18: headgate.agent.v1.DeletePoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	34, // 19: headgate.agent.v1.ListPoliciesResponse.policies:type_name -> headgate.agent.v1.Policy
 	31, // 20: headgate.agent.v1.Policy.key:type_name -> headgate.agent.v1.PolicyKey
-	55, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
-	56, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
+	59, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
+	60, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
 	36, // 23: headgate.agent.v1.Service.fronts:type_name -> headgate.agent.v1.ServiceFront
 	35, // 24: headgate.agent.v1.ListServicesResponse.services:type_name -> headgate.agent.v1.Service
 	35, // 25: headgate.agent.v1.RemoveBackendsResponse.service:type_name -> headgate.agent.v1.Service
 	45, // 26: headgate.agent.v1.ListIdentitiesResponse.identities:type_name -> headgate.agent.v1.Identity
 	48, // 27: headgate.agent.v1.ListMapResponse.rows:type_name -> headgate.agent.v1.Row
-	0,  // 28: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
-	16, // 29: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
-	18, // 30: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
-	18, // 31: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
-	20, // 32: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
-	22, // 33: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
-	23, // 34: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
-	25, // 35: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
-	29, // 36: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
-	32, // 37: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
-	35, // 38: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
-	37, // 39: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
-	37, // 40: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
-	39, // 41: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
-	41, // 42: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
-	41, // 43: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
-	43, // 44: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
-	46, // 45: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
-	3,  // 46: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
-	4,  // 47: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
-	7,  // 48: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
-	9,  // 49: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
-	1,  // 50: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
-	17, // 51: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
-	19, // 52: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
-	17, // 53: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
-	21, // 54: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
-	17, // 55: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
-	24, // 56: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
-	27, // 57: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
-	30, // 58: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
-	33, // 59: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
-	35, // 60: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
-	38, // 61: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
-	35, // 62: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
-	40, // 63: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
-	35, // 64: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
-	42, // 65: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
-	44, // 66: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
-	47, // 67: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
-	5,  // 68: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
-	5,  // 69: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
-	8,  // 70: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
-	10, // 71: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
-	50, // [50:72] is the sub-list for method output_type
-	28, // [28:50] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	51, // 28: headgate.agent.v1.ListNamesResponse.names:type_name -> headgate.agent.v1.LearntName
+	52, // 29: headgate.agent.v1.ListNamesResponse.selectors:type_name -> headgate.agent.v1.NameSelector
+	0,  // 30: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
+	16, // 31: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
+	18, // 32: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
+	18, // 33: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
+	20, // 34: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
+	22, // 35: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
+	23, // 36: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
+	25, // 37: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
+	29, // 38: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
+	32, // 39: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
+	35, // 40: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
+	37, // 41: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
+	37, // 42: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
+	39, // 43: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
+	41, // 44: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
+	41, // 45: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
+	43, // 46: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
+	46, // 47: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
+	49, // 48: headgate.agent.v1.Agent.ListNames:input_type -> headgate.agent.v1.ListNamesRequest
+	3,  // 49: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
+	4,  // 50: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
+	7,  // 51: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
+	9,  // 52: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
+	1,  // 53: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
+	17, // 54: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
+	19, // 55: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
+	17, // 56: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
+	21, // 57: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
+	17, // 58: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
+	24, // 59: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
+	27, // 60: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
+	30, // 61: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
+	33, // 62: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
+	35, // 63: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
+	38, // 64: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
+	35, // 65: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
+	40, // 66: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
+	35, // 67: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
+	42, // 68: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
+	44, // 69: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
+	47, // 70: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
+	50, // 71: headgate.agent.v1.Agent.ListNames:output_type -> headgate.agent.v1.ListNamesResponse
+	5,  // 72: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	5,  // 73: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	8,  // 74: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
+	10, // 75: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
+	53, // [53:76] is the sub-list for method output_type
+	30, // [30:53] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -3742,7 +4035,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
