@@ -94,6 +94,20 @@ func (c *Conntrack) Lookup(source, destination netip.AddrPort) (Connection, bool
 	return conn, true
 }
 
+// LookupDatagrams finds what source sent to destination by UDP.
+func (c *Conntrack) LookupDatagrams(source, destination netip.AddrPort) (Connection, bool) {
+	k := ctKey(source, destination, policy.ProtoUDP)
+	var e gateCtEntry
+	if c.any.Lookup(&k, &e) != nil {
+		return Connection{}, false
+	}
+	conn := connection(&k, &e)
+	if conn.Source != source || conn.Expires <= 0 {
+		return Connection{}, false
+	}
+	return conn, true
+}
+
 // All calls f for each connection, established TCP first.
 func (c *Conntrack) All(f func(Connection) bool) error {
 	var k gateCtKey

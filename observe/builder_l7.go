@@ -20,6 +20,10 @@ func layer7(r *Record, answer bool) *flowpb.Layer7 {
 		l7.LatencyNs, l7.Record = uint64(max(r.Kafka.Latency, 0)), r.Kafka.record()
 		return l7
 	}
+	if r.DNS != nil {
+		l7.LatencyNs, l7.Record = uint64(max(r.DNS.Latency, 0)), r.DNS.record(answer)
+		return l7
+	}
 	h := r.HTTP
 	if h == nil {
 		return l7
@@ -68,6 +72,9 @@ func secret(header string) bool {
 func l7Summary(r *Record, answer bool) string {
 	if r.Kafka != nil {
 		return r.Kafka.summary(answer)
+	}
+	if r.DNS != nil {
+		return r.DNS.summary(answer)
 	}
 	h := r.HTTP
 	if h == nil || h.Method+h.URL == "" { // too broken to be taken apart

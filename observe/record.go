@@ -53,6 +53,7 @@ type Record struct {
 
 	HTTP  *HTTP  // KindL7
 	Kafka *Kafka // or this
+	DNS   *DNS   // or this
 }
 
 // HTTP is what a proxy knows of one request. With Status 0 it is the request

@@ -60,9 +60,6 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if r.Node {
 		u.add(p.Ref.Path+".rules", "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
 	}
-	for _, rule := range p.L7.DNS {
-		u.add(rule.Ref.Path, "a rule for DNS", "leave rules out to allow the port")
-	}
 	for _, rule := range p.L7.TLS {
 		u.add(rule.Ref.Path, "a rule for server names", "write toCIDR to narrow the peers")
 	}

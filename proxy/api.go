@@ -130,7 +130,7 @@ func (a *api) Status(ctx context.Context, _ *proxyv1.StatusRequest) (*proxyv1.St
 	s := &proxyv1.StatusResponse{
 		Connections: uint64(p.open()), Accepted: p.accepted.Load(), Requests: p.requests.Load(),
 		Denied: p.denied.Load(), Malformed: p.malformed.Load(), Refused: p.refused.Load(),
-		Names: p.namesStatus(), RecordsLost: p.ring.lostTotal(), StartedNs: p.started.UnixNano(),
+		Names: p.namesStatus(), RecordsLost: p.ring.lostTotal(), StartedNs: p.started.UnixNano(), Dns: p.dnsStatus(),
 	}
 	if snapshot := p.snapshot.Load(); snapshot != nil {
 		s.Revision, s.Failed = snapshot.revision, snapshot.failures()

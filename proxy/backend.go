@@ -115,7 +115,7 @@ func goEnvironment() []string {
 
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol {
-	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolKafka}
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolKafka, policy.ProtocolDNS}
 }
 
 // Serve implements redirect.Backend: one port serves every route.

@@ -99,7 +99,7 @@ func benchProxy(b *testing.B, server string) string {
 		Listen: loopbackListener, Dial: dialer(server),
 	}.withDefaults()
 	p := newProcess(b.Context(), config)
-	listeners, port, err := listenAll(b.Context(), config)
+	listeners, port, err := p.listenAll(b.Context(), config)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -29,6 +29,10 @@ const (
 	DescriptorNames    = 10 // addresses that endpoints know by names
 	DescriptorRules    = 11 // what rules say of these
 	DescriptorState    = 12 // directory for what is to survive a restart
+
+	// Behind all maps, of which there may be more: sockets to send datagrams by.
+	DescriptorSender4 = 30
+	DescriptorSender6 = 31
 )
 
 // Connections says what the datapath knows of redirected connections. It is
@@ -72,6 +76,9 @@ type Config struct {
 	Collector   Collector    // optional
 	TimeWaits   TimeWaits    // optional
 	Names       *fqdn.Config // of what is learnt of names; nil: nothing is
+	Datagrams   Datagrams    // nil: no questions by UDP are carried
+	Senders     [2]int       // descriptors of redirect.OpenSenders
+	Learner     Learner      // nil: answers are released at once
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.
@@ -87,6 +94,7 @@ type Config struct {
 	// Addresses to listen on, with one free port for all; default 127.0.0.1 and ::1.
 	Addresses []netip.Addr
 	Limits    Limits
+	DNS       DNSLimits
 	// AllowRoot lets the process run as uid 0 and keep what it could do: for tests.
 	AllowRoot bool
 }
@@ -165,6 +173,6 @@ func (c Config) withDefaults() Config {
 	if len(c.Addresses) == 0 {
 		c.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	}
-	c.Limits = c.Limits.withDefaults()
+	c.Limits, c.DNS = c.Limits.withDefaults(), c.DNS.withDefaults()
 	return c
 }

@@ -85,6 +85,13 @@ func recordFromProto(r *proxyv1.Record) observe.Record {
 		record.Kafka.Latency = time.Duration(r.LatencyNs)
 		return record
 	}
+	if r.Dns != nil {
+		record.DNS = dnsRecordFromProto(r)
+		if r.Dns.Udp {
+			record.Proto = policy.ProtoUDP
+		}
+		return record
+	}
 	if r.Method == "" && r.Status == 0 {
 		if record.Reason != observe.ReasonNone {
 			record.Kind = observe.KindDrop // a connection that was refused

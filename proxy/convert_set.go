@@ -14,10 +14,12 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 	p := &proxyv1.L7Set{
 		Protocol: uint32(set.Protocol), Observed: set.Observed,
 		Http: each(set.HTTP, httpToProto), Grpc: each(set.GRPC, grpcToProto), Kafka: each(set.Kafka, kafkaToProto),
+		Dns: each(set.DNS, dnsToProto),
 	}
 	if d := set.Deny; d != nil {
 		p.Deny = &proxyv1.L7Rules{
 			Protocol: uint32(d.Protocol), Http: each(d.HTTP, httpToProto), Grpc: each(d.GRPC, grpcToProto), Kafka: each(d.Kafka, kafkaToProto),
+			Dns: each(d.DNS, dnsToProto),
 		}
 	}
 	if r := set.DenyResponse; r != nil {
@@ -32,13 +34,14 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 func setFromProto(p *proxyv1.L7Set) (*policy.L7Set, error) {
 	set := &policy.L7Set{
 		Observed: p.Observed, HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
+		DNS: each(p.Dns, dnsFromProto),
 	}
 	var err error
 	if set.Protocol, err = protocolFromProto(p.Protocol); err != nil {
 		return nil, err
 	}
 	if d := p.Deny; d != nil {
-		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto)}
+		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto), DNS: each(d.Dns, dnsFromProto)}
 		if set.Deny.Protocol, err = protocolFromProto(d.Protocol); err != nil {
 			return nil, err
 		}

@@ -37,8 +37,11 @@ func (p *process) openNames() error {
 	c := *p.config.Names
 	c.Logger = p.log
 	var err error
-	p.learnt, err = fqdn.New(c)
-	return err
+	if p.learnt, err = fqdn.New(c); err != nil {
+		return err
+	}
+	p.config.Learner = learner{p.learnt}
+	return nil
 }
 
 // enforceNames returns once rules about names are in force. What did not find room is

@@ -35,7 +35,9 @@ type process struct {
 	brokers  kafka.Directory
 	names    *nameserver.Server
 	learnt   *fqdn.Store // nil: nothing is learnt of names
+	dns      *dnsServer  // nil: no questions by UDP
 
+	asked                                          dnsCounts
 	accepted, requests, denied, malformed, refused atomic.Uint64
 
 	draining  atomic.Bool

@@ -39,7 +39,7 @@ func Run(ctx context.Context, config Config) error {
 	if err := p.openNames(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	listeners, port, err := listenAll(life, config)
+	listeners, port, err := p.listenAll(life, config)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
@@ -48,6 +48,18 @@ func Run(ctx context.Context, config Config) error {
 	defer running.Wait()
 	defer end()
 	failed := make(chan error, len(listeners)+1)
+	if d := p.dns; d != nil {
+		defer d.close()
+		failed = make(chan error, len(listeners)+1+len(d.workers))
+		for _, w := range d.workers {
+			running.Go(func() {
+				if err := w.run(); err != nil {
+					failed <- err
+				}
+			})
+		}
+		running.Go(func() { d.sweep(life) })
+	}
 	for _, l := range listeners {
 		defer l.Close()
 		running.Go(func() {
@@ -111,7 +123,7 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 			if stopping {
 				p.endIdle()
 			}
-			if p.open() == 0 {
+			if p.open() == 0 && p.dns.waiting() == 0 {
 				return nil
 			}
 		case <-over:
@@ -146,8 +158,9 @@ func lockDown(config Config) {
 	}
 }
 
-// listenAll listens on every address with the same free port.
-func listenAll(ctx context.Context, config Config) ([]net.Listener, uint16, error) {
+// listenAll listens on every address with the same free port, for connections and for
+// datagrams.
+func (p *process) listenAll(ctx context.Context, config Config) ([]net.Listener, uint16, error) {
 	var last error
 	for range 20 {
 		var all []net.Listener
@@ -162,7 +175,9 @@ func listenAll(ctx context.Context, config Config) ([]net.Listener, uint16, erro
 			port = addrPort(l.Addr()).Port()
 		}
 		if len(all) == len(config.Addresses) {
-			return all, port, nil
+			if last = p.listenDNS(ctx, port); last == nil {
+				return all, port, nil
+			}
 		}
 		for _, l := range all {
 			_ = l.Close()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/redirect"
 )
 
 // fileLimit is how many descriptors the process may have: two for each
@@ -116,6 +118,11 @@ func (b *Backend) spawn(socket *os.File) (*child, error) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: b.config.UID, Gid: b.config.GID, Groups: []uint32{}}
 		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE}
 	}
+	senders, err := b.addSenders(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("start proxy: %w", err)
+	}
+	defer senders()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start proxy: %w", err)
 	}
@@ -131,6 +138,28 @@ func (b *Backend) spawn(socket *os.File) (*child, error) {
 		close(c.done)
 	}()
 	return c, nil
+}
+
+// addSenders gives the process the sockets that it sends datagrams by, which it could not
+// open itself, and returns what closes our copies. Without privilege there are none.
+func (b *Backend) addSenders(cmd *exec.Cmd) (done func(), err error) {
+	senders, err := redirect.OpenSenders()
+	switch {
+	case errors.Is(err, unix.EPERM) && b.config.KeepUser:
+		return func() {}, nil
+	case err != nil:
+		return nil, err
+	}
+	const first = 3 // of ExtraFiles
+	for len(cmd.ExtraFiles)+first < DescriptorSender4 {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, senders[:]...)
+	return func() {
+		for _, f := range senders {
+			_ = f.Close()
+		}
+	}, nil
 }
 
 // listens reports whether somebody listens on a unix socket.

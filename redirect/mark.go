@@ -9,6 +9,8 @@ const (
 	// MarkToProxy is on packets that the gate handed to a proxy socket. A routing
 	// rule delivers them locally whatever their destination.
 	MarkToProxy = 0x200
+	// MarkAnswer is beside MarkToProxy on datagrams of who was asked.
+	MarkAnswer = 0x1000
 	// MarkFromProxy is on packets that a proxy sends, to either end.
 	MarkFromProxy = 0xb00
 

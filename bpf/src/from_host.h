@@ -19,7 +19,7 @@ inline int from_host(struct __sk_buff *skb)
 	p.source_identity = f.entry->identity[reply_of(&f)];
 	p.destination_identity = f.entry->identity[!reply_of(&f)];
 	reason = to_proxy(skb, &p, route_of(f.entry->set).port,
-			  (f.entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND));
+			  (f.entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND), reply_of(&f));
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);
 	/* It carries the workload's link address, not ours. */

@@ -64,7 +64,7 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 		remember_fragment(p);
 	if (n.way != WAY_PROXY)
 		return deliver(skb, p, self);
-	reason = to_proxy(skb, p, n.port, n.cut);
+	reason = to_proxy(skb, p, n.port, n.cut, n.answer);
 	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
 }
 

@@ -49,7 +49,7 @@ inline int route_onward(struct __sk_buff *skb, const struct packet *p, const str
 	int reason;
 
 	if (n->way == WAY_PROXY) {
-		reason = to_proxy(skb, p, n->port, n->cut);
+		reason = to_proxy(skb, p, n->port, n->cut, n->answer);
 		if (reason)
 			return drop(skb, p, reason, DIR_EGRESS);
 		return TC_ACT_OK;

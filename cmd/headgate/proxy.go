@@ -57,6 +57,7 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		Names:   names,
 		Version: buildVersion().String(), Layout: layoutWith(bpf.Layout, limits), Logger: log, API: api,
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
+		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
 	}
 	if waits, err := redirect.OpenTimeWaits(); err == nil {
 		cfg.TimeWaits = waits
@@ -84,7 +85,14 @@ func openNames(ct *bpf.Conntrack) (*fqdn.Config, error) {
 type connections struct{ *bpf.Conntrack }
 
 func (c connections) Lookup(source, destination netip.AddrPort) (proxy.Connection, bool) {
-	found, ok := c.Conntrack.Lookup(source, destination)
+	return ofProxy(c.Conntrack.Lookup(source, destination))
+}
+
+func (c connections) LookupDatagrams(source, destination netip.AddrPort) (proxy.Connection, bool) {
+	return ofProxy(c.Conntrack.LookupDatagrams(source, destination))
+}
+
+func ofProxy(found bpf.Connection, ok bool) (proxy.Connection, bool) {
 	return proxy.Connection{
 		SourceIdentity: found.SourceIdentity, DestinationIdentity: found.DestinationIdentity,
 		Egress: redirect.SetNumber(found.Egress), Ingress: redirect.SetNumber(found.Ingress), Denied: found.Denied,

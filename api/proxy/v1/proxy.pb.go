@@ -597,6 +597,7 @@ type L7Set struct {
 	DenyResponse  *DenyResponse          `protobuf:"bytes,9,opt,name=deny_response,json=denyResponse,proto3" json:"deny_response,omitempty"`
 	Audit         *L7Set                 `protobuf:"bytes,10,opt,name=audit,proto3" json:"audit,omitempty"`        // what would apply if policies that audit enforced
 	Observed      bool                   `protobuf:"varint,11,opt,name=observed,proto3" json:"observed,omitempty"` // no policy that enforces has rules here
+	Dns           []*DNSRule             `protobuf:"bytes,12,rep,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -701,12 +702,20 @@ func (x *L7Set) GetObserved() bool {
 	return false
 }
 
+func (x *L7Set) GetDns() []*DNSRule {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 type L7Rules struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
 	Http          []*HTTPRule            `protobuf:"bytes,2,rep,name=http,proto3" json:"http,omitempty"`
 	Grpc          []*GRPCRule            `protobuf:"bytes,3,rep,name=grpc,proto3" json:"grpc,omitempty"`
 	Kafka         []*KafkaRule           `protobuf:"bytes,4,rep,name=kafka,proto3" json:"kafka,omitempty"`
+	Dns           []*DNSRule             `protobuf:"bytes,5,rep,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,6 +774,13 @@ func (x *L7Rules) GetGrpc() []*GRPCRule {
 func (x *L7Rules) GetKafka() []*KafkaRule {
 	if x != nil {
 		return x.Kafka
+	}
+	return nil
+}
+
+func (x *L7Rules) GetDns() []*DNSRule {
+	if x != nil {
+		return x.Dns
 	}
 	return nil
 }
@@ -1149,6 +1165,74 @@ func (x *KafkaRule) GetRef() *Ref {
 	return nil
 }
 
+type DNSRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pattern       string                 `protobuf:"bytes,2,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	Types         []uint32               `protobuf:"varint,3,rep,packed,name=types,proto3" json:"types,omitempty"` // none: all
+	Ref           *Ref                   `protobuf:"bytes,4,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSRule) Reset() {
+	*x = DNSRule{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSRule) ProtoMessage() {}
+
+func (x *DNSRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSRule.ProtoReflect.Descriptor instead.
+func (*DNSRule) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DNSRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DNSRule) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *DNSRule) GetTypes() []uint32 {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *DNSRule) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
 type GRPCRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1160,7 +1244,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1256,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1269,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -1219,7 +1303,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1315,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1328,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Header) GetName() string {
@@ -1271,7 +1355,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1367,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1380,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1321,7 +1405,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1417,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1430,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
 }
 
 type RecordBatch struct {
@@ -1359,7 +1443,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1455,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1468,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1425,13 +1509,14 @@ type Record struct {
 	Headers             []*Header              `protobuf:"bytes,19,rep,name=headers,proto3" json:"headers,omitempty"`
 	Reason              uint32                 `protobuf:"varint,20,opt,name=reason,proto3" json:"reason,omitempty"` // observe.DropReason, when dropped or refused
 	Kafka               *KafkaRecord           `protobuf:"bytes,40,opt,name=kafka,proto3" json:"kafka,omitempty"`
+	Dns                 *DNSRecord             `protobuf:"bytes,41,opt,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1528,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1541,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1606,6 +1691,13 @@ func (x *Record) GetKafka() *KafkaRecord {
 	return nil
 }
 
+func (x *Record) GetDns() *DNSRecord {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 // KafkaRecord is what a Kafka request is about, as far as one Record is: a request
 // for several topics has several. The Status of the Record is the error code of the
 // answer, as 16 bits.
@@ -1624,7 +1716,7 @@ type KafkaRecord struct {
 
 func (x *KafkaRecord) Reset() {
 	*x = KafkaRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1728,7 @@ func (x *KafkaRecord) String() string {
 func (*KafkaRecord) ProtoMessage() {}
 
 func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1741,7 @@ func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
 func (*KafkaRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KafkaRecord) GetApiKey() int32 {
@@ -1701,6 +1793,99 @@ func (x *KafkaRecord) GetTransactionalId() string {
 	return ""
 }
 
+// DNSRecord is a question, or what its answer says.
+type DNSRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Query         string                 `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"` // in normal form
+	Type          uint32                 `protobuf:"varint,2,opt,name=type,proto3" json:"type,omitempty"`
+	Udp           bool                   `protobuf:"varint,3,opt,name=udp,proto3" json:"udp,omitempty"`
+	Rcode         uint32                 `protobuf:"varint,4,opt,name=rcode,proto3" json:"rcode,omitempty"`
+	Ttl           uint32                 `protobuf:"varint,5,opt,name=ttl,proto3" json:"ttl,omitempty"`    // the shortest on the way, seconds
+	Chain         []string               `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"` // aliases, in order
+	Addresses     [][]byte               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSRecord) Reset() {
+	*x = DNSRecord{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSRecord) ProtoMessage() {}
+
+func (x *DNSRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSRecord.ProtoReflect.Descriptor instead.
+func (*DNSRecord) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DNSRecord) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *DNSRecord) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *DNSRecord) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+func (x *DNSRecord) GetRcode() uint32 {
+	if x != nil {
+		return x.Rcode
+	}
+	return 0
+}
+
+func (x *DNSRecord) GetTtl() uint32 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *DNSRecord) GetChain() []string {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *DNSRecord) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1709,7 +1894,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1906,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1919,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
 }
 
 type StatusResponse struct {
@@ -1751,13 +1936,14 @@ type StatusResponse struct {
 	Failed        []*SetFailure          `protobuf:"bytes,10,rep,name=failed,proto3" json:"failed,omitempty"` // sets in force that deny all
 	Learnt        *NameStats             `protobuf:"bytes,20,opt,name=learnt,proto3" json:"learnt,omitempty"`
 	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"` // "served", or why names are not; empty: not asked for
+	Dns           *DNSStatus             `protobuf:"bytes,12,opt,name=dns,proto3" json:"dns,omitempty"`     // absent: it carries no questions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1955,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1968,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -1869,6 +2055,178 @@ func (x *StatusResponse) GetNames() string {
 	return ""
 }
 
+func (x *StatusResponse) GetDns() *DNSStatus {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+// DNSStatus counts questions and answers since the start.
+type DNSStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Waiting       uint64                 `protobuf:"varint,1,opt,name=waiting,proto3" json:"waiting,omitempty"` // questions without an answer, now
+	Queries       uint64                 `protobuf:"varint,2,opt,name=queries,proto3" json:"queries,omitempty"`
+	Denied        uint64                 `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	Malformed     uint64                 `protobuf:"varint,4,opt,name=malformed,proto3" json:"malformed,omitempty"` // questions that cannot be read
+	Full          uint64                 `protobuf:"varint,5,opt,name=full,proto3" json:"full,omitempty"`           // refused for want of room
+	Answers       uint64                 `protobuf:"varint,6,opt,name=answers,proto3" json:"answers,omitempty"`
+	Unmatched     uint64                 `protobuf:"varint,7,opt,name=unmatched,proto3" json:"unmatched,omitempty"`                     // answers to no question that waits, dropped
+	BadAnswers    uint64                 `protobuf:"varint,8,opt,name=bad_answers,json=badAnswers,proto3" json:"bad_answers,omitempty"` // answers that cannot be read, dropped
+	Deadline      uint64                 `protobuf:"varint,9,opt,name=deadline,proto3" json:"deadline,omitempty"`                       // SERVFAIL, as the addresses were not in force in time
+	Unlearnt      uint64                 `protobuf:"varint,10,opt,name=unlearnt,proto3" json:"unlearnt,omitempty"`                      // SERVFAIL, as they could not be put in force
+	Unanswered    uint64                 `protobuf:"varint,11,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
+	Again         uint64                 `protobuf:"varint,12,opt,name=again,proto3" json:"again,omitempty"`       // questions sent once more by their client
+	Unknown       uint64                 `protobuf:"varint,13,opt,name=unknown,proto3" json:"unknown,omitempty"`   // from whom the datapath does not know
+	Cut           uint64                 `protobuf:"varint,14,opt,name=cut,proto3" json:"cut,omitempty"`           // answers too long for UDP: the client asks by TCP
+	Streamed      uint64                 `protobuf:"varint,15,opt,name=streamed,proto3" json:"streamed,omitempty"` // questions by TCP, which are among queries
+	Lost          uint64                 `protobuf:"varint,16,opt,name=lost,proto3" json:"lost,omitempty"`         // datagrams that the kernel did not send
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSStatus) Reset() {
+	*x = DNSStatus{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSStatus) ProtoMessage() {}
+
+func (x *DNSStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
+func (*DNSStatus) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DNSStatus) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetQueries() uint64 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetDenied() uint64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetMalformed() uint64 {
+	if x != nil {
+		return x.Malformed
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetFull() uint64 {
+	if x != nil {
+		return x.Full
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetUnmatched() uint64 {
+	if x != nil {
+		return x.Unmatched
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetBadAnswers() uint64 {
+	if x != nil {
+		return x.BadAnswers
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetDeadline() uint64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetUnlearnt() uint64 {
+	if x != nil {
+		return x.Unlearnt
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetUnanswered() uint64 {
+	if x != nil {
+		return x.Unanswered
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetAgain() uint64 {
+	if x != nil {
+		return x.Again
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetUnknown() uint64 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetCut() uint64 {
+	if x != nil {
+		return x.Cut
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetStreamed() uint64 {
+	if x != nil {
+		return x.Streamed
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	GraceNs       int64                  `protobuf:"varint,1,opt,name=grace_ns,json=graceNs,proto3" json:"grace_ns,omitempty"`
@@ -1878,7 +2236,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2248,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2261,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -1921,7 +2279,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2291,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2304,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -1993,7 +2351,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xa3\x03\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xd1\x03\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
@@ -2005,12 +2363,14 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\rdeny_response\x18\t \x01(\v2\x1f.headgate.proxy.v1.DenyResponseR\fdenyResponse\x12.\n" +
 	"\x05audit\x18\n" +
 	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
-	"\bobserved\x18\v \x01(\bR\bobserved\"\xbb\x01\n" +
+	"\bobserved\x18\v \x01(\bR\bobserved\x12,\n" +
+	"\x03dns\x18\f \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\"\xe9\x01\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
 	"\x04grpc\x18\x03 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x122\n" +
-	"\x05kafka\x18\x04 \x03(\v2\x1c.headgate.proxy.v1.KafkaRuleR\x05kafka\":\n" +
+	"\x05kafka\x18\x04 \x03(\v2\x1c.headgate.proxy.v1.KafkaRuleR\x05kafka\x12,\n" +
+	"\x03dns\x18\x05 \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\":\n" +
 	"\fDenyResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\tR\x04body\"\x99\x02\n" +
@@ -2043,7 +2403,12 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x05topic\x18\x06 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05group\x18\a \x01(\tR\x05group\x12)\n" +
 	"\x10transactional_id\x18\b \x01(\tR\x0ftransactionalId\x12(\n" +
-	"\x03ref\x18\t \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
+	"\x03ref\x18\t \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"w\n" +
+	"\aDNSRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\apattern\x18\x02 \x01(\tR\apattern\x12\x14\n" +
+	"\x05types\x18\x03 \x03(\rR\x05types\x12(\n" +
+	"\x03ref\x18\x04 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
 	"\bGRPCRule\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12(\n" +
@@ -2057,7 +2422,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x0eRecordsRequest\"V\n" +
 	"\vRecordBatch\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.headgate.proxy.v1.RecordR\arecords\x12\x12\n" +
-	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xc1\x05\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xf1\x05\n" +
 	"\x06Record\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12 \n" +
@@ -2082,7 +2447,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"latency_ns\x18\x12 \x01(\x03R\tlatencyNs\x123\n" +
 	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12\x16\n" +
 	"\x06reason\x18\x14 \x01(\rR\x06reason\x124\n" +
-	"\x05kafka\x18( \x01(\v2\x1e.headgate.proxy.v1.KafkaRecordR\x05kafka\"\xe2\x01\n" +
+	"\x05kafka\x18( \x01(\v2\x1e.headgate.proxy.v1.KafkaRecordR\x05kafka\x12.\n" +
+	"\x03dns\x18) \x01(\v2\x1c.headgate.proxy.v1.DNSRecordR\x03dns\"\xe2\x01\n" +
 	"\vKafkaRecord\x12\x17\n" +
 	"\aapi_key\x18\x01 \x01(\x05R\x06apiKey\x12\x1f\n" +
 	"\vapi_version\x18\x02 \x01(\x05R\n" +
@@ -2091,8 +2457,16 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\tclient_id\x18\x04 \x01(\tR\bclientId\x12\x14\n" +
 	"\x05topic\x18\x05 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05group\x18\x06 \x01(\tR\x05group\x12)\n" +
-	"\x10transactional_id\x18\a \x01(\tR\x0ftransactionalId\"\x0f\n" +
-	"\rStatusRequest\"\x9b\x03\n" +
+	"\x10transactional_id\x18\a \x01(\tR\x0ftransactionalId\"\xa3\x01\n" +
+	"\tDNSRecord\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\rR\x04type\x12\x10\n" +
+	"\x03udp\x18\x03 \x01(\bR\x03udp\x12\x14\n" +
+	"\x05rcode\x18\x04 \x01(\rR\x05rcode\x12\x10\n" +
+	"\x03ttl\x18\x05 \x01(\rR\x03ttl\x12\x14\n" +
+	"\x05chain\x18\x06 \x03(\tR\x05chain\x12\x1c\n" +
+	"\taddresses\x18\a \x03(\fR\taddresses\"\x0f\n" +
+	"\rStatusRequest\"\xcb\x03\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
 	"\vconnections\x18\x02 \x01(\x04R\vconnections\x12\x1a\n" +
@@ -2107,7 +2481,29 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x06failed\x18\n" +
 	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x124\n" +
 	"\x06learnt\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameStatsR\x06learnt\x12\x14\n" +
-	"\x05names\x18\v \x01(\tR\x05names\")\n" +
+	"\x05names\x18\v \x01(\tR\x05names\x12.\n" +
+	"\x03dns\x18\f \x01(\v2\x1c.headgate.proxy.v1.DNSStatusR\x03dns\"\xac\x03\n" +
+	"\tDNSStatus\x12\x18\n" +
+	"\awaiting\x18\x01 \x01(\x04R\awaiting\x12\x18\n" +
+	"\aqueries\x18\x02 \x01(\x04R\aqueries\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\x04R\x06denied\x12\x1c\n" +
+	"\tmalformed\x18\x04 \x01(\x04R\tmalformed\x12\x12\n" +
+	"\x04full\x18\x05 \x01(\x04R\x04full\x12\x18\n" +
+	"\aanswers\x18\x06 \x01(\x04R\aanswers\x12\x1c\n" +
+	"\tunmatched\x18\a \x01(\x04R\tunmatched\x12\x1f\n" +
+	"\vbad_answers\x18\b \x01(\x04R\n" +
+	"badAnswers\x12\x1a\n" +
+	"\bdeadline\x18\t \x01(\x04R\bdeadline\x12\x1a\n" +
+	"\bunlearnt\x18\n" +
+	" \x01(\x04R\bunlearnt\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18\v \x01(\x04R\n" +
+	"unanswered\x12\x14\n" +
+	"\x05again\x18\f \x01(\x04R\x05again\x12\x18\n" +
+	"\aunknown\x18\r \x01(\x04R\aunknown\x12\x10\n" +
+	"\x03cut\x18\x0e \x01(\x04R\x03cut\x12\x1a\n" +
+	"\bstreamed\x18\x0f \x01(\x04R\bstreamed\x12\x12\n" +
+	"\x04lost\x18\x10 \x01(\x04R\x04lost\")\n" +
 	"\fDrainRequest\x12\x19\n" +
 	"\bgrace_ns\x18\x01 \x01(\x03R\agraceNs\"\x0f\n" +
 	"\rDrainResponse2\x90\x03\n" +
@@ -2130,7 +2526,7 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
@@ -2148,67 +2544,75 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HeaderEdit)(nil),      // 13: headgate.proxy.v1.HeaderEdit
 	(*SecretHeader)(nil),    // 14: headgate.proxy.v1.SecretHeader
 	(*KafkaRule)(nil),       // 15: headgate.proxy.v1.KafkaRule
-	(*GRPCRule)(nil),        // 16: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 17: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 18: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 19: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 20: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 21: headgate.proxy.v1.Record
-	(*KafkaRecord)(nil),     // 22: headgate.proxy.v1.KafkaRecord
-	(*StatusRequest)(nil),   // 23: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 24: headgate.proxy.v1.StatusResponse
-	(*DrainRequest)(nil),    // 25: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 26: headgate.proxy.v1.DrainResponse
-	(*NameRules)(nil),       // 27: headgate.proxy.v1.NameRules
-	(*NameStats)(nil),       // 28: headgate.proxy.v1.NameStats
+	(*DNSRule)(nil),         // 16: headgate.proxy.v1.DNSRule
+	(*GRPCRule)(nil),        // 17: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 18: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 19: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 20: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 21: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 22: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 23: headgate.proxy.v1.KafkaRecord
+	(*DNSRecord)(nil),       // 24: headgate.proxy.v1.DNSRecord
+	(*StatusRequest)(nil),   // 25: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 26: headgate.proxy.v1.StatusResponse
+	(*DNSStatus)(nil),       // 27: headgate.proxy.v1.DNSStatus
+	(*DrainRequest)(nil),    // 28: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 29: headgate.proxy.v1.DrainResponse
+	(*NameRules)(nil),       // 30: headgate.proxy.v1.NameRules
+	(*NameStats)(nil),       // 31: headgate.proxy.v1.NameStats
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
 	6,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
 	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
-	27, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
+	30, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
 	4,  // 4: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
 	5,  // 5: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
 	8,  // 6: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
 	12, // 7: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	16, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	17, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
 	15, // 9: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
 	10, // 10: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
 	11, // 11: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
 	9,  // 12: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	12, // 13: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	16, // 14: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	15, // 15: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 16: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	18, // 17: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	13, // 18: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	14, // 19: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 20: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 21: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	18, // 22: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	18, // 23: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	21, // 24: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	18, // 25: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	18, // 26: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	17, // 27: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	22, // 28: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	8,  // 29: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	28, // 30: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
-	0,  // 31: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 32: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	19, // 33: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	23, // 34: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	25, // 35: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 36: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 37: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	20, // 38: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	24, // 39: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	26, // 40: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	36, // [36:41] is the sub-list for method output_type
-	31, // [31:36] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	16, // 13: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
+	12, // 14: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	17, // 15: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	15, // 16: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	16, // 17: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	18, // 18: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	19, // 19: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	13, // 20: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	14, // 21: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 22: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 23: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	19, // 24: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	19, // 25: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	19, // 26: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	22, // 27: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	19, // 28: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	19, // 29: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	18, // 30: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	23, // 31: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	24, // 32: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	8,  // 33: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	31, // 34: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	27, // 35: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 36: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 37: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	20, // 38: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	25, // 39: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	28, // 40: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 41: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 42: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	21, // 43: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	26, // 44: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	29, // 45: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2223,7 +2627,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -127,6 +127,8 @@ static __noinline int judge_again(struct __sk_buff *skb, struct packet *p, struc
 		e->set[DIR_EGRESS] = r.set[DIR_EGRESS];
 		if (r.set[DIR_INGRESS] || r.set[DIR_EGRESS])
 			ct_set(e, CT_REDIRECTED);
+		else if (p->proto == IPPROTO_UDP) /* the proxy holds no state that would be cut in two */
+			ct_clear(e, CT_REDIRECTED);
 	}
 	e->revision = revision;
 	return !!(e->flags & CT_DENIED);
@@ -140,6 +142,7 @@ struct next {
 	__u8 direction;
 	__u8 reported;          /* by an event already */
 	__u8 cut;               /* WAY_PROXY: reset it, whatever socket it has */
+	__u8 answer;            /* WAY_PROXY: not of who opened the connection */
 	__u8 revoked;           /* WAY_DROP: of a connection that was allowed */
 	__u16 port;             /* WAY_PROXY: the listener for what has no socket */
 };
@@ -194,6 +197,7 @@ static __noinline void continue_connection(struct __sk_buff *skb, struct packet 
 		return refuse(n, reason ? reason : REASON_CT_FULL, direction);
 	if (f->entry->flags & CT_REDIRECTED) {
 		n->way = WAY_PROXY;
+		n->answer = f->reply;
 		n->port = route_of(f->entry->set).port;
 		n->cut = (f->entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND);
 	}

@@ -40,6 +40,14 @@ static __noinline struct policy_entry *policy_find(__u64 subject_peer, __u32 len
 	return bpf_map_lookup_elem(&hg_policy_1, &k);
 }
 
+#define PROTOCOL_DNS 4          /* policy.ProtocolDNS: the top 8 bits of a set's number */
+
+/* What a proxy can carry: all TCP, and of UDP the DNS. */
+inline bool is_carried(__u8 proto, __u32 set)
+{
+	return proto == IPPROTO_TCP || (proto == IPPROTO_UDP && set >> 24 == PROTOCOL_DNS);
+}
+
 /* Judges one direction of a connection; 0, or the reason it is denied. The same
  * order as policy.Table.Lookup. What is not found is denied. */
 global int judge(struct packet *p, __u32 subject, struct judgement *j)
@@ -77,7 +85,7 @@ global int judge(struct packet *p, __u32 subject, struct judgement *j)
 	j->audit = e->flags & ENTRY_AUDIT;
 	if (e->verdict == VERDICT_DENY)
 		return j->reason = e->rule ? REASON_POLICY_DENY : REASON_POLICY;
-	if (e->verdict == VERDICT_REDIRECT && p->proto != IPPROTO_TCP)
+	if (e->verdict == VERDICT_REDIRECT && !is_carried(p->proto, e->set))
 		return j->reason = REASON_REDIRECT_PROTO;
 	if (e->verdict == VERDICT_REDIRECT && !e->set)
 		return j->reason = REASON_NO_ROUTE; /* without a set it would pass plain */

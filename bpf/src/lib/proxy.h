@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
-#include "conntrack.h"
-#include "mark.h"
+#include "datagram.h"
 
 /* Where these L7 sets are served; port 0: nowhere. A backend that asks conntrack
  * for the route at each request serves all of a protocol on one port; one whose
@@ -121,7 +120,7 @@ inline int tell_proxy(struct __sk_buff *skb, const struct packet *p)
  * no socket any more, or is cut off from it, goes to the listener, which resets it:
  * who sent it learns that the connection is gone. Without a listener it is dropped,
  * never forwarded. */
-global int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut)
+global int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool cut, bool answer)
 {
 	struct bpf_sock *sk = NULL;
 
@@ -131,6 +130,8 @@ global int to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, b
 		return REASON_FRAGMENT_PROXY;
 	if (p->related)
 		return tell_proxy(skb, p);
+	if (p->proto == IPPROTO_UDP)
+		return port ? datagram_to_proxy(skb, p, port, answer) : REASON_NO_ROUTE;
 	if (!cut)
 		sk = proxy_socket(skb, p);
 	if (sk)

@@ -1,0 +1,348 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers/dns"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Datagrams says what the datapath knows of who asks whom by UDP.
+type Datagrams interface {
+	LookupDatagrams(source, destination netip.AddrPort) (Connection, bool)
+}
+
+// dnsServer carries questions of the DNS that come by UDP, and their answers. The gate
+// assigns both to the same sockets, as many as there are processors, and marks which is
+// which; both leave by raw sockets, from the address and port of the other end. So there
+// is no socket to a client, datagrams are read and written many at a time, and what is
+// forwarded is not copied.
+type dnsServer struct {
+	p         *process
+	questions *questions
+	workers   []*dnsWorker
+	lost      atomic.Uint64 // the kernel did not send
+	counts    *dnsCounts
+
+	late struct { // for those who are not at a worker's turn
+		sync.Mutex
+		sender *redirect.Sender
+		writer dnsWriter
+	}
+}
+
+// dnsCounts are since the start.
+type dnsCounts struct {
+	queries, denied, malformed, full     atomic.Uint64
+	answers, unmatched, badAnswers       atomic.Uint64
+	deadline, unlearnt, unanswered       atomic.Uint64
+	again, unknown, stray, cut, streamed atomic.Uint64
+}
+
+// listenDNS opens the sockets for datagrams, on the same port as connections.
+func (p *process) listenDNS(ctx context.Context, port uint16) error {
+	if p.config.Datagrams == nil {
+		return nil
+	}
+	d := &dnsServer{p: p, counts: &p.asked, questions: newQuestions(&p.config.DNS)}
+	d.late.sender = redirect.NewSender(p.config.Senders, &d.lost)
+	d.late.writer.p = p
+	for _, a := range p.config.Addresses {
+		for range min(runtime.GOMAXPROCS(0), 8) {
+			in, err := redirect.ListenDatagrams(ctx, netip.AddrPortFrom(a, port))
+			if err != nil {
+				d.close()
+				return err
+			}
+			w := &dnsWorker{d: d, in: in, out: redirect.NewSender(p.config.Senders, &d.lost), flows: map[[2]netip.AddrPort]dnsFlow{}}
+			w.writer.p = p
+			d.workers = append(d.workers, w)
+		}
+	}
+	p.dns = d
+	return nil
+}
+
+func (d *dnsServer) close() {
+	for _, w := range d.workers {
+		_ = w.in.Close()
+	}
+}
+
+// waiting is how many questions have no answer yet.
+func (d *dnsServer) waiting() int {
+	if d == nil {
+		return 0
+	}
+	return int(d.questions.total.Load())
+}
+
+const dnsSweepEvery = 25 * time.Millisecond
+
+// sweep ends what waited too long.
+func (d *dnsServer) sweep(ctx context.Context) {
+	tick := time.NewTicker(dnsSweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			for i := range d.questions.shards {
+				s := &d.questions.shards[i]
+				for s.unanswered(d.questions, now) {
+					d.counts.unanswered.Add(1)
+				}
+				for x, use := s.overdue(d.questions, now); x != nil; x, use = s.overdue(d.questions, now) {
+					d.release(x, use, errDeadline)
+				}
+			}
+		}
+	}
+}
+
+var errDeadline = errors.New("its addresses were not in force in time")
+
+// dnsWorker is the turn of one socket.
+type dnsWorker struct {
+	d      *dnsServer
+	in     *redirect.Receiver
+	out    *redirect.Sender
+	flows  map[[2]netip.AddrPort]dnsFlow
+	now    time.Time
+	asked  dns.Message
+	answer dns.Message
+	found  dns.Found
+	name   [4 * 256]byte
+	learn  []LearntAddress
+	own    []byte // answers of ours in this turn
+	writer dnsWriter
+
+	request policy.DNSRequest
+}
+
+// dnsFlow is what the datapath said of two ends.
+type dnsFlow struct {
+	known Connection
+	at    time.Time
+}
+
+const (
+	maxFlows = 8192
+	// flowLasts bounds how long what the datapath said is believed without a new revision:
+	// an address may have become somebody else's.
+	flowLasts = time.Second
+)
+
+func (w *dnsWorker) run() error {
+	for {
+		batch, err := w.in.Read()
+		switch {
+		case errors.Is(err, net.ErrClosed) || w.d.p.life.Err() != nil:
+			return nil
+		case err != nil && !passes(err) && !errors.Is(err, unix.ECONNREFUSED):
+			return fmt.Errorf("read questions: %w", err)
+		}
+		w.now = time.Now()
+		w.own = w.own[:0]
+		for i := range batch {
+			w.take(&batch[i])
+		}
+		w.out.Flush()
+	}
+}
+
+// take deals with one datagram. What the gate did not hand over, or not to us, is somebody's
+// on this machine who knows the port.
+func (w *dnsWorker) take(g *redirect.Datagram) {
+	switch g.Mark &^ redirect.MarkAnswer {
+	case redirect.MarkToProxy:
+		if g.Mark&redirect.MarkAnswer != 0 {
+			w.answered(g)
+		} else {
+			w.asks(g)
+		}
+	default:
+		w.d.counts.stray.Add(1)
+	}
+}
+
+// lookup asks the datapath who asks whom, by which rules. It has judged this datagram just
+// now, so what it says is not older than that.
+func (w *dnsWorker) lookup(client, server netip.AddrPort) (Connection, bool) {
+	key := [2]netip.AddrPort{client, server}
+	if f, ok := w.flows[key]; ok && f.known.Revision == w.d.p.config.Connections.Revision() && w.now.Sub(f.at) < flowLasts {
+		return f.known, true
+	}
+	known, ok := w.d.p.config.Datagrams.LookupDatagrams(client, server)
+	if !ok {
+		delete(w.flows, key)
+		return known, false
+	}
+	if len(w.flows) >= maxFlows {
+		clear(w.flows)
+	}
+	w.flows[key] = dnsFlow{known, w.now}
+	return known, true
+}
+
+// asks deals with a question.
+func (w *dnsWorker) asks(g *redirect.Datagram) {
+	d := w.d
+	known, ok := w.lookup(g.Source, g.Destination)
+	if !ok {
+		d.counts.unknown.Add(1)
+		return
+	}
+	d.counts.queries.Add(1)
+	x := dnsExchange{client: g.Source, server: g.Destination, known: known, udp: true, at: w.now, word: observe.Forwarded}
+	err := w.asked.ParseQuery(g.Data)
+	if g.Cut {
+		err = errLongQuestion
+	}
+	if err != nil {
+		w.unreadable(g, &x, err)
+		return
+	}
+	x.name, x.typ = w.asked.AppendName(w.name[:0]), w.asked.Type
+	// The name is only looked at until the judgement is there.
+	w.request = policy.DNSRequest{Name: unsafe.String(unsafe.SliceData(x.name), len(x.name)), Type: x.typ}
+	decision, direction := d.p.judgeDNS(known, &w.request)
+	w.request.Name = ""
+	x.decide(&decision, direction)
+	if decision.Verdict != policy.Allow {
+		d.counts.denied.Add(1)
+		w.reply(g, dns.AppendDenial(w.room(), &w.asked, d.p.config.DNS.denial()))
+		w.writer.question(&x)
+		return
+	}
+	w.asked.Clamp()
+	decided := w.writer.question(&x)
+	key := questionKey{g.Source, g.Destination, w.asked.ID, d.questions.hash(w.asked.Question())}
+	if w.forward(g, key, &w.asked, &x, decided) {
+		return
+	}
+	w.reply(g, dns.AppendDenial(w.room(), &w.asked, dns.Refused))
+}
+
+// forward sends a question on and remembers it. False: there is no room.
+func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange, decided []byte) bool {
+	d := w.d
+	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) {
+		q.known, q.at, q.word = x.known, w.now, x.word
+		q.decided = append(q.decided[:0], decided...)
+	})
+	if !ok {
+		d.counts.full.Add(1)
+		return false
+	}
+	if again {
+		d.counts.again.Add(1)
+	}
+	w.out.Queue(g.Source, g.Destination, g.Data)
+	return true
+}
+
+var errLongQuestion = errors.New("the question is longer than any")
+
+// unreadable deals with a question that cannot be read: it is refused, unless nothing is
+// enforced here.
+func (w *dnsWorker) unreadable(g *redirect.Datagram, x *dnsExchange, err error) {
+	d := w.d
+	d.counts.malformed.Add(1)
+	d.p.malformed.Add(1)
+	pass, audited := false, false
+	if s := d.p.snapshot.Load(); s != nil && !x.known.Denied {
+		pass, audited = s.passes(route{x.known.Egress, x.known.Ingress})
+	}
+	x.word, x.detail = observe.Errored, err.Error()
+	if id, ok := dns.ID(g.Data); pass && ok && !g.Cut {
+		x.word = observe.Forwarded
+		if audited {
+			x.word = observe.Audited
+		}
+		x.detail += "; passed on unread, as no policy that enforces applies"
+		decided := w.writer.question(x)
+		if !w.forward(g, questionKey{g.Source, g.Destination, id, 0}, &dns.Message{ID: id}, x, decided) {
+			w.d.counts.full.Add(1)
+		}
+		return
+	}
+	w.writer.question(x)
+	w.reply(g, dns.AppendRefusal(w.room(), g.Data, dns.Refused))
+}
+
+// room is where an answer of ours is appended.
+func (w *dnsWorker) room() []byte { return w.own[len(w.own):] }
+
+// reply answers a question itself.
+func (w *dnsWorker) reply(g *redirect.Datagram, answer []byte) {
+	if len(answer) == 0 {
+		return
+	}
+	if cap(w.own)-len(w.own) >= len(answer) { // it stands in own
+		w.own = w.own[:len(w.own)+len(answer)]
+	} else {
+		w.own = make([]byte, 0, 64<<10)
+	}
+	w.out.Queue(g.Destination, g.Source, answer)
+}
+
+func (l *DNSLimits) denial() uint16 {
+	if l.NXDomain {
+		return dns.NXDomain
+	}
+	return dns.Refused
+}
+
+// judgeDNS judges a question by the sets in force.
+func (p *process) judgeDNS(known Connection, r *policy.DNSRequest) (policy.Decision, policy.Direction) {
+	p.requests.Add(1)
+	snapshot := p.snapshot.Load()
+	rt := route{known.Egress, known.Ingress}
+	decision, direction := policy.Decision{}, policy.Egress
+	switch {
+	case snapshot == nil:
+		decision.Reason = "no policy is in force here yet"
+	case known.Denied:
+		decision.Reason = "the connection is no longer allowed"
+	default:
+		if protocol, ok := rt.protocol(); !ok || protocol != policy.ProtocolDNS && protocol != policy.ProtocolNone {
+			decision.Reason = "the port is now under rules of another protocol"
+		} else {
+			decision, direction = snapshot.decide(rt, r)
+		}
+	}
+	if decision.Verdict != policy.Allow {
+		p.denied.Add(1)
+	}
+	return decision, direction
+}
+
+// dnsStatus is nil where no questions are carried.
+func (p *process) dnsStatus() *proxyv1.DNSStatus {
+	d, c := p.dns, &p.asked
+	if d == nil {
+		return nil
+	}
+	return &proxyv1.DNSStatus{
+		Waiting: uint64(d.waiting()), Queries: c.queries.Load(), Denied: c.denied.Load(), Malformed: c.malformed.Load(),
+		Full: c.full.Load(), Answers: c.answers.Load(), Unmatched: c.unmatched.Load(), BadAnswers: c.badAnswers.Load(),
+		Deadline: c.deadline.Load(), Unlearnt: c.unlearnt.Load(), Unanswered: c.unanswered.Load(), Again: c.again.Load(),
+		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(),
+	}
+}

@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers/dns"
+)
+
+// questions are those that went by UDP and have no answer yet. An answer counts only if it
+// is for one of them: the same two ends, the same id, the same question to the byte; and
+// only once. Memory is bounded: an endpoint has its share, and a question that finds no
+// room is refused.
+type questions struct {
+	limits *DNSLimits
+	seed   maphash.Seed
+	total  atomic.Int64
+	shards [16]shard // by the client's address
+}
+
+type shard struct {
+	mu     sync.Mutex
+	asked  map[questionKey]*question
+	of     map[netip.Addr]int // how many an endpoint has, held answers included
+	spare  *question
+	waits  queue // for an answer, oldest first
+	holds  queue // have one that is not to be released yet
+	opaque int   // that could not be read, and went on all the same
+}
+
+type questionKey struct {
+	client, server netip.AddrPort
+	id             uint16
+	hash           uint64 // of the question; 0: it could not be read
+}
+
+// question is one that waits, for its answer or for what the answer needs.
+type question struct {
+	key     questionKey
+	message dns.Message
+	query   []byte // that message is of
+	known   Connection
+	decided []byte // of its record
+	word    observe.Word
+	at      time.Time // it was asked
+	answer  []byte    // held
+	found   answered
+	// use tells one use of this memory from the next, for who comes late.
+	use        uint64
+	held       bool
+	since      time.Time // it waits or is held
+	prev, next *question
+}
+
+// queue is a list of questions in the order in which their time is over.
+type queue struct{ first, last *question }
+
+func (q *queue) push(x *question) {
+	if x.prev = q.last; x.prev != nil {
+		x.prev.next = x
+	} else {
+		q.first = x
+	}
+	q.last = x
+}
+
+func (q *queue) remove(x *question) {
+	if x.prev != nil {
+		x.prev.next = x.next
+	} else {
+		q.first = x.next
+	}
+	if x.next != nil {
+		x.next.prev = x.prev
+	} else {
+		q.last = x.prev
+	}
+	x.prev, x.next = nil, nil
+}
+
+func newQuestions(limits *DNSLimits) *questions {
+	t := &questions{limits: limits, seed: maphash.MakeSeed()}
+	for i := range t.shards {
+		t.shards[i].asked, t.shards[i].of = map[questionKey]*question{}, map[netip.Addr]int{}
+	}
+	return t
+}
+
+func (t *questions) shard(client netip.Addr) *shard {
+	a := client.As16()
+	return &t.shards[(a[15]^a[14]*7^a[13]*13)%16]
+}
+
+// hash of a question as it was sent; never 0.
+func (t *questions) hash(question []byte) uint64 { return max(maphash.Bytes(t.seed, question), 1) }
+
+// add remembers a question, or that it was sent once more. False: there is no room.
+func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, fill func(*question)) (again, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.asked[key]; x != nil {
+		s.waits.remove(x)
+		x.since = time.Now()
+		s.waits.push(x)
+		return true, true
+	}
+	client := key.client.Addr()
+	if s.of[client] >= t.limits.PerEndpoint {
+		return false, false
+	}
+	if t.total.Add(1) > int64(t.limits.Questions) {
+		t.total.Add(-1)
+		return false, false
+	}
+	x := s.spare
+	if x == nil {
+		x = &question{}
+	} else {
+		s.spare, x.next = x.next, nil
+	}
+	x.key, x.query = key, append(x.query[:0], raw...)
+	x.message = *m
+	x.message.Raw = x.query
+	fill(x)
+	x.since = x.at
+	s.asked[key] = x
+	s.of[client]++
+	if key.hash == 0 {
+		s.opaque++
+	}
+	s.waits.push(x)
+	return false, true
+}
+
+// take finds the question that an answer is for and takes it out of those that wait, so
+// that no other answer is for it. It is the caller's until hold or free.
+func (s *shard) take(key questionKey, asked []byte) *question {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.asked[key]
+	if x == nil || key.hash != 0 && string(x.message.Question()) != string(asked) {
+		return nil
+	}
+	delete(s.asked, key)
+	if key.hash == 0 {
+		s.opaque--
+	}
+	s.waits.remove(x)
+	return x
+}
+
+// hold keeps a question that has its answer, until somebody claims it.
+func (s *shard) hold(x *question) (use uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.held, x.since = true, time.Now()
+	s.holds.push(x)
+	return x.use
+}
+
+// claim lets one of those who could end a question do it: they come from several sides.
+func (s *shard) claim(x *question, use uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.use != use || !x.held {
+		return false
+	}
+	s.holds.remove(x)
+	x.held = false
+	return true
+}
+
+// keepQuery is how long a query may be whose memory is used again.
+const keepQuery = 1 << 10
+
+// free forgets a question that is in no queue.
+func (s *shard) free(t *questions, x *question) {
+	s.mu.Lock()
+	s.release(t, x)
+	s.mu.Unlock()
+}
+
+func (s *shard) release(t *questions, x *question) {
+	client := x.key.client.Addr()
+	if s.of[client]--; s.of[client] <= 0 {
+		delete(s.of, client)
+	}
+	t.total.Add(-1)
+	x.use++
+	x.answer = nil
+	if cap(x.query) > keepQuery {
+		x.query = nil
+	}
+	x.next, s.spare = s.spare, x
+}
+
+// unanswered takes out a question whose answer did not come; false: there is none.
+func (s *shard) unanswered(t *questions, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.waits.first
+	if x == nil || now.Sub(x.since) < t.limits.Answer {
+		return false
+	}
+	s.waits.remove(x)
+	delete(s.asked, x.key)
+	if x.key.hash == 0 {
+		s.opaque--
+	}
+	s.release(t, x)
+	return true
+}
+
+// overdue finds a held answer whose time is over; nil: none. It must be claimed.
+func (s *shard) overdue(t *questions, now time.Time) (*question, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.holds.first
+	if x == nil || now.Sub(x.since) < t.limits.Deadline {
+		return nil, 0
+	}
+	return x, x.use
+}
