@@ -33,6 +33,11 @@ want nghttpd nghttp2-server
 want java default-jre-headless
 want mvn maven
 want kcat kcat
+want unbound unbound
+want dig bind9-dnsutils
+want kdig knot-dnsutils
+want dnsperf dnsperf
+want musl-gcc musl-tools
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
 	echo "installing ${missing[*]}"

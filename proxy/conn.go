@@ -67,14 +67,15 @@ type end struct {
 	tunnelled int64 // bytes that were moved without being looked at
 
 	// Guarded by conn.mu.
-	wants    bool // input is left, or its end is known: feed again when the peer got on
-	again    bool // and it did
-	parked   bool // the pump waits for that
-	held     bool // the session does not want to be fed
-	released bool // and now does again, even with nothing
-	steps    uint // Feeds of this side that gave steps
-	seen     uint // of those of the peer, by the last Feed of this side
-	armed    bool // the read deadline was set to interrupt the pump
+	wants    bool   // input is left, or its end is known: feed again when the peer got on
+	again    bool   // and it did
+	parked   bool   // the pump waits for that
+	held     bool   // the session does not want to be fed
+	token    uint64 // of the hold
+	released bool   // and now does again, even with nothing
+	steps    uint   // Feeds of this side that gave steps
+	seen     uint   // of those of the peer, by the last Feed of this side
+	armed    bool   // the read deadline was set to interrupt the pump
 }
 
 func newConn(p *process, sock *net.TCPConn, source, destination netip.AddrPort) *conn {

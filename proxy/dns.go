@@ -51,6 +51,7 @@ type dnsCounts struct {
 	answers, unmatched, badAnswers       atomic.Uint64
 	deadline, unlearnt, unanswered       atomic.Uint64
 	again, unknown, stray, cut, streamed atomic.Uint64
+	streams                              atomic.Uint64
 }
 
 // listenDNS opens the sockets for datagrams, on the same port as connections.

@@ -6,24 +6,27 @@ import (
 	"github.com/headgate/headgate/parsers"
 )
 
-// hold keeps side s from being fed for a while, with mu held.
+// hold keeps side s from being fed for a while, or until wake, with mu held.
 func (c *conn) hold(s parsers.Side, step *parsers.Step) {
-	session, ok := c.session.(parsers.Holder)
-	if !ok {
+	if _, ok := c.session.(parsers.Holder); !ok {
 		return // a session that cannot be told when would wait for ever
 	}
 	token := step.Token
-	c.ends[s].held = true
-	time.AfterFunc(step.Wait, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.dead {
-			return
-		}
-		session.Release(token)
-		c.ends[s].held, c.ends[s].released = false, true
-		c.cond.Broadcast()
-	})
+	c.ends[s].held, c.ends[s].token = true, token
+	time.AfterFunc(step.Wait, func() { c.wake(s, token) })
+}
+
+// wake ends a hold of side s, if it is still the one of the token.
+func (c *conn) wake(s parsers.Side, token uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	session, ok := c.session.(parsers.Holder)
+	if e := &c.ends[s]; c.dead || !ok || !e.held || e.token != token {
+		return
+	}
+	session.Release(token)
+	c.ends[s].held, c.ends[s].released = false, true
+	c.cond.Broadcast()
 }
 
 // inputLimit is how many bytes of side s may wait for the session.

@@ -15,6 +15,10 @@ func newSession(p policy.Protocol, hooks parsers.Hooks) parsers.Session {
 	switch p {
 	case policy.ProtocolHTTP, policy.ProtocolGRPC:
 		return &undecided{hooks: hooks}
+	case policy.ProtocolDNS:
+		if c, ok := hooks.(*conn); ok {
+			return newDNSSession(c)
+		}
 	case policy.ProtocolKafka:
 		if c, ok := hooks.(*conn); ok {
 			return kafka.New(c, c.topics())
