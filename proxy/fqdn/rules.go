@@ -41,7 +41,10 @@ func (s *Store) rule(k policy.NameRulesKey, again bool) error {
 	table, _ := t.Resolve(i.prefix, picked)
 	r.want, r.missing = number(table, s.names.Rules, s.names.Sets)
 	r.table = t.ID
-	if r.missing && !missed {
+	if s.delivered.Tables[k.Table] == nil { // in a moment the gate will not ask it any more: nobody makes sets for it
+		r.missing = false
+	}
+	if r.missing && (!missed || again) {
 		s.wanted = append(s.wanted, redirect.MissingSet{Table: k.Table, Prefix: i.prefix, Picked: picked})
 		s.tellMissing()
 	}

@@ -12,10 +12,12 @@ import (
 
 // state is owned by the goroutine of Run.
 type state struct {
-	names    *redirect.Names // in force; nil: none yet
-	limits   redirect.NameLimits
-	matcher  *matcher
-	prefixes *prefixes
+	names *redirect.Names // in force; nil: none yet
+	// delivered is what the agent delivered last: names without what is kept of before.
+	delivered *redirect.Names
+	limits    redirect.NameLimits
+	matcher   *matcher
+	prefixes  *prefixes
 
 	hosts  map[uint16]*host
 	byAddr map[netip.Addr]*host

@@ -14,7 +14,7 @@ import (
 
 // tableStays is how long the table that a subject had before is kept: the gate changes
 // to the new one a moment after the proxy has it.
-const tableStays = 30 * time.Second
+const tableStays = 5 * time.Second
 
 // update puts a snapshot in force. What the gate goes by until it is told of the new
 // tables stays as it is; what the new ones need is there before.
@@ -23,7 +23,7 @@ func (s *Store) update(n *redirect.Names) error {
 		return ErrEnded
 	}
 	before := s.names
-	n = s.withTablesOfBefore(n)
+	s.delivered, n = n, s.withTablesOfBefore(n)
 	s.names, s.limits = n, withDefaults(n.Limits)
 	gone := s.updateHosts(n)
 	var writes []write
@@ -58,15 +58,24 @@ func (s *Store) withTablesOfBefore(n *redirect.Names) *redirect.Names {
 	if s.names == nil {
 		return &out
 	}
-	keep := func(number uint32) {
-		if t := s.names.Tables[number]; t != nil && out.Tables[number] == nil {
-			out.Tables[number] = t
+	kept := false
+	for _, h := range s.hosts {
+		for _, number := range h.tables {
+			if t := s.names.Tables[number]; t != nil && out.Tables[number] == nil {
+				out.Tables[number], kept = t, true
+			}
 		}
 	}
-	for _, h := range s.hosts {
-		for _, t := range h.tables {
-			keep(t)
+	if kept { // and what their entries are called
+		out.Rules, out.Sets = maps.Clone(s.names.Rules), maps.Clone(s.names.Sets)
+		if out.Rules == nil {
+			out.Rules = map[policy.Ref]uint32{}
 		}
+		if out.Sets == nil {
+			out.Sets = map[policy.SetID]redirect.SetNumber{}
+		}
+		maps.Copy(out.Rules, n.Rules)
+		maps.Copy(out.Sets, n.Sets)
 	}
 	return &out
 }
