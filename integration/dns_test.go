@@ -40,7 +40,6 @@ const unboundConfig = `server:
   local-data: "www.example.org. 60 IN AAAA 2001:db8::80"
   local-data: "other.example.org. 60 IN A 192.0.2.81"
   local-data: "deep.api.example.org. 60 IN A 192.0.2.82"
-  local-data: 'text.example.org. 60 IN TXT "%[5]s"'
 %[4]sremote-control:
   control-enable: no
 `
@@ -55,7 +54,7 @@ func (w *workload) serveUnbound(t *testing.T, more string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	file := filepath.Join(dir, "unbound.conf")
-	text := fmt.Sprintf(unboundConfig, dir, w.addr(4), w.addr(6), more, strings.Repeat("x", 200))
+	text := fmt.Sprintf(unboundConfig, dir, w.addr(4), w.addr(6), more)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -137,16 +136,38 @@ spec:
 // TestDNS has real clients ask a real server, under rules for names.
 func TestDNS(t *testing.T) { eachBackend(t, testDNS) }
 
+// resolving is a node with a name server and a client that may ask it for some names.
+type resolving struct {
+	*node
+	server, client, forger *workload
+}
+
+const allowedNames = `{matchName: "www.example.org"}, {matchPattern: "*.api.example.org"}, {matchName: "big.example.org"}, {matchName: "web.example.org"}`
+
 func testDNS(t *testing.T, b backend) {
 	n := startNode(t, b.flags...)
-	server, client := n.workload(t, "resolver", "app=dns"), n.workload(t, "client", "app=client")
-	server.serveUnbound(t, "")
-	n.apply(t, dnsRules("client", "dns", `{matchName: "www.example.org"}`, `{matchPattern: "*.api.example.org"}`, `{matchName: "text.example.org"}`))
+	r := &resolving{node: n, server: n.workload(t, "resolver", "app=dns"), client: n.workload(t, "client", "app=client")}
+	web := fmt.Sprintf("  local-data: \"web.example.org. 60 IN A %s\"\n  local-data: \"web.example.org. 60 IN AAAA %s\"\n", r.server.addr(4), r.server.addr(6))
+	for i := range 12 {
+		web += fmt.Sprintf("  local-data: 'big.example.org. 60 IN TXT \"%d%s\"'\n", i, strings.Repeat("x", 200))
+	}
+	r.server.serveUnbound(t, web)
+	n.apply(t, dnsRules("client", "dns", allowedNames))
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		for _, network := range []string{"udp", "tcp"} {
-			t.Run(network, func(t *testing.T) { judgedNames(t, client.namespace, server.at(v, 53), network) })
+			t.Run(network, func(t *testing.T) { judgedNames(t, r.client.namespace, r.server.at(v, 53), network) })
 		}
 	})
+	t.Run("seen", r.seen)
+	if b.name != ownBackend.name {
+		return // it is the same proxy
+	}
+	t.Run("cut", r.cut)
+	t.Run("programs", r.programs)
+	t.Run("one socket", r.oneSocket)
+	t.Run("hostile", r.hostile)
+	t.Run("without agent", r.withoutAgent)
+	t.Run("without proxy", r.withoutProxy)
 }
 
 // judgedNames asks what is allowed, and what is not.
@@ -164,6 +185,8 @@ func judgedNames(t *testing.T, from *namespace, server netip.AddrPort, network s
 		{"other.example.org.", dns.TypeA, "REFUSED"},
 		{"api.example.org.", dns.TypeA, "REFUSED"},
 		{"a.deep.api.example.org.", dns.TypeA, "REFUSED"},
+		{"www.example.org.evil.example.", dns.TypeA, "REFUSED"},
+		{`www\\.example.org.`, dns.TypeA, "REFUSED"},
 		{"org.", dns.TypeNS, "REFUSED"},
 		{".", dns.TypeNS, "REFUSED"},
 	} {
