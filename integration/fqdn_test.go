@@ -326,7 +326,8 @@ func fqdnRequests(t *testing.T, n *node, a *asker, client *workload) {
 }
 
 // TestFirstPackets asks for a name and connects at once, over and over, while policy
-// changes: no first packet is ever lost. 'make soak' does so 100,000 times.
+// changes and the agent is killed: no answer and no first packet is ever lost. 'make soak'
+// does so 100,000 times.
 func TestFirstPackets(t *testing.T) {
 	t.Parallel()
 	rounds := 1500
@@ -342,20 +343,6 @@ func TestFirstPackets(t *testing.T) {
 	client := n.workload(t, "client", "app=client")
 	n.apply(t, namePolicy("p", "client", toNames(port80, "*.example.com")))
 
-	stop, churned := make(chan struct{}), make(chan int)
-	go func() {
-		changes := 0
-		defer func() { churned <- changes }()
-		for ; ; changes++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			n.try(t, namePolicy("p", "client", toNames(port80, "*.example.com"), toNames(port80, fmt.Sprintf("x%d.example.org", changes))), "policy", "apply", "-f", "-")
-			time.Sleep(50 * time.Millisecond)
-		}
-	}()
 	const workers = 4
 	failed := make(chan error, workers)
 	for w := range workers {
@@ -390,17 +377,24 @@ func TestFirstPackets(t *testing.T) {
 			failed <- nil
 		}()
 	}
-	for range workers {
-		if err := <-failed; err != nil {
-			t.Error(err)
+	changes, kills := 0, 0
+	for left := workers; left > 0; changes++ {
+		select {
+		case err := <-failed:
+			left--
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Millisecond):
 		}
+		if changes%20 == 10 {
+			n.killAgent()
+			n.startAgent(t)
+			kills++
+		}
+		n.apply(t, namePolicy("p", "client", toNames(port80, "*.example.com"), toNames(port80, fmt.Sprintf("x%d.example.org", changes))))
 	}
-	close(stop)
-	changes := <-churned
-	t.Logf("%d look-ups and first packets during %d changes of policy; %s", rounds, changes, statusLine(n.headgate(t, "status"), "Fqdn"))
-	if changes < 2 {
-		t.Error("policy did not change meanwhile")
-	}
+	t.Logf("%d look-ups and first packets during %d changes of policy and %d deaths of the agent; %s", rounds, changes, kills, statusLine(n.headgate(t, "status"), "Fqdn"))
 }
 
 // soakRounds is how often a soak does it; 0: this is none.

@@ -288,8 +288,12 @@ func twoEndpoints(rules ...policy.Rule) *redirect.Names {
 			{ID: 2, Name: "default/b", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Table: 1},
 		},
 	}
-	for i, ref := range n.Tables[1].Refs() {
-		n.Rules[ref] = uint32(i + 1)
+	if n.Tables[1] == nil { // no rule is about names
+		delete(n.Tables, 1)
+	} else {
+		for i, ref := range n.Tables[1].Refs() {
+			n.Rules[ref] = uint32(i + 1)
+		}
 	}
 	for _, p := range policy.Prefixes(rules) {
 		n.Prefixes = append(n.Prefixes, p)
