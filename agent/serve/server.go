@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -117,7 +119,7 @@ func (s *Server) ApplyPolicies(ctx context.Context, r *agentv1.ApplyPoliciesRequ
 	ctx, cancel := context.WithTimeout(ctx, timeout(r.TimeoutNs))
 	defer cancel()
 	revision, changes, err := s.Engine.ApplyPolicies(ctx, policies)
-	out := &agentv1.ApplyPoliciesResponse{Revision: revision, Changes: protoChanges(changes), Warnings: warnings}
+	out := &agentv1.ApplyPoliciesResponse{Revision: revision, Changes: protoChanges(changes), Warnings: append(warnings, s.unlearnt(policies)...)}
 	out.Enforced, err = s.settle(ctx, revision, r.Wait, err)
 	if err != nil {
 		return nil, grpcError(err)
@@ -234,6 +236,22 @@ func decodeFiles(files []*agentv1.PolicyFile) ([]policy.Policy, []string, error)
 		out = append(out, ps...)
 	}
 	return out, warnings, errs
+}
+
+// unlearnt warns of what was applied and picks by names that nobody learns.
+func (s *Server) unlearnt(applied []policy.Policy) []string {
+	all, _ := s.Engine.Policies()
+	plain := make([]*policy.Policy, len(all))
+	for i, p := range all {
+		plain[i] = &p.Policy
+	}
+	var out []string
+	for _, warning := range policy.Unlearnt(plain) {
+		if slices.ContainsFunc(applied, func(p policy.Policy) bool { return strings.HasPrefix(warning, p.Kind+" "+p.FullName()+": ") }) {
+			out = append(out, warning)
+		}
+	}
+	return out
 }
 
 // enforceable refuses policies that this node could not carry out as they stand.

@@ -27,9 +27,6 @@ const most = 250
 
 // TestMillion learns 100,000 names of 10 addresses each, and measures the memory.
 func TestMillion(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds")
-	}
 	s, err := New(Config{Maps: nowhere{}})
 	if err != nil {
 		t.Fatal(err)
