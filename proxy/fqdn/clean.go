@@ -16,6 +16,8 @@ const (
 	sweepAfter = 10 * time.Second
 	// dropEvery is how often rules are looked for that nobody has any more.
 	dropEvery = 5 * time.Second
+	// lookRest is how long nothing is looked at, in times that a look took.
+	lookRest = 50
 )
 
 // cleanDue reports whether something may have run out.
@@ -33,6 +35,9 @@ func (s *Store) cleanDue() bool {
 
 // runsOut reports whether a name may have run out, grace included.
 func (s *Store) runsOut() bool {
+	if time.Since(s.lookedAt) < lookRest*s.lookTook {
+		return false
+	}
 	return s.expires != 0 && s.now().Add(-s.limits.Grace).Unix() >= s.expires
 }
 
@@ -43,7 +48,9 @@ func (s *Store) clean(ctx context.Context) {
 	var sweep bool
 	if s.do(ctx, func() {
 		if s.runsOut() {
+			start := time.Now()
 			candidates = s.runOut()
+			s.lookedAt, s.lookTook = start, time.Since(start)
 		}
 		sweep = !s.sweepAt.IsZero() && s.now().After(s.sweepAt)
 		if len(candidates) == 0 {

@@ -129,9 +129,14 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 	return nil
 }
 
-// makeRoom forgets what no rule is about. It says whether there was any.
+// makeRoom forgets what no rule is about. It says whether there was any. Whoever fills
+// the room does not have it looked for all the time.
 func (s *Store) makeRoom() bool {
-	before := s.addresses
+	before, now := s.addresses, s.now()
+	if now.Sub(s.madeRoom) < time.Second {
+		return false
+	}
+	s.madeRoom = now
 	for _, h := range s.hosts {
 		for _, e := range h.known {
 			if e.pick == s.none {

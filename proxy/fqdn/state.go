@@ -36,6 +36,9 @@ type state struct {
 	changed   time.Time // since when something is not on disk; zero: nothing
 	savedAt   time.Time
 	droppedAt time.Time
+	madeRoom  time.Time
+	lookedAt  time.Time // at everything, for what has run out
+	lookTook  time.Duration
 	sweepAt   time.Time // what an earlier process left is removed then; zero: it is
 	over      bool
 }
