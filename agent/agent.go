@@ -178,6 +178,9 @@ func (a *Agent) start(ctx context.Context) error {
 			return fmt.Errorf("register metrics of names: %w", err)
 		}
 	}
+	if err := a.seeing.registry.Register(newDNSMetrics(a.backend.dns)); err != nil {
+		return fmt.Errorf("register metrics of the DNS: %w", err)
+	}
 	services, err := a.startServices()
 	if err != nil {
 		return err

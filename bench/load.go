@@ -14,6 +14,7 @@ import (
 
 // loadOptions say what a load does.
 type loadOptions struct {
+	Questions   string // file of questions for dnsperf; empty: requests of HTTP
 	To          netip.AddrPort
 	Path        string
 	Connections int

@@ -58,7 +58,7 @@ func run(args []string) error {
 	}
 	o := options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := f.String("only", "l4,http1,http2,packet", "which benchmarks, separated by commas: l4, http1, http2, packet")
+	only := f.String("only", "l4,http1,http2,dns,packet", "which benchmarks, separated by commas: l4, http1, http2, dns, packet")
 	where := f.String("where", "pinned,free", "pinned: what carries has a core for itself; free: all share all cores")
 	out := f.String("out", "", "directory for results and plots; none are written if it is empty")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each side")
@@ -120,8 +120,10 @@ func (o options) benchmark(ctx context.Context, name string, pinned bool) ([]tab
 		return w.http1()
 	case "http2":
 		return w.http2()
+	case "dns":
+		return w.dns()
 	}
-	return nil, errors.New("there is no such benchmark; there are l4, http1, http2 and packet")
+	return nil, errors.New("there is no such benchmark; there are l4, http1, http2, dns and packet")
 }
 
 func serveArgs(args []string) error {

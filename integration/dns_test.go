@@ -167,6 +167,7 @@ func testDNS(t *testing.T, b backend) {
 	t.Run("one socket", r.oneSocket)
 	t.Run("hostile", r.hostile)
 	t.Run("without agent", r.withoutAgent)
+	t.Run("replaced", r.replaced)
 	t.Run("without proxy", r.withoutProxy)
 }
 

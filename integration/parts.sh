@@ -37,6 +37,7 @@ want unbound unbound
 want dig bind9-dnsutils
 want kdig knot-dnsutils
 want dnsperf dnsperf
+want dnsdist dnsdist
 want musl-gcc musl-tools
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then

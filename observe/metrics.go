@@ -24,6 +24,7 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	kafka    *kafkaMetrics
+	dns      *dnsMetrics
 	known    sync.Map // series → *counters
 }
 
@@ -48,8 +49,8 @@ func NewMetrics(to prometheus.Registerer, ring *Ring) (*Metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // 0.5 ms to 8 s
 		}, []string{"direction"}),
 	}
-	m.kafka = newKafkaMetrics()
-	all := append([]prometheus.Collector{m.flows, m.drops, m.requests, m.duration, m.kafka.requests, m.kafka.duration}, ringCollectors(ring)...)
+	m.kafka, m.dns = newKafkaMetrics(), newDNSMetrics()
+	all := append([]prometheus.Collector{m.flows, m.drops, m.requests, m.duration, m.kafka.requests, m.kafka.duration, m.dns.questions, m.dns.answers, m.dns.duration}, ringCollectors(ring)...)
 	for _, c := range all {
 		if err := to.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics of flows: %w", err)
@@ -105,6 +106,9 @@ func (m *Metrics) Observe(r *Record) {
 	}
 	if r.Kafka != nil {
 		m.kafka.observe(r)
+	}
+	if r.DNS != nil {
+		m.dns.observe(r)
 	}
 	found, ok := m.known.Load(s)
 	if !ok {

@@ -75,15 +75,8 @@ func (p DNSPattern) Match(name string) bool {
 	if name == "" { // the root
 		return p.all
 	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" {
-			return false
-		}
-		for i := range len(label) {
-			if !isNameByte(label[i]) {
-				return false
-			}
-		}
+	if !inDNS(name) {
+		return false
 	}
 	switch {
 	case p.all:
@@ -97,6 +90,19 @@ func (p DNSPattern) Match(name string) bool {
 		}
 	}
 	return false
+}
+
+// inDNS reports whether a name, in normal form and not the root, can be in the DNS.
+func inDNS(name string) bool {
+	before := byte('.')
+	for i := range len(name) {
+		c := name[i]
+		if c == '.' && before == '.' || c != '.' && !isNameByte(c) {
+			return false
+		}
+		before = c
+	}
+	return before != '.'
 }
 
 // glob reports whether the text is what the pattern says, where "*" stands for

@@ -78,7 +78,7 @@ type rulesJudge struct {
 	hasHTTP  bool // whether it has a rule
 	grpc     []GRPCRule
 	kafka    []KafkaRule
-	dns      []dnsMatcher
+	dns      dnsIndex
 	tls      []tlsMatcher
 }
 
@@ -98,7 +98,7 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 			j.http, err = CompileL7(&L7Set{Protocol: ProtocolHTTP, HTTP: http})
 		}
 	case ProtocolDNS:
-		j.dns, err = compileDNS(rules.DNS)
+		j.dns, err = newDNSIndex(rules.DNS)
 	case ProtocolKafka, ProtocolTLS:
 	default:
 		return nil, fmt.Errorf("l7 set: rules for %s cannot be judged", rules.Protocol)

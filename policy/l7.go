@@ -117,7 +117,8 @@ type KafkaRule struct {
 // matches every question.
 type DNSRule struct {
 	Name    string
-	Pattern string // see DNSPattern
+	Pattern string   // see DNSPattern
+	Types   []uint16 // of questions; none: all
 	Ref     Ref
 }
 

@@ -118,7 +118,11 @@ func (k *KafkaRule) append(b []byte) []byte {
 }
 
 func (d *DNSRule) append(b []byte) []byte {
-	return appendStrings(b, d.Name, d.Pattern, d.Ref.Policy, d.Ref.Path)
+	b = appendStrings(b, d.Name, d.Pattern, d.Ref.Policy, d.Ref.Path)
+	for _, typ := range d.Types { // without types, the id that there was before there were any
+		b = binary.AppendUvarint(b, uint64(typ))
+	}
+	return b
 }
 
 func (t *TLSRule) append(b []byte) []byte {

@@ -75,6 +75,9 @@ func (a *api) Enforce(ctx context.Context, r *proxyv1.EnforceRequest) (*proxyv1.
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if d := a.p.dns; d != nil {
+		d.before.begin(r.Before)
+	}
 	a.p.snapshot.Store(next)
 	a.p.names.Update(wanted.Zone)
 	a.p.lookAtTunnels()

@@ -69,7 +69,9 @@ type Backend struct {
 	stats    *proxyv1.StatusResponse
 	draining map[*link]struct{}
 	stopping bool
-	silent   bool // it did not answer when it was last asked
+	opening  *opening // nil: nothing waits for rules
+	before   uint32   // port of the proxy that the one which is there replaced
+	silent   bool     // it did not answer when it was last asked
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -192,7 +194,11 @@ func (b *Backend) enforceDraining(ctx context.Context, l *link, s redirect.Snaps
 
 // enforce sends a snapshot to one proxy.
 func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) error {
-	r, err := l.client.Enforce(ctx, snapshotToProto(s))
+	request := snapshotToProto(s)
+	b.mu.Lock()
+	request.Before = b.before
+	b.mu.Unlock()
+	r, err := l.client.Enforce(ctx, request)
 	switch {
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
 		return fmt.Errorf("enforce L7 rules: %w: %w", redirect.ErrNotReady, err)
@@ -201,7 +207,16 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 	}
 	b.mu.Lock()
 	b.inForce = s.Revision
+	o := b.opening
+	b.opening = nil
 	b.mu.Unlock()
+	if o != nil {
+		close(o.ruled)
+		select {
+		case <-o.flipped:
+		case <-ctx.Done():
+		}
+	}
 	if len(r.Failed) == 0 {
 		return nil
 	}
@@ -228,7 +243,7 @@ func (b *Backend) Status() redirect.Status {
 		s.State, s.Detail = "silent", "the proxy does not answer; it is replaced if it goes on"
 	}
 	if b.stats != nil {
-		s.Connections, s.Names = b.stats.Connections, b.stats.Names
+		s.Connections, s.Names, s.DNS = b.stats.Connections, b.stats.Names, dnsEvents(b.stats.Dns)
 		if n := len(b.stats.Failed); n > 0 {
 			s.Detail = fmt.Sprintf("%d L7 sets could not be compiled and deny everything: %s", n, b.stats.Failed[0].Error)
 		}

@@ -37,6 +37,7 @@ type dnsServer struct {
 	workers   []*dnsWorker
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
+	before    handover
 
 	late struct { // for those who are not at a worker's turn
 		sync.Mutex
@@ -92,6 +93,14 @@ func (d *dnsServer) waiting() int {
 	return int(d.questions.total.Load())
 }
 
+// settles is how long datagrams that were on their way to us may take to be read.
+const settles = 500 * time.Millisecond
+
+// quiet reports whether nothing is under way, some time after others took our place.
+func (d *dnsServer) quiet(since time.Time) bool {
+	return d == nil || d.waiting() == 0 && time.Since(since) > settles
+}
+
 const dnsSweepEvery = 25 * time.Millisecond
 
 // sweep ends what waited too long.
@@ -131,6 +140,7 @@ type dnsWorker struct {
 	name   [4 * 256]byte
 	learn  []LearntAddress
 	own    []byte // answers of ours in this turn
+	given  []byte // to the proxy before
 	writer dnsWriter
 
 	request policy.DNSRequest
@@ -171,6 +181,10 @@ func (w *dnsWorker) run() error {
 // on this machine who knows the port.
 func (w *dnsWorker) take(g *redirect.Datagram) {
 	switch g.Mark &^ redirect.MarkAnswer {
+	case redirect.MarkFromProxy: // the one that takes our place has an answer to what we asked
+		if given, ok := taken(g); ok {
+			w.answered(&given)
+		}
 	case redirect.MarkToProxy:
 		if g.Mark&redirect.MarkAnswer != 0 {
 			w.answered(g)
@@ -346,4 +360,16 @@ func (p *process) dnsStatus() *proxyv1.DNSStatus {
 		Deadline: c.deadline.Load(), Unlearnt: c.unlearnt.Load(), Unanswered: c.unanswered.Load(), Again: c.again.Load(),
 		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(),
 	}
+}
+
+// dnsEvents names what is counted.
+func dnsEvents(s *proxyv1.DNSStatus) *redirect.DNSStatus {
+	if s == nil {
+		return nil
+	}
+	return &redirect.DNSStatus{Waiting: s.Waiting, Events: map[string]uint64{
+		"query": s.Queries, "denied": s.Denied, "malformed": s.Malformed, "full": s.Full, "answer": s.Answers,
+		"unmatched": s.Unmatched, "bad-answer": s.BadAnswers, "deadline": s.Deadline, "unlearnt": s.Unlearnt,
+		"unanswered": s.Unanswered, "again": s.Again, "unknown": s.Unknown, "cut": s.Cut, "tcp": s.Streamed, "not-sent": s.Lost,
+	}}
 }

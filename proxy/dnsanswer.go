@@ -30,7 +30,7 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 	}
 	x := shard.take(questionKey{client, server, m.ID, d.questions.hash(m.Question())}, m.Question())
 	if x == nil {
-		if !w.unread(g, shard) {
+		if !w.unread(g, shard) && !w.give(g) {
 			d.counts.unmatched.Add(1)
 		}
 		return
@@ -51,6 +51,14 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		return
 	}
 	w.hold(g, shard, x)
+}
+
+// give hands an answer to the proxy before, unless it came from another.
+func (w *dnsWorker) give(g *redirect.Datagram) (given bool) {
+	if g.Mark&redirect.MarkMask == redirect.MarkToProxy {
+		w.given, given = w.d.before.give(g, w.in, w.given, w.now)
+	}
+	return given
 }
 
 // unread lets pass what may be the answer to a question that could not be read.

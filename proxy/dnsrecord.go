@@ -144,9 +144,9 @@ func dnsRecordFromProto(r *proxyv1.Record) *observe.DNS {
 }
 
 func dnsToProto(r policy.DNSRule) *proxyv1.DNSRule {
-	return &proxyv1.DNSRule{Name: r.Name, Pattern: r.Pattern, Ref: refToProto(r.Ref)}
+	return &proxyv1.DNSRule{Name: r.Name, Pattern: r.Pattern, Types: each(r.Types, func(t uint16) uint32 { return uint32(t) }), Ref: refToProto(r.Ref)}
 }
 
 func dnsFromProto(p *proxyv1.DNSRule) policy.DNSRule {
-	return policy.DNSRule{Name: p.Name, Pattern: p.Pattern, Ref: refFromProto(p.Ref)}
+	return policy.DNSRule{Name: p.Name, Pattern: p.Pattern, Types: each(p.Types, func(t uint32) uint16 { return uint16(min(t, 0xffff)) }), Ref: refFromProto(p.Ref)}
 }

@@ -100,7 +100,9 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 	var over <-chan time.Time // of the grace
 	var look <-chan time.Time
 	done := ctx.Done()
+	var began time.Time
 	begin := func(grace time.Duration) {
+		began = time.Now()
 		p.draining.Store(true)
 		p.names.Close()
 		for _, l := range listeners {
@@ -123,7 +125,7 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 			if stopping {
 				p.endIdle()
 			}
-			if p.open() == 0 && p.dns.waiting() == 0 {
+			if p.open() == 0 && p.dns.quiet(began) {
 				return nil
 			}
 		case <-over:

@@ -21,6 +21,7 @@ import (
 const (
 	greetWithin   = 3 * time.Second // a proxy answers Hello within
 	startWithin   = 10 * time.Second
+	rulesWithin   = 5 * time.Second // an agent has its rules, after its start
 	statusEvery   = 2 * time.Second
 	missesAllowed = 3           // unanswered Status calls, then the proxy counts as stuck
 	steadyAfter   = time.Second // then its loss is a new one, and not a start that fails
@@ -66,6 +67,11 @@ func (b *Backend) attend(ctx context.Context) error {
 		return err
 	}
 	defer l.close()
+	b.mu.Lock()
+	if b.before = 0; old != nil {
+		b.before = old.hello.Port
+	}
+	b.mu.Unlock()
 	if err := b.takeUp(ctx, l); err != nil {
 		child.kill()
 		if old != nil {
@@ -74,7 +80,9 @@ func (b *Backend) attend(ctx context.Context) error {
 		b.down(l, err)
 		return err
 	}
+	flipped := b.awaitRules(ctx, old)
 	b.config.OnPort(redirect.ProxyPort(l.hello.Port))
+	flipped()
 	if old != nil { // only now that nothing new goes there
 		b.leaveToDrain(ctx, old)
 	}
@@ -84,6 +92,39 @@ func (b *Backend) attend(ctx context.Context) error {
 		b.config.OnPort(0)
 	}
 	return err
+}
+
+// awaitRules waits, where another proxy still serves, until there are rules for the new one:
+// an agent that has just started has none to give at first, and without them everything is
+// refused. Who puts them in force goes on when flipped is called.
+func (b *Backend) awaitRules(ctx context.Context, old *link) (flipped func()) {
+	b.mu.Lock()
+	if old == nil || b.inForce != 0 {
+		b.mu.Unlock()
+		return func() {}
+	}
+	o := &opening{ruled: make(chan struct{}), flipped: make(chan struct{})}
+	b.opening = o
+	b.mu.Unlock()
+	t := time.NewTimer(rulesWithin)
+	defer t.Stop()
+	select {
+	case <-o.ruled:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return func() {
+		b.mu.Lock()
+		b.opening = nil
+		b.mu.Unlock()
+		close(o.flipped)
+	}
+}
+
+// opening is a proxy that is to serve as soon as it has rules.
+type opening struct {
+	ruled   chan struct{} // closed by who put them in force
+	flipped chan struct{} // closed when it serves
 }
 
 // takeUp puts the last snapshot in force at a proxy and makes it the current one.

@@ -103,6 +103,12 @@ func controlDatagrams(c syscall.RawConn, six bool) error {
 // Addr is what it listens on.
 func (r *Receiver) Addr() netip.AddrPort { return r.sock.LocalAddr().(*net.UDPAddr).AddrPort() }
 
+// Send sends a datagram from its own address, with the proxies' mark.
+func (r *Receiver) Send(b []byte, to netip.AddrPort) error {
+	_, err := r.sock.WriteToUDPAddrPort(b, to)
+	return err
+}
+
 // Close ends reading.
 func (r *Receiver) Close() error { return r.sock.Close() }
 

@@ -72,6 +72,13 @@ type Status struct {
 	Revision    uint64
 	Connections uint64
 	Names       string // "served", or why names are not; empty: not asked for
+	DNS         *DNSStatus
+}
+
+// DNSStatus is what a backend counts of questions that it carries.
+type DNSStatus struct {
+	Waiting uint64            // without an answer
+	Events  map[string]uint64 // since its start
 }
 
 // ErrNotReady says that the backend cannot enforce now; redirected ports stay

@@ -72,9 +72,29 @@ func (r *reader) l7(v manifest.Value, ref policy.Ref, s section) *policy.L7Rules
 
 // dns reads one DNS rule.
 func (r *reader) dns(v manifest.Value, ref policy.Ref, l7 *policy.L7Rules) {
-	if name, pattern, ok := dnsName(v); ok {
-		l7.DNS = append(l7.DNS, policy.DNSRule{Name: name, Pattern: pattern, Ref: ref})
+	name, pattern, more, ok := dnsNameWith(v, "queryTypes")
+	if !ok {
+		return
 	}
+	rule := policy.DNSRule{Name: name, Pattern: pattern, Ref: ref}
+	if types, there := more["queryTypes"]; there {
+		list := types.List()
+		if len(list) == 0 {
+			types.Fail("is empty; write types as A and AAAA, or delete it for all")
+		}
+		for _, item := range list {
+			text, ok := item.Text()
+			if !ok {
+				continue
+			}
+			typ, err := policy.ParseDNSType(text)
+			if err != nil {
+				item.Fail("%v", err)
+			}
+			rule.Types = append(rule.Types, typ)
+		}
+	}
+	l7.DNS = append(l7.DNS, rule)
 }
 
 // grpc reads one rule for gRPC.

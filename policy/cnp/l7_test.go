@@ -122,6 +122,20 @@ func TestDNSRules(t *testing.T) {
 	})
 }
 
+func TestDNSQueryTypes(t *testing.T) {
+	rules := func(types string) string {
+		return cnp("p", `{endpointSelector: `+client+`, egress: [{toPorts: [{ports: [{port: "53", protocol: ANY}], rules: {dns: [{matchPattern: "*", queryTypes: `+types+`}]}}]}]}`)
+	}
+	for types, want := range map[string]string{"[A, AAAA]": "allow", "[a]": "allow", "[TYPE1]": "allow", "[AAAA]": "deny", "[TXT, MX]": "deny"} {
+		newCluster(t, rules(types)).Expect(questions("egress default/client > kube-system/dns UDP 53 dns=", map[string]string{"cilium.io.": want}))
+	}
+	for _, bad := range []string{"[]", "[B]", "A", "[1]", "[TYPE99999]"} {
+		if _, err := Decode("p.yaml", []byte(rules(bad))); err == nil || !strings.Contains(err.Error(), "queryTypes") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 func TestGRPCRules(t *testing.T) {
 	rules := func(rules string) string {
 		return cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {`+rules+`}}]}]}`)

@@ -199,16 +199,22 @@ func (r *reader) fqdns(v manifest.Value, rule *policy.Rule) {
 
 // dnsName reads matchName or matchPattern, whichever is there.
 func dnsName(v manifest.Value) (name, pattern string, ok bool) {
+	name, pattern, _, ok = dnsNameWith(v)
+	return name, pattern, ok
+}
+
+// dnsNameWith reads the same of an item that may have other fields too.
+func dnsNameWith(v manifest.Value, more ...string) (name, pattern string, fields map[string]manifest.Value, ok bool) {
 	before := v.Failed()
-	fields := v.Object([]string{"matchName", "matchPattern"}, nil)
+	fields = v.Object(append([]string{"matchName", "matchPattern"}, more...), nil)
 	nameField, hasName := fields["matchName"]
 	patternField, hasPattern := fields["matchPattern"]
 	switch {
 	case v.Failed() > before:
-		return "", "", false
+		return "", "", nil, false
 	case hasName && hasPattern:
 		v.Fail("has both matchName and matchPattern; write an item of its own for each")
-		return "", "", false
+		return "", "", nil, false
 	case hasName:
 		if name, ok = nameField.Text(); ok {
 			if err := policy.ValidateDNSName(name); err != nil {
@@ -224,7 +230,7 @@ func dnsName(v manifest.Value) (name, pattern string, ok bool) {
 	default:
 		v.Fail("needs matchName or matchPattern; write one, matchPattern: \"*\" for every name")
 	}
-	return name, pattern, ok && v.Failed() == before
+	return name, pattern, fields, ok && v.Failed() == before
 }
 
 func (r *reader) services(v manifest.Value, rule *policy.Rule) {

@@ -67,6 +67,7 @@ type Kafka struct {
 // DNS is a question to a name server.
 type DNS struct {
 	Query string `json:"query"`
+	Type  string `json:"type"` // empty: A
 }
 
 // flow is a question's protocol and port, read.

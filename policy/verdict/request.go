@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -33,7 +34,8 @@ func (l *L7) request(normal NormalPath) (policy.Request, error) {
 	case l.Kafka != nil:
 		return l.Kafka.request()
 	}
-	return &policy.DNSRequest{Name: l.DNS.Query, Type: 1}, nil
+	typ, err := policy.ParseDNSType(cmp.Or(l.DNS.Type, "A"))
+	return &policy.DNSRequest{Name: l.DNS.Query, Type: typ}, err
 }
 
 func readHeaders(list [][]string) ([]policy.HTTPHeader, error) {

@@ -168,6 +168,7 @@ type EnforceRequest struct {
 	Audit         bool                   `protobuf:"varint,3,opt,name=audit,proto3" json:"audit,omitempty"`    // deny nothing, report what would have been
 	Secrets       []*SecretValue         `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"` // that the sets refer to, as far as they are known
 	Zone          *Zone                  `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`       // absent: no names are given out
+	Before        uint32                 `protobuf:"varint,6,opt,name=before,proto3" json:"before,omitempty"`  // port of the proxy whose place this one takes; it may have questions under way
 	Names         *NameRules             `protobuf:"bytes,20,opt,name=names,proto3" json:"names,omitempty"`    // absent: no rule is about names
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -236,6 +237,13 @@ func (x *EnforceRequest) GetZone() *Zone {
 		return x.Zone
 	}
 	return nil
+}
+
+func (x *EnforceRequest) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
 }
 
 func (x *EnforceRequest) GetNames() *NameRules {
@@ -2321,13 +2329,14 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06layout\x18\x06 \x01(\fR\x06layout\"\x8b\x02\n" +
+	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xa3\x02\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\x12\x14\n" +
 	"\x05audit\x18\x03 \x01(\bR\x05audit\x128\n" +
 	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\x12+\n" +
-	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\x122\n" +
+	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\x12\x16\n" +
+	"\x06before\x18\x06 \x01(\rR\x06before\x122\n" +
 	"\x05names\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameRulesR\x05names\"\xbe\x01\n" +
 	"\x04Zone\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
