@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -61,14 +60,13 @@ func (p *process) enforceNames(ctx context.Context, n *redirect.Names) error {
 	}
 }
 
-// handOverNames leaves names to the process that takes over.
+// handOverNames leaves names to the process that takes over, but for those in answers to
+// what this one has asked.
 func (p *process) handOverNames() {
 	if p.learnt == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.life, 5*time.Second)
-	defer cancel()
-	if err := p.learnt.HandOver(ctx); err != nil {
+	if err := p.learnt.Leave(p.life); err != nil && p.life.Err() == nil {
 		p.log.Error("hand over what was learnt of names", "error", err)
 	}
 }

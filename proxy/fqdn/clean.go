@@ -2,6 +2,7 @@ package fqdn
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,7 +23,7 @@ const (
 
 // cleanDue reports whether something may have run out.
 func (s *Store) cleanDue() bool {
-	if s.over || s.names == nil {
+	if s.leaving || s.over || s.names == nil {
 		return false
 	}
 	now := s.now()
@@ -248,16 +249,25 @@ func (s *Store) catchUp() {
 func (s *Store) sweep() {
 	s.sweepAt = time.Time{}
 	s.catchUp()
-	var gone []policy.NameKey
+	var gone, ours []policy.NameKey
+	var ids []policy.Identity
 	err := s.config.Maps.All(func(k policy.NameKey, id policy.Identity) bool {
-		h := s.hosts[k.Endpoint]
-		if h == nil || h.holds[k.Addr.As16()].as != id {
+		want := policy.Identity(0)
+		if h := s.hosts[k.Endpoint]; h != nil {
+			want = h.holds[k.Addr.As16()].as
+		}
+		switch {
+		case want == id:
+		case want == 0:
 			gone = append(gone, k)
+		default: // the one before was the last to write it
+			ours, ids = append(ours, k), append(ids, want)
 		}
 		return true
 	})
 	if err == nil {
-		err = s.config.Maps.Delete(gone)
+		_, put := s.config.Maps.Put(ours, ids)
+		err = errors.Join(put, s.config.Maps.Delete(gone))
 	}
 	rules, e := s.config.Maps.Rules()
 	for k, r := range rules {

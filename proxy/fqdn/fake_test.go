@@ -197,8 +197,9 @@ func (b *bench) start() {
 		b.Fatal(err)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	b.end, b.ended = end, make(chan struct{})
-	go func() { b.Run(ctx); close(b.ended) }()
+	ended, store := make(chan struct{}), b.Store
+	b.end, b.ended = end, ended
+	go func() { store.Run(ctx); close(ended) }()
 }
 
 func (b *bench) stop() {

@@ -40,7 +40,8 @@ type state struct {
 	lookedAt  time.Time // at everything, for what has run out
 	lookTook  time.Duration
 	sweepAt   time.Time // what an earlier process left is removed then; zero: it is
-	over      bool
+	leaving   bool      // another process has taken over
+	over      bool      // and nothing is learnt any more
 }
 
 // host is an endpoint and what it was told.

@@ -211,6 +211,21 @@ func (s *Store) finish() {
 	s.save(s.encode())
 }
 
+// leaveAfter is how long a process goes on learning from answers to what it asked, after
+// another has taken its place. That one reads what it learnt a while later (sweepAfter).
+const leaveAfter = 6 * time.Second
+
+// Leave makes room for another process: nothing is removed from the kernel any more,
+// and soon nothing learnt.
+func (s *Store) Leave(ctx context.Context) error {
+	return s.do(ctx, func() {
+		if !s.leaving {
+			s.leaving = true
+			time.AfterFunc(leaveAfter, func() { _ = s.HandOver(ctx) })
+		}
+	})
+}
+
 // HandOver saves what is known and learns no more: another process does.
 func (s *Store) HandOver(ctx context.Context) error {
 	return s.do(ctx, func() {

@@ -277,12 +277,19 @@ func TestRestart(t *testing.T) {
 	b.update(n)
 	b.verdict("after", 1, "192.0.2.1", 80, "allow")
 	b.verdict("after", 1, "2001:db8::7", 80, "allow")
+	k := policy.NameKey{Endpoint: 1, Addr: netip.MustParseAddr("2001:db8::7")}
+	if _, err := b.k.Put([]policy.NameKey{k}, []policy.Identity{before}); err != nil { // as one does that is on its way out
+		t.Fatal(err)
+	}
 	if after := b.k.addrs[policy.NameKey{Endpoint: 1, Addr: netip.MustParseAddr("192.0.2.1")}]; after == before {
 		t.Error("two processes use the same numbers")
 	}
 	b.time.add(sweepAfter + time.Second)
 	b.clean()
 	b.verdict("of an endpoint that is another now", 2, "192.0.2.2", 80, "nothing")
+	if got := b.k.addrs[k]; got < b.first || got >= b.first+part {
+		t.Errorf("what the process before wrote last is %d still", got)
+	}
 	for k := range b.k.rules {
 		if k.Identity < b.first || k.Identity >= b.first+part {
 			t.Errorf("rules of the process before stay: %v", k)
@@ -324,6 +331,30 @@ func TestDamagedFile(t *testing.T) {
 	b.update(twoEndpoints(rule(0, "*.example.com")))
 	b.learns("10.0.0.1", "a.example.com", "192.0.2.1")
 	b.verdict("after it was empty", 1, "192.0.2.1", 80, "allow")
+}
+
+// What the process before learns on its way out comes with its last file.
+func TestCatchUp(t *testing.T) {
+	b := newBench(t)
+	n := twoEndpoints(rule(0, "*.example.com"))
+	b.update(n)
+	old := *b
+	b.start()
+	b.update(n)
+	if err := old.Leave(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	old.learns("10.0.0.1", "a.example.com", "192.0.2.1")
+	if err := old.HandOver(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	b.time.add(sweepAfter + time.Second)
+	b.clean()
+	b.verdict("learnt by the one before", 1, "192.0.2.1", 80, "allow")
+	if id := b.k.addrs[policy.NameKey{Endpoint: 1, Addr: netip.MustParseAddr("192.0.2.1")}]; id < b.first || id >= b.first+part {
+		t.Errorf("it has identity %d, which is not one of ours", id)
+	}
+	old.stop()
 }
 
 func TestHandOver(t *testing.T) {
