@@ -31,10 +31,10 @@ demo: build ## the Star Wars demo on real packets (root); KEEP=1 leaves it runni
 test: parts lint unit privileged ## every test: unit, privileged, real parts (root; installs what is missing)
 
 unit: ## tests that need no privilege, with the race detector
-	$(GO) test -race $(UNIT)
+	$(GO) test -race -timeout 30m $(UNIT)
 
 privileged: build ## tests in the kernel and in network namespaces (root)
-	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka $(GO) test -timeout 15m ./bpf/... ./integration/...
+	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka $(GO) test -timeout 30m ./bpf/... ./integration/...
 
 generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew; as root, what the verifier makes of it
 	$(GO) generate ./bpf

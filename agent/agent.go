@@ -113,6 +113,7 @@ type Agent struct {
 	noCgroup  error
 	monitors  monitors
 	port      atomic.Uint32 // of the proxy, 0: none
+	ports     *ports
 }
 
 // Run runs an agent until the context ends.

@@ -22,6 +22,10 @@ var errRunning = errors.New("an agent is running")
 // starting has what it had open until it executes its program.
 const lockPatience = 2 * time.Second
 
+// deadPatience is how long it may, if who had it is known to have ended: on a busy
+// machine such a process may have to wait for a processor.
+const deadPatience = 30 * time.Second
+
 // lock sees to it that an agent is alone with its directories and with its network
 // namespace: devices, routing rules and the gate are of the namespace.
 func lock(runDir, stateDir string) (unlock func(), err error) {
@@ -29,12 +33,32 @@ func lock(runDir, stateDir string) (unlock func(), err error) {
 }
 
 func waitLock(socket, runDir, stateDir string) (unlock func(), err error) {
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 40) {
+	for began := time.Now(); ; time.Sleep(lockPatience / 40) {
+		waited := time.Since(began) // before the last try
 		unlock, err = tryLock(socket, runDir, stateDir)
-		if !errors.Is(err, errRunning) || time.Now().After(deadline) {
+		if !errors.Is(err, errRunning) || waited > deadPatience || waited > lockPatience && !ownerEnded(socket) {
 			return unlock, err
 		}
 	}
+}
+
+// ownerEnded reports whether the process that made a lock is no more.
+func ownerEnded(socket string) bool {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return true // let go of just now
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	ended := false
+	_ = raw.Control(func(fd uintptr) {
+		owner, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		ended = err == nil && owner.Pid > 0 && errors.Is(unix.Kill(int(owner.Pid), 0), unix.ESRCH)
+	})
+	return ended
 }
 
 func tryLock(socket, runDir, stateDir string) (unlock func(), err error) {

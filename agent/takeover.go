@@ -22,6 +22,9 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	if err := redirect.InstallRules(); err != nil {
 		return err
 	}
+	if advice := redirect.SourceValidation(); advice != "" {
+		a.log.Warn("the reverse path filter is in the way", "effect", advice)
+	}
 	ifindex, err := endpoint.EnsureHostDevice(gateways)
 	if err != nil {
 		return err
@@ -49,6 +52,9 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	if a.gate, err = bpf.Load(opts, maps); err != nil {
 		return err
 	}
+	if n := a.connectionsLimit(); a.cfg.MaxConnections > 0 && n != a.cfg.MaxConnections {
+		return fmt.Errorf("the running datapath has room for %d connections, and open ones are in it: start with --max-connections %d or without, or end them with 'headgate cleanup' first", n, n)
+	}
 	return a.gate.AttachHost(ifindex)
 }
 
@@ -73,6 +79,11 @@ func (a *Agent) startBackend(ctx context.Context) error {
 			}
 		}
 	}
+	a.ports = newPorts(
+		func(p policy.Protocol, port uint16) error { return a.gate.SetRoute(bpf.AnyRoute(p), port) },
+		func(err error) { a.control.note("proxy-port", err, true) },
+	)
+	a.control.wg.Go(func() { a.ports.run(ctx, a.tryAgain) })
 	a.control.wg.Go(func() {
 		if err := a.backend.Run(ctx); err != nil && ctx.Err() == nil {
 			a.log.Error("proxy backend ended", "error", err)
@@ -106,12 +117,9 @@ func (a *Agent) copyMaps() ([]*os.File, error) {
 // onPort opens and closes the redirected ports of a backend as its proxy comes and goes.
 func (a *Agent) onPort(index int, port redirect.ProxyPort) {
 	a.port.Store(uint32(port))
-	for _, p := range a.backend.of(index) {
-		if err := a.gate.SetRoute(bpf.AnyRoute(p), uint16(port)); err != nil {
-			a.log.Error("cannot tell the datapath the proxy's port", "protocol", p, "port", port, "error", err)
-		}
+	if a.ports.tell(a.backend.of(index), uint16(port)) == nil { // else it is noted
+		a.log.Info("proxy port", "port", port)
 	}
-	a.log.Info("proxy port", "port", port)
 	a.tryAgain()
 }
 

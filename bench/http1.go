@@ -83,6 +83,7 @@ func (w *world) http1() ([]table, error) {
 	return w.measure(sides, []work{
 		{"small requests, 64 connections", "requests", nil, loadOptions{Path: smallPath, Connections: 64, Seconds: w.seconds}},
 		{"small requests, one connection", "requests", nil, loadOptions{Path: smallPath, Connections: 1, Seconds: w.seconds}},
+		{"a connection for each request, 16 at once", "requests", nil, loadOptions{Path: smallPath, Connections: 16, Seconds: w.seconds, Reconnect: true}},
 		{"bodies of 1 MB, 16 connections", "requests", nil, loadOptions{Path: largePath, Connections: 16, Seconds: w.seconds}},
 	})
 }

@@ -77,7 +77,7 @@ func (m *Maps) add(p *ebpf.Program, known *ebpf.CollectionSpec) error {
 
 // ours are headgate's programs at one hook of an interface.
 func ours(ifindex int, at ebpf.AttachType) ([]*ebpf.Program, error) {
-	res, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: at})
+	res, err := query(link.QueryOptions{Target: ifindex, Attach: at})
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, nil

@@ -137,7 +137,7 @@ type sock struct {
 }
 
 func socks(group *os.File, at ebpf.AttachType) ([]sock, error) {
-	res, err := link.QueryPrograms(link.QueryOptions{Target: int(group.Fd()), Attach: at})
+	res, err := query(link.QueryOptions{Target: int(group.Fd()), Attach: at})
 	if err != nil {
 		return nil, fmt.Errorf("ask what is attached: %w", err)
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/policy"
@@ -25,15 +25,19 @@ func (l *lab) cgroupRoot() string {
 	return root
 }
 
-// here makes the lab's namespace one in which sockets meet services.
-func (l *lab) here(inode uint64) Netns {
+// here makes the lab's namespace one in which sockets meet services. It says which it
+// is: what belongs to a namespace that is not there is taken off by any agent that
+// starts on this machine.
+func (l *lab) here() Netns {
 	l.Helper()
+	var st unix.Stat_t
+	l.must(unix.Stat("/proc/thread-self/ns/net", &st))
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	l.must(err)
 	defer unix.Close(fd)
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	l.must(err)
-	n := Netns{Cookie: cookie, Inode: inode, V4: mustAddr("127.0.0.1"), V6: mustAddr("::1"), Host: true}
+	n := Netns{Cookie: cookie, Inode: st.Ino, V4: mustAddr("127.0.0.1"), V6: mustAddr("::1"), Host: true}
 	l.must(l.g.SetNetns(n))
 	return n
 }
@@ -74,7 +78,7 @@ func TestSockets(t *testing.T) {
 		l.must(err)
 		defer echo.Close()
 		l.reset(nil, nil)
-		l.here(1)
+		l.here()
 		l.serve(v6, func(s *Service) {
 			to := server.Addr().(*net.TCPAddr).AddrPort()
 			if s.Proto == policy.ProtoUDP {
@@ -83,7 +87,7 @@ func TestSockets(t *testing.T) {
 			s.Backends = map[uint32]netip.AddrPort{uint32(s.Number): to}
 			s.fill()
 		})
-		c, err := net.DialTimeout("tcp", at, 10*time.Second)
+		c, err := net.DialTimeout("tcp", at, patience)
 		if err != nil {
 			t.Fatalf("%s: %v", family, err)
 		}
@@ -107,28 +111,28 @@ func TestSockets(t *testing.T) {
 		} {
 			_, err = send()
 			l.must(err)
-			l.must(echo.SetReadDeadline(time.Now().Add(10 * time.Second)))
+			l.must(echo.SetReadDeadline(time.Now().Add(patience)))
 			_, from, err := echo.ReadFrom(make([]byte, 9))
 			l.must(err)
 			_, err = echo.WriteTo([]byte("a"), from)
 			l.must(err)
 		}
-		l.must(u.SetReadDeadline(time.Now().Add(10 * time.Second)))
+		l.must(u.SetReadDeadline(time.Now().Add(patience)))
 		if _, err := u.Read(make([]byte, 9)); err != nil {
 			t.Errorf("%s: the answer to a connected socket: %v", family, err)
 		}
-		l.must(free.SetReadDeadline(time.Now().Add(10 * time.Second)))
+		l.must(free.SetReadDeadline(time.Now().Add(patience)))
 		if _, from, err := free.ReadFrom(make([]byte, 9)); err != nil || from.String() != at {
 			t.Errorf("%s: the answer comes from %v, %v, want %s", family, from, err, at)
 		}
 
 		// Without a backend, at another port, and where only the host's sockets may.
 		l.reset(nil, nil)
-		n := l.here(1)
+		n := l.here()
 		l.serve(v6, nil)
 		refused := func(what, at string) {
 			t.Helper()
-			if c, err := net.DialTimeout("tcp", at, 10*time.Second); !errors.Is(err, unix.ECONNREFUSED) {
+			if c, err := net.DialTimeout("tcp", at, patience); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("%s: %s: %v, want a refusal", family, what, err)
 				if err == nil {
 					c.Close()
@@ -201,7 +205,7 @@ func TestCgroupTakeover(t *testing.T) {
 			t.Errorf("%d programs hang there, want %d", n, len(sockOrder))
 		}
 	}
-	l.here(uint64(os.Getpid())<<32 | 77)
+	own := l.here().Inode
 	l.must(l.g.AttachHost(l.host))
 	found, err := AttachedMaps(l.host)
 	l.must(err)
@@ -212,16 +216,61 @@ func TestCgroupTakeover(t *testing.T) {
 		t.Errorf("%d programs hang there after the take-over, want %d", n, len(sockOrder))
 	}
 	users, err := CgroupUsers(root)
-	if inode := uint64(os.Getpid())<<32 | 77; err != nil || !users[inode] {
+	if err != nil || !users[own] {
 		t.Errorf("who is there: %v, %v", users, err)
 	}
 	// One whose agent's namespace is gone is taken off by whoever comes.
-	gone := func(inode uint64) bool { return inode != uint64(os.Getpid())<<32|77 }
+	gone := func(inode uint64) bool { return inode != own }
 	l.must(DetachCgroup(root, nil, gone))
 	if n, others := l.hung(next), l.hung(other); n != 0 || others != len(sockOrder) {
 		t.Errorf("%d of an agent that is gone are left, and %d of another", n, others)
 	}
 	if err := l.g.AttachCgroup(t.TempDir()); !errors.Is(err, ErrNoCgroup) {
 		t.Error(fmt.Sprint("attached to what is no control group: ", err))
+	}
+}
+
+// TestCgroupIsShared has another gate come and go on the root all the time: that is no
+// reason for this one to fail.
+func TestCgroupIsShared(t *testing.T) {
+	l := newLab(t)
+	root := l.cgroupRoot()
+	other, err := Load(Options{}, nil)
+	l.must(err)
+	t.Cleanup(func() { other.Close() })
+	l.must(l.g.AttachCgroup(root))
+	t.Cleanup(func() { l.must(DetachCgroup(root, l.maps(), alive)) })
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	t.Cleanup(func() {
+		close(stop)
+		l.must(<-ended)
+	})
+	go func() {
+		maps := &Maps{byName: map[string]*ebpf.Map{gateMapHgSvcNetns1: other.objs.HgSvcNetns1}}
+		for {
+			err := errors.Join(other.AttachCgroup(root), DetachCgroup(root, maps, alive))
+			select {
+			case <-stop:
+				ended <- err
+				return
+			default:
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	group, err := openCgroup(root)
+	l.must(err)
+	defer group.Close()
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for _, at := range sockOrder {
+			_, err := query(link.QueryOptions{Target: int(group.Fd()), Attach: at})
+			l.must(err)
+		}
+	}
+	if n := l.hung(l.g); n != len(sockOrder) {
+		t.Errorf("%d programs hang there, want %d", n, len(sockOrder))
 	}
 }

@@ -17,56 +17,62 @@ const (
 )
 
 // Collect removes established TCP that has expired, gives back its shares, and says
-// how many; then what such connections held of the node's ports, and their translations to
-// backends. The other maps
-// evict by themselves.
+// how many; then what such connections held of the node's ports, and their translations
+// to backends. The other maps evict by themselves.
 func (c *Conntrack) Collect(ctx context.Context) (int, error) {
 	removed, err := c.collectTCP(ctx)
 	if ctx.Err() != nil {
 		return removed, err
 	}
-	_, held := c.collectHolds()
-	_, serviced := c.collectServices(monotonic())
+	_, held := c.collectHolds(ctx)
+	_, serviced := c.collectServices(ctx)
 	return removed, errors.Join(err, held, serviced)
+}
+
+// paced reads a map in batches, with rests. False: it was not read to its end.
+func paced[K, V any](ctx context.Context, m *ebpf.Map, f func(*K, *V)) (bool, error) {
+	keys, values := make([]K, collectBatch), make([]V, collectBatch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		start := time.Now()
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return false, err
+		}
+		for i := range n {
+			f(&keys[i], &values[i])
+		}
+		if last {
+			return true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(min(collectRest*time.Since(start), maxRest)):
+		}
+	}
 }
 
 func (c *Conntrack) collectTCP(ctx context.Context) (int, error) {
 	before := c.shares.copy()
 	counted := map[uint16]int64{}
-	keys, entries := make([]gateCtKey, collectBatch), make([]gateCtEntry, collectBatch)
-	var cursor ebpf.MapBatchCursor
 	removed := 0
 	var errs error
-	for {
-		start := time.Now()
-		n, err := c.tcp.BatchLookup(&cursor, keys, entries, nil)
-		last := errors.Is(err, ebpf.ErrKeyNotExist)
-		if err != nil && !last {
-			return removed, errors.Join(errs, err)
-		}
-		now := monotonic()
-		for i := range n {
-			if int64(entries[i].Expires) < now {
-				gone, err := c.remove(&keys[i], now)
-				errs = errors.Join(errs, err)
-				if gone {
-					removed++
-				}
+	whole, err := paced(ctx, c.tcp, func(k *gateCtKey, e *gateCtEntry) {
+		if now := monotonic(); int64(e.Expires) < now {
+			gone, err := c.remove(k, now)
+			errs = errors.Join(errs, err)
+			if gone {
+				removed++
 			}
-			counted[entries[i].Payer]++
 		}
-		if last {
-			if removed == 0 { // else what was counted is not what is there
-				c.shares.right(before, counted)
-			}
-			return removed, errs
-		}
-		select {
-		case <-ctx.Done():
-			return removed, errs
-		case <-time.After(min(collectRest*time.Since(start), maxRest)):
-		}
+		counted[e.Payer]++
+	})
+	if whole && removed == 0 { // else what was counted is not what is there
+		c.shares.right(before, counted)
 	}
+	return removed, errors.Join(errs, err)
 }
 
 // remove removes a connection if it still has expired: a tuple may have been opened

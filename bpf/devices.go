@@ -78,6 +78,18 @@ func (g *Gate) Devices() ([]Device, error) {
 	return out, it.Err()
 }
 
+// NodeAddresses lists what the gate takes for this machine's own.
+func (g *Gate) NodeAddresses() ([]netip.Addr, error) {
+	var out []netip.Addr
+	var k gateAddr
+	var v uint32
+	it := g.objs.HgNode1.Iterate()
+	for it.Next(&k, &v) {
+		out = append(out, fromAddr(k))
+	}
+	return out, it.Err()
+}
+
 // SetNodeAddresses makes the node's addresses these.
 func (g *Gate) SetNodeAddresses(addrs []netip.Addr) error {
 	want := map[gateAddr]bool{}

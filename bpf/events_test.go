@@ -26,7 +26,7 @@ func (l *lab) reading(f func([]Event)) (events *Events, stop func()) {
 		select {
 		case err := <-done:
 			l.must(err)
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			l.Fatal("the reader goes on after its context ended")
 		}
 	}
@@ -42,26 +42,31 @@ func TestEventsArriveSoon(t *testing.T) {
 		}
 	})
 	defer stop()
-	for i := range 5 {
-		time.Sleep(time.Duration(i) * 37 * time.Millisecond) // anywhere in the reader's interval
+	soon := 0
+	for i := 0; soon < 5; i++ {
+		time.Sleep(time.Duration(i%5) * 37 * time.Millisecond) // anywhere in the reader's interval
 		f := l.tcp(false, 40000, 80, ack)
 		start := time.Now()
 		l.sends(l.a, f)
+		sent := time.Now()
 		select {
 		case e := <-got:
-			// Twice the reader's interval, and some for a busy machine.
-			if took := time.Since(start); took > 4*pollInterval {
-				t.Errorf("the event took %v", took)
+			// Twice the reader's interval, and some; on a busy machine not every time.
+			if took := time.Since(start); took <= 4*pollInterval {
+				soon++
+			} else if i > 50 {
+				t.Fatalf("the event took %v, and so did most before it", took)
 			}
-			if d := e.Time.Sub(start); d < -50*time.Millisecond || d > time.Second {
-				t.Errorf("the event's time is %v off", d)
+			const clocks = 50 * time.Millisecond // may differ
+			if e.Time.Before(start.Add(-clocks)) || e.Time.After(sent.Add(clocks)) {
+				t.Errorf("the event's time is %v, and not between %v and %v", e.Time, start, sent)
 			}
 			e.Time = time.Time{}
 			want := f.eventOf(l.a.ifindex, EventDrop, policy.Egress, PolicyEntry{}, 163)
 			if e != want {
 				t.Errorf("event\n%+v, want\n%+v", e, want)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("no event")
 		}
 	}
@@ -75,14 +80,15 @@ func TestEventsFlush(t *testing.T) {
 	defer stop()
 	for i := range 20 {
 		l.sends(l.a, l.tcp(false, 40000, 80, ack))
-		events.Flush(5 * time.Second)
+		events.Flush(patience)
 		if n := got.Load(); n != int64(i+1) {
 			t.Fatalf("%d events after %d flushes", n, i+1)
 		}
 	}
 }
 
-// flood makes n drops, each with an event.
+// flood makes n drops, each with an event, or more: a run that a signal interrupts is
+// begun anew.
 func (l *lab) flood(n int) {
 	l.Helper()
 	_, err := l.g.objs.HgFromWorkload.Run(&ebpf.RunOptions{
@@ -94,17 +100,21 @@ func (l *lab) flood(n int) {
 // Nothing is lost without being counted, and what was lost does not stop the rest.
 func TestEventsLost(t *testing.T) {
 	l := newLab(t)
-	const n = 100_000
-	l.flood(n) // nobody reads
+	const most = 100_000
+	dropped := func() int {
+		drops, err := l.g.Drops()
+		l.must(err)
+		if len(drops) != 1 || drops[0].Reason != 163 {
+			t.Fatalf("drop counters: %+v", drops)
+		}
+		return int(drops[0].Packets)
+	}
+	l.flood(most) // nobody reads
 	lost, err := l.g.Lost()
 	l.must(err)
-	if lost == 0 || lost >= n {
+	n := dropped()
+	if lost == 0 || int(lost) >= n || n < most {
 		t.Fatalf("lost %d of %d; the ring is %d bytes", lost, n, l.g.objs.HgEvents1.MaxEntries())
-	}
-	drops, err := l.g.Drops()
-	l.must(err)
-	if len(drops) != 1 || drops[0].Packets != n || drops[0].Reason != 163 {
-		t.Errorf("drop counters: %+v", drops)
 	}
 	count, largest := make(chan int, 4096), 0
 	_, stop := l.reading(func(es []Event) {
@@ -112,7 +122,7 @@ func TestEventsLost(t *testing.T) {
 		count <- len(es)
 	})
 	got := 0
-	for end := time.After(5 * time.Second); got < n-int(lost); {
+	for end := time.After(patience); got < n-int(lost); {
 		select {
 		case k := <-count:
 			got += k
@@ -121,7 +131,8 @@ func TestEventsLost(t *testing.T) {
 		}
 	}
 	l.flood(10)
-	for end := time.After(5 * time.Second); got < n-int(lost)+10; {
+	n = dropped()
+	for end := time.After(patience); got < n-int(lost); {
 		select {
 		case k := <-count:
 			got += k

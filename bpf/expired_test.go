@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"net"
 	"testing"
 )
 
@@ -112,4 +113,25 @@ func (l *lab) fragments(f frame, first int) (frame, frame) {
 		one.fragment, two.fragment = 1, uint16(first)
 	}
 	return one, two
+}
+
+// Who is in another network is answered by the node, and told of what it sent.
+func TestTimeToLiveFromOutside(t *testing.T) {
+	o := newOuter(t)
+	for family, v6 := range families {
+		o.renew(nil, nil)
+		o.serve(v6, nil, o.a.backend(v6))
+		left := o.sent(o.a, o.world(o.udp(v6, 40000, 53)))
+		own := o.world(o.udp(v6, 80, 50000)).reversed(0)
+		for name, f := range map[string]frame{"to a workload": own, "to a service": own.asked(), "an answer": left.reversed(0)} {
+			f.ttl, f.dstMAC, f.srcMAC = 1, o.mac, net.HardwareAddr{2, 0, 0, 0, 0, 0xe}
+			r := o.enters(f)
+			o.expectAll(family+" "+name, r, actionSend, "0 ingress, 196 egress")
+			want := expired(f)
+			want.src, want.srcMAC = pick(v6, node4, node6), o.mac
+			if !bytes.Equal(r.data, want.bytes()) {
+				t.Errorf("%s %s: answered\n%x, want\n%x", family, name, r.data, want.bytes())
+			}
+		}
+	}
 }

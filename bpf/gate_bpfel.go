@@ -106,6 +106,27 @@ type gateEvent struct {
 	_                   [4]byte
 }
 
+type gateFragmentEntry struct {
+	_               structs.HostLayout
+	Expires         uint64
+	End             uint16
+	SourcePort      uint16
+	DestinationPort uint16
+	PolicyPort      uint16
+	Proto           uint8
+	IcmpType        uint8
+	Pad             [6]uint8
+}
+
+type gateFragmentKey struct {
+	_           structs.HostLayout
+	Source      gateAddr
+	Destination gateAddr
+	Id          uint32
+	Proto       uint8
+	Pad         [3]uint8
+}
+
 type gateIpcacheEntry struct {
 	_          structs.HostLayout
 	Identity   uint32
@@ -327,6 +348,7 @@ const (
 	gateMapHgSvcSlots1     = "hg_svc_slots_1"
 	gateMapHgSvcSock1      = "hg_svc_sock_1"
 	gateMapHgSvcWork1      = "hg_svc_work_1"
+	gateMapHgWay1          = "hg_way_1"
 	gateProgHgConnect4     = "hg_connect4"
 	gateProgHgConnect6     = "hg_connect6"
 	gateProgHgFromHost     = "hg_from_host"
@@ -448,6 +470,7 @@ type gateMapSpecs struct {
 	HgSvcSlots1 *ebpf.MapSpec `ebpf:"hg_svc_slots_1"`
 	HgSvcSock1  *ebpf.MapSpec `ebpf:"hg_svc_sock_1"`
 	HgSvcWork1  *ebpf.MapSpec `ebpf:"hg_svc_work_1"`
+	HgWay1      *ebpf.MapSpec `ebpf:"hg_way_1"`
 }
 
 // gateVariableSpecs contains global variables before they are loaded into the kernel.
@@ -519,6 +542,7 @@ type gateMaps struct {
 	HgSvcSlots1 *ebpf.Map `ebpf:"hg_svc_slots_1"`
 	HgSvcSock1  *ebpf.Map `ebpf:"hg_svc_sock_1"`
 	HgSvcWork1  *ebpf.Map `ebpf:"hg_svc_work_1"`
+	HgWay1      *ebpf.Map `ebpf:"hg_way_1"`
 }
 
 func (m *gateMaps) Close() error {
@@ -557,6 +581,7 @@ func (m *gateMaps) Close() error {
 		m.HgSvcSlots1,
 		m.HgSvcSock1,
 		m.HgSvcWork1,
+		m.HgWay1,
 	)
 }
 

@@ -212,8 +212,8 @@ func TestHostFirewallWithWorkloads(t *testing.T) {
 	}
 }
 
-// A connection that was there before the firewall goes on if policy would let
-// either end open it now; others end. Real sockets, on a real device.
+// A connection that was there before the firewall, or is forgotten, goes on if policy
+// would let who opened it open it now; others end. Real sockets, on a real device.
 func TestHostFirewallAdopts(t *testing.T) {
 	w := newWired(t)
 	attrs := netlink.NewLinkAttrs()
@@ -244,7 +244,8 @@ func TestHostFirewallAdopts(t *testing.T) {
 	w.must(w.g.SetNodeAddresses([]netip.Addr{mustAddr("203.0.113.1"), mustAddr("2001:db8:9::1")}))
 	w.must(w.g.SetDevice(Device{Ifindex: dev.Attrs().Index}))
 	w.must(w.g.AttachDevice(dev.Attrs().Index))
-	w.must(w.g.SyncPolicy(subjectHost, nil, hostTable))
+	// The host may open anything: no connection to it is one of these.
+	w.must(w.g.SyncPolicy(subjectHost, nil, PolicyTable{ingress(0, policy.ProtoTCP, 443, 16): allow(1), egress(0, 0, 0, 0): allow(2)}))
 	for family, own := range map[string]string{"IPv4": "203.0.113.1", "IPv6": "2001:db8:9::1"} {
 		t.Run(family, func(t *testing.T) {
 			l := w.in(t)
@@ -258,9 +259,20 @@ func TestHostFirewallAdopts(t *testing.T) {
 				echoed(t, c)
 				return c
 			}
+			peer := map[bool]netip.Addr{false: mustAddr("203.0.113.9"), true: mustAddr("2001:db8:9::9")}[mustAddr(own).Is6()]
+			w.serve(out, peer, 7000)
+			mine, err := w.dial(w.ns, "tcp", netip.AddrPortFrom(peer, 7000), patience)
+			l.must(err)
+			defer mine.Close()
+			echoed(t, mine)
 			good, bad := dial(443), dial(80)
 			l.must(l.g.SetSettings(Settings{Host: HostEnforce, HostSubject: subjectHost}))
 			echoed(t, good)
+			echoed(t, mine)
+			l.must(empty(l.g.objs.HgCtTcp1)) // forgotten
+			l.must(empty(l.g.objs.HgCtAny1))
+			echoed(t, good)
+			echoed(t, mine)
 			bad.SetDeadline(time.Now().Add(300 * time.Millisecond)) //nolint:errcheck // the read fails then
 			bad.Write([]byte("x"))                                  //nolint:errcheck // it is dropped on the way
 			if n, err := bad.Read(make([]byte, 1)); err == nil {

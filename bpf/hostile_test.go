@@ -218,7 +218,7 @@ func (l *lab) wire(device string, b []byte) {
 // await waits for counters.
 func (l *lab) await(want string) {
 	l.Helper()
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		got := l.counted()
 		if got == want {
 			return

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -88,30 +89,21 @@ func (c *Conntrack) known(from netip.AddrPort, k *gateNatKey, f func(*gateCtEntr
 }
 
 // collectHolds removes what nobody's connection holds any more, of established TCP.
-func (c *Conntrack) collectHolds() (int, error) {
-	var free []gateNatKey
-	var k gateNatKey
-	var h gateNatHold
-	now := monotonic()
-	it := c.nat.Iterate()
-	for it.Next(&k, &h) {
-		if !c.holds(&k, &h, now) && !c.yielded(&k, now) {
-			free = append(free, k)
-		}
-	}
-	err := it.Err()
-	if errors.Is(err, ebpf.ErrIterationAborted) {
-		err = nil // the rest comes next time
-	}
+func (c *Conntrack) collectHolds(ctx context.Context) (int, error) {
 	n := 0
-	for i := range free {
-		// It may have been taken again since: look once more.
-		if c.nat.Lookup(&free[i], &h) == nil && !c.holds(&free[i], &h, now) {
-			err = errors.Join(err, ignoreMissing(c.nat.Delete(&free[i])))
+	var errs error
+	_, err := paced(ctx, c.nat, func(k *gateNatKey, h *gateNatHold) {
+		now := monotonic()
+		if c.holds(k, h, now) || c.yielded(k, now) {
+			return
+		}
+		// It may have been taken again since it was read: look once more.
+		if c.nat.Lookup(k, h) == nil && !c.holds(k, h, now) {
+			errs = errors.Join(errs, ignoreMissing(c.nat.Delete(k)))
 			n++
 		}
-	}
-	return n, err
+	})
+	return n, errors.Join(errs, err)
 }
 
 // SetUntranslated makes these the destinations that endpoints reach by their own

@@ -239,13 +239,17 @@ func TestHoldsFull(t *testing.T) {
 	f := o.world(o.tcp(false, 40000, 80, 0))
 	left := o.sent(o.a, f.with(syn))
 	o.answered(o.a, f, left, syn|ack)
+	o.sent(o.a, f.with(ack))
 	full, refused := 0, f
 	for i := range 64 { // the kernel lets a few more in: one a processor
 		g := f
 		g.sport += uint16(i + 1)
 		l := o.sent(o.a, g.with(syn))
-		r := o.enters(l.reversed(syn | ack))
-		if c := o.counted(); c == "240 ingress" && r.action == actionShot {
+		o.answered(o.a, g, l, syn|ack)
+		o.sends(o.a, g.with(ack))
+		o.forget()
+		r := o.leaves(o.a, g.with(ack), 0)
+		if c := o.counted(); c == "240 egress" && r.action == actionShot {
 			full, refused = full+1, g
 		}
 		o.forget()
@@ -383,32 +387,21 @@ func TestFragmentsTranslated(t *testing.T) {
 		f.payload = make([]byte, 64)
 		o.sent(o.b, f.by(o.b))
 		plain := o.sent(o.a, f)
-		piece := func(f frame, first bool) frame {
-			f.datagram, f.fragment = 99, 0x2000
-			if v6 {
-				f.fragment = 1
-			}
-			if !first {
-				f.body = []byte("the rest")
-				f.fragment = map[bool]uint16{false: 9, true: 9 << 3}[v6]
-			}
-			return f
-		}
 		for _, first := range []bool{true, false} {
-			out := piece(f, first)
+			out := f.piece(first)
 			o.expect("fragment", o.sends(o.a, out), actionSend, 0, policy.Egress)
 			r := o.leaves(o.a, out, 0)
-			want := piece(plain, first)
+			want := plain.piece(first)
 			if r.action != actionNext || string(r.data) != string(want.bytes()) {
 				t.Errorf("fragment, first %v, leaves as\n%x, want\n%x, action %d, counted %q", first, r.data, want.bytes(), r.action, o.counted())
 			}
 		}
 		back, answer := plain.reversed(0), f.reversed(0)
-		o.expectAll("later fragment alone", o.enters(piece(back, false)), actionNext, "")
+		o.expectAll("later fragment alone", o.enters(back.piece(false)), actionNext, "")
 		for _, first := range []bool{true, false} {
-			r := o.enters(piece(back, first))
+			r := o.enters(back.piece(first))
 			o.expect("fragment of the answer", r, actionSend, 0, policy.Ingress)
-			want := piece(answer, first)
+			want := answer.piece(first)
 			want.dstMAC, want.srcMAC, want.ttl = o.a.mac, gatewayMAC, want.ttl-1
 			if string(r.data) != string(want.bytes()) {
 				t.Errorf("a gets fragment, first %v,\n%x, want\n%x", first, r.data, want.bytes())

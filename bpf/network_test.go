@@ -285,7 +285,7 @@ func TestFromOutside(t *testing.T) {
 			{"to nobody's of the endpoints'", nil, func(o *outer, f *frame) { f.dst = o.a.addr(v6).Prev() }, actionShot, "150 ingress"},
 			{"to the host, from an endpoint's", nil, func(o *outer, f *frame) { f.src, f.dst = o.b.addr(v6), pick(v6, node4, node6) }, actionShot, "132 ingress"},
 			{"not ready", nil, func(o *outer, _ *frame) { o.put(o.a, false) }, actionShot, "203 ingress"},
-			{"no hop left", nil, func(_ *outer, f *frame) { f.ttl = 1 }, actionShot, "0 ingress, 196 egress"},
+			{"no hop left", nil, func(_ *outer, f *frame) { f.ttl = 1 }, actionSend, "0 ingress, 196 egress"},
 		} {
 			t.Run(family+" "+c.name, func(t *testing.T) {
 				o := o.in(t)

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -221,7 +222,7 @@ func svcKey(s Service) gateSvcKey {
 
 // collectServices removes translations of connections that are no more, and says
 // how many. Those that can be evicted are left to it.
-func (c *Conntrack) collectServices(now int64) (int, error) {
+func (c *Conntrack) collectServices(ctx context.Context) (int, error) {
 	if c.services == nil {
 		return 0, nil
 	}
@@ -229,17 +230,16 @@ func (c *Conntrack) collectServices(now int64) (int, error) {
 		var e gateCtEntry
 		key := ctKeyOf(k, v)
 		found := c.tcp.Lookup(&key, &e) == nil || c.any.Lookup(&key, &e) == nil
-		return !found || int64(e.Expires) < now || uint32(e.RevNat) != k.Front
+		return !found || int64(e.Expires) < monotonic() || uint32(e.RevNat) != k.Front
 	}
-	found, err := translations(c.services, gone)
-	if errors.Is(err, ebpf.ErrIterationAborted) {
-		err = nil // the rest comes next time
-	}
-	for k := range found {
-		var v gateSvcNat // it may have been opened again since
-		if c.services.Lookup(&k, &v) == nil && gone(&k, &v) {
-			err = errors.Join(err, ignoreMissing(c.services.Delete(&k)))
+	n := 0
+	var errs error
+	_, err := paced(ctx, c.services, func(k *gateSvcNatKey, v *gateSvcNat) {
+		// It may have been opened again since it was read.
+		if gone(k, v) && c.services.Lookup(k, v) == nil && gone(k, v) {
+			errs = errors.Join(errs, ignoreMissing(c.services.Delete(k)))
+			n++
 		}
-	}
-	return len(found), err
+	})
+	return n, errors.Join(errs, err)
 }

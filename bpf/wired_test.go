@@ -123,7 +123,8 @@ func within(ns netns.NsHandle, f func() error) error {
 	return <-done
 }
 
-const patience = 3 * time.Second
+// patience is how long something that must happen may take on a busy machine.
+const patience = 30 * time.Second
 
 // serve echoes at an address of a namespace, and tells who came.
 func (w *wired) serve(ns netns.NsHandle, at netip.Addr, port uint16) <-chan netip.AddrPort {
@@ -205,14 +206,21 @@ func (w *wired) proxied(v6 bool, route Route) <-chan [2]netip.AddrPort {
 			came <- [2]netip.AddrPort{from, to}
 			go within(w.ns, func() error { //nolint:errcheck // the client notices
 				defer c.Close()
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				defer cancel()
 				local := from
 				if to.Addr() == host4 || to.Addr() == host6 {
 					// Server and proxy share a stack: the client's port is taken in it.
 					local = netip.AddrPortFrom(from.Addr(), 0)
 				}
-				up, err := redirect.DialTransparent(ctx, local, to)
+				fd, err := redirect.DialTransparent(local, to)
+				if err != nil {
+					return err
+				}
+				if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(patience.Milliseconds())); err != nil {
+					return err
+				}
+				f := os.NewFile(uintptr(fd), "up")
+				defer f.Close()
+				up, err := net.FileConn(f)
 				if err != nil {
 					return err
 				}

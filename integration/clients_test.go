@@ -21,6 +21,16 @@ import (
 // command runs a program in the namespace to its end and returns what it said.
 func (n *namespace) command(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	out, err := n.attempt(t, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// attempt is command for a program that may fail.
+func (n *namespace) attempt(t *testing.T, name string, args ...string) (string, error) {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -28,10 +38,16 @@ func (n *namespace) command(t *testing.T, name string, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if <-p.done; p.err != nil {
-		t.Fatalf("%s %s: %v: %s%s", name, strings.Join(args, " "), p.err, out.String(), errs.String())
+	select {
+	case <-p.done:
+	case <-time.After(10 * patience):
+		t.Errorf("%s %s: it does not end", name, strings.Join(args, " "))
+		p.end(syscall.SIGKILL, patience)
 	}
-	return out.String()
+	if p.err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), p.err, out.String(), errs.String())
+	}
+	return out.String(), nil
 }
 
 // script is the path of one of the clients and servers in testdata.
@@ -94,7 +110,7 @@ func TestHTTPClients(t *testing.T) {
 			"path as it is":    {[]string{"--path-as-is", base + "/public/../secret", base + "/x/..;/public/%66"}, deniedBody + "403 1/public/f \n200 0"},
 		} {
 			t.Run("curl "+name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", "%{http_code} %{num_connects}"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--max-time", "120", "-w", "%{http_code} %{num_connects}"}, tt.args...)
 				if got := client.command(t, curl, args...); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
@@ -208,7 +224,7 @@ func TestConnect(t *testing.T) {
 	}
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		ask := func() string {
-			cmd := exec.Command(curl, "-q", "-s", "--max-time", "20", "-p", "-x", "http://"+server.at(v, 3128).String(), "-w", "%{http_connect}", url)
+			cmd := exec.Command(curl, "-q", "-s", "--max-time", "120", "-p", "-x", "http://"+server.at(v, 3128).String(), "-w", "%{http_connect}", url)
 			var out bytes.Buffer
 			cmd.Stdout = &out
 			p, err := client.start(cmd)
@@ -305,7 +321,7 @@ func TestHTTPServers(t *testing.T) {
 			"range of file": {[]string{"-r", "0-3", py + "none"}, "404"},
 		} {
 			t.Run(name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--max-time", "30", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--max-time", "120", "-w", " %{http_code} %{num_connects}|"}, tt.args...)
 				if got := client.command(t, curl, args...); got != tt.want && (tt.want != "404" || !strings.Contains(got, " 404 ")) {
 					t.Errorf("got %.300q, want %q", got, tt.want)
 				}

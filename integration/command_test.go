@@ -126,14 +126,17 @@ func TestStuckProxy(t *testing.T) {
 	if seen := p.web.requests(); len(seen) > 0 {
 		t.Errorf("the server saw %v", seen)
 	}
-	eventually(t, 30*time.Second, "another proxy", func() error { return p.wellWithout(t, stuck) })
+	eventually(t, 3*patience, "another proxy", func() error { return p.wellWithout(t, stuck) })
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		p.clients[0].mustAsk(t, p.server.at(v, 80), "GET", "/allowed", 200)
 		p.clients[0].mustAsk(t, p.server.at(v, 80), "GET", "/denied", 403)
 	})
-	if running(stuck) {
-		t.Errorf("the stuck proxy %d is still there", stuck)
-	}
+	eventually(t, patience, "the end of the stuck proxy", func() error {
+		if running(stuck) {
+			return fmt.Errorf("process %d is still there", stuck)
+		}
+		return nil
+	})
 	p.web.forget()
 	p.clients[0].mustAsk(t, p.server.at(4, 80), "GET", "/allowed", 200)
 	p.onlyAllowed(t)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,28 +50,22 @@ static_resources:
 `
 
 // startPlainEnvoy starts stock Envoy before a server that answers with the target
-// and the host that it was asked for, and returns its address.
-func startPlainEnvoy(t *testing.T) string {
+// and the host that it was asked for, both in a namespace of their own, where ports
+// are nobody else's.
+func startPlainEnvoy(t *testing.T) *envoyAsker {
 	t.Helper()
-	binary := envoyBinary(t)
-	upstream, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	if os.Geteuid() != 0 {
+		missing(t, "this test makes a network namespace: run it as root")
 	}
+	binary := envoyBinary(t)
+	const admin, listen, target = 9901, 8000, 8001
+	ns := newNamespace(t)
+	upstream := ns.listen(t, target)
 	t.Cleanup(func() { upstream.Close() })
 	go serveTargets(upstream)
-	port := func() int {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().(*net.TCPAddr).Port
-	}
-	listen := port()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "envoy.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, plainEnvoy, port(), listen, upstream.Addr().(*net.TCPAddr).Port), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, plainEnvoy, admin, listen, target), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -80,26 +75,25 @@ func startPlainEnvoy(t *testing.T) string {
 	defer log.Close()
 	cmd := exec.Command(binary, "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	p, err := ns.start(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		p.end(syscall.SIGKILL, patience)
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
 			t.Logf("envoy:\n%s", text)
 		}
 	})
-	address := fmt.Sprintf("127.0.0.1:%d", listen)
+	at := netip.AddrPortFrom(loopback(4), listen)
 	eventually(t, patience, "Envoy listens", func() error {
-		c, err := net.Dial("tcp", address)
+		c, err := ns.dial(at, patience)
 		if err == nil {
 			c.Close()
 		}
 		return err
 	})
-	return address
+	return &envoyAsker{ns: ns, at: at}
 }
 
 // serveTargets answers each request with its own target and host.
@@ -139,16 +133,17 @@ func serveTargets(l net.Listener) {
 // envoyForwards asks Envoy and returns what the server was asked for, or the
 // status of a refusal.
 type envoyAsker struct {
-	address string
-	c       net.Conn
-	in      *bufio.Reader
+	ns *namespace
+	at netip.AddrPort
+	c  net.Conn
+	in *bufio.Reader
 }
 
 func (e *envoyAsker) forwards(t *testing.T, request string) string {
 	t.Helper()
 	for range 2 { // an open connection may just have been closed
 		if e.c == nil {
-			c, err := net.Dial("tcp", e.address)
+			c, err := e.ns.dial(e.at, patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -223,7 +218,7 @@ func ownParser(t *testing.T, request string) seenHTTP {
 // listed in docs/http.md.
 func TestPathsAsEnvoy(t *testing.T) {
 	t.Parallel()
-	envoy := &envoyAsker{address: startPlainEnvoy(t)}
+	envoy := startPlainEnvoy(t)
 	pieces := []string{
 		"/", "/", "/", "//", ".", "..", "...", "a", "b", "Z", "0", "-", "_", "~", "%2e", "%2E", "%41", "%7e", "%5f", "%20", "%3b", "%3B", "%3f", "%23", "%25",
 		";x", ";", "=", "\\", "%zz", "%", "%4", "\"", "<", ">", "{", "}", "|", "^", "`", "[", "]", "+", "&", "$", "!", "*", "'", "(", ",", ":", "@", "%2f", "%5c", "%00", "?a=//%2e", "/../", "/./", "/..;/",
@@ -259,7 +254,7 @@ func TestPathsAsEnvoy(t *testing.T) {
 // Envoy.
 func TestStricterThanEnvoy(t *testing.T) {
 	t.Parallel()
-	envoy := &envoyAsker{address: startPlainEnvoy(t)}
+	envoy := startPlainEnvoy(t)
 	for request, reason := range map[string]*http.Refusal{
 		"GET /p HTTP/1.1\nHost: h\n\n":                                    http.ErrLineEnd,
 		"GET /p HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n":                http.ErrFolded,

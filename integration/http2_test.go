@@ -96,7 +96,7 @@ func TestH2spec(t *testing.T) {
 				return err
 			})
 			at := server.at(4, port)
-			out := client.command(t, h2spec, "-h", at.Addr().String(), "-p", fmt.Sprint(port), "-P", "/?bytes=1000", "-o", "10", "generic", "http2", "hpack")
+			out := client.command(t, h2spec, "-h", at.Addr().String(), "-p", fmt.Sprint(port), "-P", "/?bytes=1000", "-o", "60", "generic", "http2", "hpack")
 			if !strings.Contains(out, "145 tests, 145 passed, 0 skipped, 0 failed") {
 				t.Error(out)
 			}
@@ -137,7 +137,7 @@ func TestHTTP2Clients(t *testing.T) {
 			"refused":      {[]string{base + "/public/a%2fb"}, "escaped slash, backslash or NUL in path\r\n2 400"},
 		} {
 			t.Run("curl "+name, func(t *testing.T) {
-				args := append([]string{"-q", "-sS", "--http2-prior-knowledge", "--max-time", "30", "-w", "%{http_version} %{http_code}"}, tt.args...)
+				args := append([]string{"-q", "-sS", "--http2-prior-knowledge", "--max-time", "120", "-w", "%{http_version} %{http_code}"}, tt.args...)
 				if got := client.command(t, curl, args...); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}

@@ -85,7 +85,7 @@ func (w *workload) serveKafka(t *testing.T, version string) *broker {
 			t.Logf("Kafka:\n%s", text[max(0, len(text)-2<<10):])
 		}
 	})
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(4 * patience)
 	for {
 		out := b.kafka(t, b, "franz", "topics", "seconds=5")
 		if !strings.Contains(out, "error") {
@@ -140,7 +140,7 @@ func (w *workload) run(t *testing.T, program string, args ...string) string {
 
 func (w *workload) runWith(t *testing.T, input, program string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out bytes.Buffer
@@ -220,11 +220,11 @@ func testKafka(t *testing.T, version string) {
 			kafkaCase{lib + " is in a group", lib, "group", []string{"topic=orders-a", "group=g-" + lib, "records=5"}, []string{"consumed orders-a"}, "error"},
 			kafkaCase{lib + " produces more", lib, "produce", []string{"topic=orders-a", "records=10"}, []string{"produced orders-a 10"}, "error"},
 			kafkaCase{lib + " goes on in its group", lib, "group", []string{"topic=orders-a", "group=g-" + lib, "records=5"}, []string{"consumed orders-a"}, "error"},
-			kafkaCase{lib + " produces what is denied", lib, "produce", []string{"topic=secret", "seconds=20"}, []string{hidden}, "produced"},
-			kafkaCase{lib + " consumes what is denied", lib, "consume", []string{"topic=secret", "seconds=20"}, []string{"error 29"}, "consumed"},
-			kafkaCase{lib + " is in a denied group", lib, "group", []string{"topic=orders-a", "group=other", "seconds=20"}, []string{"error 30"}, "consumed"},
-			kafkaCase{lib + " creates a topic", lib, "create", []string{"topic=orders-new", "seconds=20"}, []string{"error 29"}, ""},
-			kafkaCase{lib + " deletes a topic", lib, "delete", []string{"topic=orders-a", "seconds=20"}, []string{"error 29"}, ""},
+			kafkaCase{lib + " produces what is denied", lib, "produce", []string{"topic=secret", "seconds=90"}, []string{hidden}, "produced"},
+			kafkaCase{lib + " consumes what is denied", lib, "consume", []string{"topic=secret", "seconds=90"}, []string{"error 29"}, "consumed"},
+			kafkaCase{lib + " is in a denied group", lib, "group", []string{"topic=orders-a", "group=other", "seconds=90"}, []string{"error 30"}, "consumed"},
+			kafkaCase{lib + " creates a topic", lib, "create", []string{"topic=orders-new", "seconds=90"}, []string{"error 29"}, ""},
+			kafkaCase{lib + " deletes a topic", lib, "delete", []string{"topic=orders-a", "seconds=90"}, []string{"error 29"}, ""},
 		)
 	}
 	cases = append(cases,
@@ -263,6 +263,11 @@ func testKafka(t *testing.T, version string) {
 
 // kafkaFlows looks for what was denied and what was answered among the flows.
 func kafkaFlows(t *testing.T, n *node) {
+	eventually(t, patience, "denials and answers among the flows", func() error { return kafkaIsSeen(t, n) })
+}
+
+func kafkaIsSeen(t *testing.T, n *node) error {
+	t.Helper()
 	denied, answered := false, false
 	for _, line := range strings.Split(n.headgate(t, "observe", "--protocol", "kafka", "--last", "10000", "-o", "json"), "\n") {
 		var response struct {
@@ -290,6 +295,7 @@ func kafkaFlows(t *testing.T, n *node) {
 		answered = answered || f.L7.Type == "RESPONSE" && f.L7.Kafka.Topic == "orders-a" && strings.Contains(f.Summary, "client app")
 	}
 	if !denied || !answered {
-		t.Errorf("denied %v, answered %v among the flows", denied, answered)
+		return fmt.Errorf("denied %v, answered %v", denied, answered)
 	}
+	return nil
 }

@@ -16,13 +16,13 @@ base = {"bootstrap.servers": broker, "client.id": "app"}
 if operation == "produce":
     def told(error, message):
         print("error %d" % error.code() if error else "produced " + message.topic())
-    p = Producer({**base, "message.timeout.ms": 10000, "enable.idempotence": True})
+    p = Producer({**base, "message.timeout.ms": 60000, "enable.idempotence": True})
     p.produce(topic, b"record", callback=told)
-    p.flush(15)
+    p.flush(90)
 else:
     c = Consumer({**base, "group.id": group, "auto.offset.reset": "earliest", "group.protocol": sys.argv[5]})
     c.subscribe([topic])
-    for _ in range(20):
+    for _ in range(90):
         m = c.poll(1)
         if m is None:
             continue
@@ -48,7 +48,7 @@ func kafkaTools(t *testing.T, client *workload, b *broker) {
 	check("kcat produces", run("hello\n", "-P", "-t", "orders-a")+"done", "done", "rror")
 	check("kcat consumes", run("", "-C", "-t", "orders-a", "-o", "-1", "-e", "-q"), "hello", "rror")
 	check("kcat lists", run("", "-L"), "orders-a", "secret")
-	check("kcat produces what is denied", run("hello\n", "-P", "-t", "secret", "-X", "message.timeout.ms=5000"), "authorization failed", "")
+	check("kcat produces what is denied", run("hello\n", "-P", "-t", "secret", "-X", "message.timeout.ms=60000"), "authorization failed", "")
 	check("kcat consumes what is denied", run("", "-C", "-t", "secret", "-o", "beginning", "-e"), "authorization failed", "record")
 
 	if python := needProgram(t, "python3"); hasConfluent(t, client, python) {
@@ -84,11 +84,11 @@ func kafkaTools(t *testing.T, client *workload, b *broker) {
 		produces = "kafka.tools.ConsoleProducer"
 	}
 	producer := func(topic string) string {
-		return client.java(t, b, "from java\n", produces, "--topic", topic, "--request-timeout-ms", "5000")
+		return client.java(t, b, "from java\n", produces, "--topic", topic, "--request-timeout-ms", "30000")
 	}
 	consumer := func(topic, group string, more ...string) string {
 		return client.java(t, b, "", tools+"consumer.ConsoleConsumer", append([]string{
-			"--topic", topic, "--group", group, "--from-beginning", "--max-messages", "3", "--timeout-ms", "20000",
+			"--topic", topic, "--group", group, "--from-beginning", "--max-messages", "3", "--timeout-ms", "90000",
 		}, more...)...)
 	}
 	const denied = "TopicAuthorizationException"

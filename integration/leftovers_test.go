@@ -22,7 +22,7 @@ func (n *node) checkNothingLeft(t *testing.T) {
 		t.Errorf("on the node after cleanup: %v", err)
 	}
 	for _, w := range n.workloads {
-		err := w.do(func() error { return strangeLinks([]string{"lo"}) })
+		err := w.do(func() error { return strangeLinks(w.born) })
 		if err != nil && !errors.Is(err, errNamespaceGone) {
 			t.Errorf("in the namespace of %s after cleanup: %v", w.name, err)
 		}

@@ -24,13 +24,13 @@ type load struct {
 
 	mu      sync.Mutex
 	wrong   []string
-	answers map[string]int // by what asked
+	answers map[string]int // by what asks
 }
 
 func newLoad() *load { return &load{stop: make(chan struct{}), answers: map[string]int{}} }
 
 // pause between requests leaves the machine time for what is under test.
-const pause = 2 * time.Millisecond
+const pause = 5 * time.Millisecond
 
 // client is where requests come from and go to.
 type client struct {
@@ -109,6 +109,18 @@ func (l *load) isRefused(c client) {
 	})
 }
 
+// unanswered reports whether somebody got no answer yet.
+func (l *load) unanswered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.answers {
+		if n == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // wrongAnswer is never excused.
 type wrongAnswer struct{ error }
 
@@ -120,19 +132,22 @@ func (l *load) timeout() time.Duration {
 }
 
 func (l *load) repeat(what string, f func() error) {
+	l.mu.Lock()
+	l.answers[what] = 0
+	l.mu.Unlock()
 	l.wg.Go(func() {
 		for n := 0; ; {
 			select {
 			case <-l.stop:
-				l.mu.Lock()
-				l.answers[what] += n
-				l.mu.Unlock()
 				return
 			case <-time.After(pause):
 			}
 			switch err := f(); {
 			case err == nil:
 				n++
+				l.mu.Lock()
+				l.answers[what] = n
+				l.mu.Unlock()
 			case l.interruptible && !errors.As(err, new(wrongAnswer)):
 				l.interrupted.Add(1)
 			default:
@@ -144,9 +159,12 @@ func (l *load) repeat(what string, f func() error) {
 	})
 }
 
-// end ends the load and judges it.
+// end ends the load, once everybody was answered, and judges it.
 func (l *load) end(t *testing.T) {
 	t.Helper()
+	for deadline := time.Now().Add(patience); l.unanswered() && time.Now().Before(deadline); {
+		time.Sleep(pause)
+	}
 	close(l.stop)
 	l.wg.Wait()
 	l.conns.Range(func(s, _ any) bool {

@@ -178,7 +178,7 @@ spec:
   nodeSelector: {matchLabels: {role: edge}}
   ingress:
   - fromEntities: [world]
-    toPorts: [{ports: [{port: "8080", protocol: TCP}]}]
+    toPorts: [{ports: [{port: "8080", protocol: TCP}, {port: "8084", protocol: TCP}]}]
   - fromEndpoints: [{matchLabels: {app: friend}}]
     toPorts: [{ports: [{port: "8081", protocol: TCP}]}]
 `
@@ -196,6 +196,9 @@ func TestHostFirewall(t *testing.T) {
 	}
 	server.serveEcho(t, 9000)
 	o.serveEcho(t, 7000)
+	socket := o.listenUDP(t, 7001)
+	behind := n.behind(t)
+	behind.serveEcho(t, 9999)
 	n.apply(t, hostPolicy)
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		node := func(port int) netip.AddrPort { return netip.AddrPortFrom(nodeAddr(v), uint16(port)) }
@@ -230,12 +233,19 @@ func TestHostFirewall(t *testing.T) {
 		n.mustOpen(t, o.at(v, 7000)).echoes(t)
 		n.mustOpen(t, server.at(v, 9000)).echoes(t)
 		o.mustOpen(t, server.at(v, 9000)).echoes(t)
+		n.behindGoesOn(t, behind, o, socket, v)
 
 		// Confirmed it stays; on trial again it falls back to audit.
 		n.headgate(t, "config", "confirm")
 		n.config(t, "host-firewall=audit")
-		n.config(t, "host-firewall=enforce", "--for", "2s")
-		o.mustNotConnect(t, node(8081))
+		for over := true; over; { // before it could be seen, where the machine is busy
+			until := time.Now().Add(2 * time.Second)
+			n.config(t, "host-firewall=enforce", "--for", "2s")
+			c, err := o.dial(node(8081), refusalTime)
+			if over = time.Now().After(until); !over && !isTimeout(err) {
+				t.Errorf("a connection on trial: %v, %v", c, err)
+			}
+		}
 		eventually(t, patience, "the fall back", func() error {
 			if got := n.headgate(t, "config", "get", "host-firewall"); !strings.Contains(got, "host-firewall   audit") {
 				return fmt.Errorf("it is %s", got)
@@ -314,9 +324,12 @@ func TestMapListings(t *testing.T) {
 	client := n.workload(t, "client", "app=client")
 	server.serveEcho(t, 9000)
 	client.mustOpen(t, server.at(4, 9000)).echoes(t)
+	n.uplink(t)
+	send(t, client.mustTalk(t, server.at(4, 9001)), strings.Repeat("in pieces", 1000))
 	for name, number := range map[string]string{
 		"policy": "subject", "ct": "packets", "ipcache": "identity", "endpoint": "id", "route": "proxyPort", "drops": "packets", "subject": "subject",
 		"share": "connections", "config": "", "open": "", "events": "lost", "usage": "percent", "nat": "",
+		"device": "ifindex", "node": "", "fragment": "firstEndsAt",
 	} {
 		var rows []map[string]any
 		text := n.headgate(t, "bpf", name, "list", "-o", "json")
@@ -348,4 +361,11 @@ func TestMapListings(t *testing.T) {
 	if len(s.Maps) < 8 {
 		t.Errorf("status has %d maps", len(s.Maps))
 	}
+	// Its room is what it was made with.
+	n.stopAgent(t)
+	again := n.try(t, "", append([]string{"agent", "--max-connections", "70000"}, n.dirs()...)...)
+	if again.code != 1 || !strings.Contains(again.stderr, "the running datapath has room for") {
+		t.Errorf("an agent with other room: exit code %d: %s", again.code, again.stderr)
+	}
+	n.startAgent(t)
 }

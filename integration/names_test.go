@@ -168,7 +168,7 @@ func TestNamesByResolvConf(t *testing.T) {
 		"deathstar.default.svc.cluster.local": "/v1/request-landing", "deathstar.default": "/v1/request-landing", "deathstar": "/v1/request-landing",
 	} {
 		for _, v := range []string{"-4", "-6"} {
-			out, err := exec.Command(ip, "netns", "exec", name, curl, v, "-sS", "-o", "/dev/null", "-m", "10", "-w", "%{http_code}", "http://"+host+path).CombinedOutput()
+			out, err := exec.Command(ip, "netns", "exec", name, curl, v, "-sS", "-o", "/dev/null", "-m", "120", "-w", "%{http_code}", "http://"+host+path).CombinedOutput()
 			if err != nil || string(out) != "200" {
 				t.Errorf("curl %s %s: %v: %s", v, host, err, out)
 			}

@@ -22,6 +22,7 @@ var errNamespaceGone = errors.New("the network namespace is gone")
 type namespace struct {
 	path  string // by which others open it
 	inode uint64
+	born  []string // interfaces that the kernel gave it: the loopback device, and tunnels where it knows any
 	calls chan func()
 	quit  chan struct{}
 	gone  chan struct{}
@@ -67,7 +68,11 @@ func (n *namespace) enter() error {
 	if err != nil {
 		return fmt.Errorf("bring the loopback device up: %w", err)
 	}
-	return nil
+	links, err := netlink.LinkList()
+	for _, l := range links {
+		n.born = append(n.born, l.Attrs().Name)
+	}
+	return err
 }
 
 // close lets go of the namespace. It is gone once no process and no socket is in

@@ -92,7 +92,7 @@ func TestNginx(t *testing.T) {
 		run := func(args ...string) string {
 			t.Helper()
 			var out, errs bytes.Buffer
-			cmd := exec.Command(curl, append([]string{"-q", "-sS", "--max-time", "20"}, args...)...)
+			cmd := exec.Command(curl, append([]string{"-q", "-sS", "--max-time", "120"}, args...)...)
 			cmd.Stdout, cmd.Stderr = &out, &errs
 			p, err := client.start(cmd)
 			if err != nil {
@@ -127,9 +127,19 @@ func TestNginx(t *testing.T) {
 // this port.
 func (s *nginx) checkLog(t *testing.T, address, port string) {
 	t.Helper()
+	eventually(t, patience, "nginx logged requests from "+address+" port "+port, func() error { // it does so after it has answered
+		return s.logged(t, address, port)
+	})
+}
+
+func (s *nginx) logged(t *testing.T, address, port string) error {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.dir, "access.log"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		return fmt.Errorf("the last line is half written:\n%s", text)
 	}
 	found := false
 	for line := range strings.Lines(string(text)) {
@@ -143,6 +153,7 @@ func (s *nginx) checkLog(t *testing.T, address, port string) {
 		found = found || f[0] == address && f[1] == port
 	}
 	if !found {
-		t.Errorf("nginx saw nothing from %s port %s:\n%s", address, port, text)
+		return fmt.Errorf("only these were:\n%s", text)
 	}
+	return nil
 }

@@ -7,10 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // node is a machine of its own as far as networks go, with headgate on it.
@@ -36,7 +36,7 @@ func startNode(t *testing.T, flags ...string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{namespace: ns, dir: dir, binary: headgateBinary(t), flags: flags, links: []string{"lo"}}
+	n := &node{namespace: ns, dir: dir, binary: headgateBinary(t), flags: flags, links: slices.Clone(ns.born)}
 	t.Cleanup(func() { n.remove(t) })
 	n.startAgent(t)
 	return n
@@ -73,7 +73,7 @@ func (n *node) launchAgent(t *testing.T) {
 
 func (n *node) waitUntilWell(t *testing.T) {
 	t.Helper()
-	n.headgate(t, "status", "--wait", "--wait-duration", "20s")
+	n.headgate(t, "status", "--wait", "--wait-duration", (2 * patience).String())
 }
 
 // stopAgent stops the agent alone, as a service manager would.
@@ -100,7 +100,7 @@ type outcome struct {
 // try runs a command of headgate on the node, with input.
 func (n *node) try(t *testing.T, input string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.binary, args...)
 	cmd.Env = append(os.Environ(), "HEADGATE_SOCKET="+filepath.Join(n.run(), "headgate.sock"))

@@ -25,6 +25,7 @@ func TestOutside(t *testing.T) {
 	client := n.workload(t, "client", "app=client")
 	web := o.serveWeb(t, 80)
 	echo := o.listenUDP(t, 9000)
+	echoes := o.serveEcho(t, 7000)
 	eachVersion(t, func(t *testing.T, v ipVersion) {
 		t.Run("TCP", func(t *testing.T) { outsideTCP(t, n, client, o.at(v, 80), web, v) })
 		t.Run("UDP", func(t *testing.T) {
@@ -38,7 +39,29 @@ func TestOutside(t *testing.T) {
 			datagram(t, c, "answer")
 		})
 		t.Run("ping", func(t *testing.T) { client.mustPing(t, farAddr(v)) })
+		t.Run("reset", func(t *testing.T) { outsideReset(t, n, client, o.at(v, 7000), echoes, v) })
 	})
+}
+
+// outsideReset ends a translated connection at both ends, whoever speaks first.
+func outsideReset(t *testing.T, n *node, client *workload, to netip.AddrPort, echoes *echoServer, v ipVersion) {
+	n.config(t, "reset-on-revoke=on")
+	defer n.config(t, "reset-on-revoke=off")
+	for _, speaks := range []string{"client", "server"} {
+		n.apply(t, allow("reset", "client", "toEntities: [world]", 7000))
+		s := client.mustOpen(t, to)
+		s.echoes(t)
+		end := echoes.end(net.TCPAddrFromAddrPort(netip.AddrPortFrom(nodeAddr(v), endOf(s.LocalAddr()).Port())))
+		n.apply(t, allow("reset", "client", "toEntities: [host]", 7000))
+		if speaks == "client" {
+			s.isReset(t)
+			end.wasReset(t)
+		} else {
+			end.isReset(t)
+			s.isReset(t)
+		}
+	}
+	n.withdraw(t, allow("reset", "client", "toEntities: [world]", 7000))
 }
 
 func outsideTCP(t *testing.T, n *node, client *workload, to netip.AddrPort, web *webServer, v ipVersion) {
@@ -84,7 +107,7 @@ func seenAs(t *testing.T, web *webServer, path string, from netip.AddrPort) {
 func (n *namespace) mustPing(t *testing.T, to netip.Addr, args ...string) {
 	t.Helper()
 	var out []byte
-	cmd := exec.Command("ping", append([]string{"-n", "-c", "1", "-W", "5", to.String()}, args...)...)
+	cmd := exec.Command("ping", append([]string{"-n", "-c", "1", "-W", "30", to.String()}, args...)...)
 	err := n.do(func() (err error) {
 		out, err = cmd.CombinedOutput()
 		return err
@@ -293,7 +316,7 @@ func TestNodeAddressChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 4*patience, "connections by the new address", func() error {
+	eventually(t, 2*patience, "connections by the new address", func() error {
 		s, err := w.open(o.at(4, 80), time.Second)
 		if err != nil {
 			return err

@@ -30,15 +30,8 @@ func beyondAddr(v ipVersion) netip.Addr {
 func (o *outside) beyond(t *testing.T) *namespace {
 	t.Helper()
 	far := newNamespace(t)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "far0"
 	err := o.do(func() error {
-		there, err := os.Open(far.path)
-		if err != nil {
-			return err
-		}
-		defer there.Close()
-		err = netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(there.Fd()))})
+		err := linkTo(far, "far0", "eth0")
 		for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 			err = errors.Join(err, os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0o644))
 		}
@@ -191,7 +184,7 @@ func traces(t *testing.T, client *workload, v ipVersion) {
 	t.Helper()
 	hops := []string{gateway(v).String(), routerAddr(v).String(), beyondAddr(v).String()}
 	for _, how := range [][]string{nil, {"-I"}, {"-T", "-p", "80"}} {
-		args := append([]string{"-n", "-q", "1", "-w", "5", "-m", "6"}, how...)
+		args := append([]string{"-n", "-q", "1", "-w", "30", "-m", "6"}, how...)
 		cmd := exec.Command("traceroute", append(args, beyondAddr(v).String())...)
 		var out []byte
 		client.mustDo(t, func() (err error) {

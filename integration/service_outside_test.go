@@ -97,9 +97,18 @@ func TestServiceOfOutside(t *testing.T) {
 			client.mustNotConnect(t, virtual(v, 80))
 			n.withdraw(t, rule)
 		})
-		o2 := n.try(t, "", "service", "add", "ported", "--vip", "10.96.0.50:80/TCP", "--backend", o.at(4, 8080).String(), "--node-port", "30081")
-		if o2.code != 1 || !strings.Contains(o2.stderr, "no endpoint of this node") {
-			t.Errorf("a node port to others: exit code %d: %s", o2.code, o2.stderr)
+		// And other networks, by a port of the node: they see the node in each other's place.
+		n.headgate(t, "service", "add", "ported", "--vip", "10.96.0.50:80/TCP", "--vip", "[fd00:96::50]:80/TCP",
+			"--backend", o.at(4, 8080).String(), "--backend", o.at(6, 8080).String(), "--node-port", "30081")
+		eachVersion(t, func(t *testing.T, v ipVersion) {
+			s := o.mustOpen(t, netip.AddrPortFrom(nodeAddr(v), 30081))
+			s.mustAsk(t, "GET", "/ported", 200)
+			seenAs(t, web, "/ported", netip.AddrPortFrom(nodeAddr(v), endOf(s.LocalAddr()).Port()))
+			s.mustAsk(t, "GET", "/large?bytes=3000000", 200)
+		})
+		self := n.try(t, "", "service", "add", "self", "--vip", "10.96.0.51:80/TCP", "--backend", nodeAddr(4).String()+":80", "--node-port", "30082")
+		if self.code != 1 || !strings.Contains(self.stderr, "this machine itself") {
+			t.Errorf("a node port to the node: exit code %d: %s", self.code, self.stderr)
 		}
 	})
 }

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// patience is how long something that must happen may take on a busy machine.
-	patience = 10 * time.Second
+	// patience is how long something that must happen may take, on a machine that may
+	// leave a process without a processor for seconds.
+	patience = 30 * time.Second
 	// refusalTime is how long something that must not happen is waited for.
 	refusalTime = 500 * time.Millisecond
 )

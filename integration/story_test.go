@@ -180,7 +180,7 @@ func (s *story) curl(t *testing.T, v ipVersion) {
 	} {
 		url := fmt.Sprintf("http://%s%s", s.server.at(v, 80), c.path)
 		var out strings.Builder
-		cmd := exec.Command(program, "-q", "-sS", "--path-as-is", "-X", c.method, "--max-time", "10", "-w", "%{http_code}", url)
+		cmd := exec.Command(program, "-q", "-sS", "--path-as-is", "-X", c.method, "--max-time", "120", "-w", "%{http_code}", url)
 		cmd.Stdout, cmd.Stderr = &out, &out
 		p, err := s.friend.start(cmd)
 		if err != nil {

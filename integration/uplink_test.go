@@ -49,16 +49,7 @@ func (o *outside) at(v ipVersion, port int) netip.AddrPort {
 func (n *node) uplink(t *testing.T) *outside {
 	t.Helper()
 	o := &outside{newNamespace(t)}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = uplinkName
-	err := n.do(func() error {
-		there, err := os.Open(o.path)
-		if err != nil {
-			return err
-		}
-		defer there.Close()
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "down0", PeerNamespace: netlink.NsFd(int(there.Fd()))})
-	})
+	err := n.do(func() error { return linkTo(o.namespace, uplinkName, "down0") })
 	if err != nil {
 		t.Fatal("add an uplink:", err)
 	}
@@ -74,6 +65,18 @@ func (n *node) uplink(t *testing.T) *outside {
 		return err
 	})
 	return o
+}
+
+// linkTo makes a link from here to another namespace.
+func linkTo(there *namespace, name, peer string) error {
+	ns, err := os.Open(there.path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerNamespace: netlink.NsFd(int(ns.Fd()))})
 }
 
 func setUpOutside() error {

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -27,14 +28,17 @@ type request struct {
 type webServer struct {
 	mu   sync.Mutex
 	seen []request
+
+	port int
+	open atomic.Int64 // connections
 }
 
 // serveWeb starts a server in the namespace.
 func (n *namespace) serveWeb(t *testing.T, port int) *webServer {
 	t.Helper()
-	s := &webServer{}
+	s := &webServer{port: port}
 	l := n.listen(t, port)
-	h := &http.Server{Handler: s, ErrorLog: log.New(io.Discard, "", 0)}
+	h := &http.Server{Handler: s, ErrorLog: log.New(io.Discard, "", 0), ConnState: s.count}
 	go func() { _ = h.Serve(l) }()
 	t.Cleanup(func() { h.Close() })
 	return s
@@ -67,6 +71,31 @@ func (s *webServer) requests() []request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]request(nil), s.seen...)
+}
+
+func (s *webServer) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
+	}
+}
+
+// hearOut waits, when nobody can reach the server any more, until it has dealt with
+// all that came before: it accepts in order, so a request of its own namespace is the
+// last.
+func (s *webServer) hearOut(t *testing.T, server *workload) {
+	t.Helper()
+	own := server.mustOpen(t, server.at(4, s.port))
+	own.mustAsk(t, "GET", "/allowed", 200)
+	own.Close()
+	eventually(t, patience, "the server's connections ended", func() error {
+		if n := s.open.Load(); n > 0 {
+			return fmt.Errorf("%d are open", n)
+		}
+		return nil
+	})
 }
 
 // forget begins anew.

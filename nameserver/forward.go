@@ -1,6 +1,7 @@
 package nameserver
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
@@ -20,6 +21,8 @@ const (
 
 // forwarder asks others. The zero value works.
 type forwarder struct {
+	within time.Duration // instead of askFor; 0: that
+
 	once sync.Once
 	busy chan struct{} // holds a value for each question under way
 
@@ -44,9 +47,10 @@ func (f *forwarder) ask(z *zone, q *dns.Msg, network string) *dns.Msg {
 	}
 	onward := q.Copy()
 	onward.Id = dns.Id() // ours, that nobody who asks can choose
-	client := dns.Client{Net: network, Timeout: askFor, UDPSize: dns.MaxMsgSize}
+	within := cmp.Or(f.within, askFor)
+	client := dns.Client{Net: network, Timeout: within, UDPSize: dns.MaxMsgSize}
 	for _, at := range upstreams {
-		ctx, cancel := context.WithTimeout(context.Background(), askFor)
+		ctx, cancel := context.WithTimeout(context.Background(), within)
 		a, _, err := client.ExchangeContext(ctx, onward, at.String())
 		cancel()
 		if err != nil || len(a.Question) != 1 || a.Question[0] != q.Question[0] {

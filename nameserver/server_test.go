@@ -69,18 +69,25 @@ func testZone() *redirect.Zone {
 
 func start(t *testing.T, z *redirect.Zone) *Server {
 	t.Helper()
-	s := &Server{Port: freePort(t), Logger: slog.New(slog.DiscardHandler)}
-	t.Cleanup(s.Close)
-	s.Update(z)
-	if on, err := s.Status(); !on || err != nil {
-		t.Fatalf("on: %v, %v", on, err)
+	for {
+		s := &Server{Port: freePort(t), Logger: slog.New(slog.DiscardHandler), forward: forwarder{within: time.Minute}}
+		s.Update(z)
+		on, err := s.Status()
+		if err != nil && strings.Contains(err.Error(), "in use") { // somebody took it since
+			s.Close()
+			continue
+		}
+		t.Cleanup(s.Close)
+		if !on || err != nil {
+			t.Fatalf("on: %v, %v", on, err)
+		}
+		return s
 	}
-	return s
 }
 
 func (s *Server) asked(t *testing.T, network string, at netip.Addr, q *dns.Msg) *dns.Msg {
 	t.Helper()
-	c := dns.Client{Net: network, Timeout: 10 * time.Second}
+	c := dns.Client{Net: network, Timeout: time.Minute}
 	a, _, err := c.Exchange(q, netip.AddrPortFrom(at, s.Port).String())
 	must(t, err)
 	return a
@@ -196,21 +203,29 @@ func TestUpdate(t *testing.T) {
 
 // An address that is another's is said to be, and tried again.
 func TestPortTaken(t *testing.T) {
-	port := freePort(t)
-	other, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-	must(t, err)
-	defer other.Close()
-	s := &Server{Port: port, Logger: slog.New(slog.DiscardHandler)}
-	defer s.Close()
-	s.Update(testZone())
-	if _, err := s.Status(); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("status: %v", err)
+	var other net.PacketConn
+	var s *Server
+	for {
+		var err error
+		other, err = net.ListenPacket("udp", "127.0.0.1:0")
+		must(t, err)
+		defer other.Close()
+		s = &Server{Port: uint16(other.LocalAddr().(*net.UDPAddr).Port), Logger: slog.New(slog.DiscardHandler)}
+		defer s.Close()
+		s.Update(testZone())
+		if _, err = s.Status(); err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Fatalf("status: %v", err)
+		}
+		if strings.Count(err.Error(), "in use") == 1 { // and not somebody else's as well
+			break
+		}
+		s.Close()
 	}
 	if a := s.asked(t, "tcp", loopback()[0], new(dns.Msg).SetQuestion("old.default.svc.cluster.local.", dns.TypeA)); words(a) != "10.96.0.11" {
 		t.Errorf("the other listeners say %s", a)
 	}
 	other.Close()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := s.Status(); err == nil {
 			break
 		} else if time.Now().After(deadline) {
@@ -222,11 +237,11 @@ func TestPortTaken(t *testing.T) {
 // upstream answers for other names.
 func upstream(t *testing.T, answer func(q *dns.Msg) *dns.Msg) netip.AddrPort {
 	t.Helper()
-	s := &Server{Port: freePort(t), Logger: slog.New(slog.DiscardHandler)}
-	at := netip.AddrPortFrom(loopback()[0], s.Port)
-	for _, network := range []string{"udp", "tcp"} {
+	packets, stream := listenBoth(t)
+	for network, l := range map[string]*dns.Server{"udp": {PacketConn: packets}, "tcp": {Listener: stream}} {
 		ready := make(chan struct{})
-		l := &dns.Server{Net: network, Addr: at.String(), NotifyStartedFunc: func() { close(ready) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		l.NotifyStartedFunc = func() { close(ready) }
+		l.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 			a := answer(q)
 			if a == nil {
 				return
@@ -235,12 +250,26 @@ func upstream(t *testing.T, answer func(q *dns.Msg) *dns.Msg) netip.AddrPort {
 				a.Truncate(dns.MinMsgSize)
 			}
 			_ = w.WriteMsg(a)
-		})}
-		go func() { _ = l.ListenAndServe() }()
+		})
+		go func() { _ = l.ActivateAndServe() }()
 		<-ready
 		t.Cleanup(func() { _ = l.Shutdown() })
 	}
-	return at
+	return stream.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// listenBoth listens for both on one port.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for {
+		stream, err := net.Listen("tcp", netip.AddrPortFrom(loopback()[0], 0).String())
+		must(t, err)
+		packets, err := net.ListenPacket("udp", stream.Addr().String())
+		if err == nil {
+			return packets, stream
+		}
+		_ = stream.Close()
+	}
 }
 
 func TestForward(t *testing.T) {

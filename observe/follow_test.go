@@ -66,7 +66,7 @@ func TestFollowNew(t *testing.T) {
 // waitForReader returns when a reader sleeps for want of events.
 func waitForReader(t *testing.T, r *Ring) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		r.mu.Lock()
 		waiting := r.wake != nil
 		r.mu.Unlock()

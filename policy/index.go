@@ -135,6 +135,18 @@ func (x *Index) touchSubjects(c *cohort) {
 	}
 }
 
+// Stale returns the keys of the subjects whose tables may differ from what they were
+// when it was last asked, and forgets them. Whoever makes the tables himself needs it
+// in place of Changes.
+func (x *Index) Stale() []string {
+	keys := make([]string, 0, len(x.stale))
+	for s := range x.stale {
+		keys = append(keys, s.key)
+	}
+	clear(x.stale)
+	return keys
+}
+
 // Changes returns the new tables of the subjects whose tables differ from those
 // last returned, by key. Subjects that are gone are not among them.
 func (x *Index) Changes() map[string]Resolved {

@@ -88,9 +88,22 @@ func (x *Index) Get(key string) (Resolved, bool) {
 	return s.now, true
 }
 
-// resolve is Resolve with the rules that select the subject. Of those it need
-// not ask who they are.
+// resolve is Resolve with the rules that select the subject.
 func (x *Index) resolve(s *heldSubject) Resolved {
+	table, sets := Resolve(s.subject, x.rules(s), x.ids)
+	return Resolved{table, sets}
+}
+
+// Rules are those that select a subject, in the order in which Resolve wants them,
+// which need not ask who their peers are. They hold until the next change.
+func (x *Index) Rules(key string) []Rule {
+	if s := x.subjects[key]; s != nil {
+		return x.rules(s)
+	}
+	return nil
+}
+
+func (x *Index) rules(s *heldSubject) []Rule {
 	var held []*heldRule
 	for c := range s.chosen {
 		for r := range c.rules {
@@ -104,6 +117,5 @@ func (x *Index) resolve(s *heldSubject) Resolved {
 	for i, r := range held {
 		rules[i] = r.rule
 	}
-	table, sets := Resolve(s.subject, rules, x.ids)
-	return Resolved{table, sets}
+	return rules
 }

@@ -98,7 +98,11 @@ func benchProxy(b *testing.B, server string) string {
 		API: l, Connections: &fakeConnections{known: Connection{Egress: setA}}, AllowRoot: true,
 		Listen: loopbackListener, Dial: dialer(server),
 	}.withDefaults()
-	p := newProcess(b.Context(), config)
+	p, err := newProcess(b.Context(), config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(p.loops.Stop)
 	listeners, port, err := p.listenAll(b.Context(), config)
 	if err != nil {
 		b.Fatal(err)

@@ -82,8 +82,9 @@ type Config struct {
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.
-	Listen      func(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
-	Dial        func(ctx context.Context, local, remote netip.AddrPort) (*net.TCPConn, error)
+	Listen func(ctx context.Context, addr netip.AddrPort) (net.Listener, error)
+	// Dial only begins to connect; its socket never blocks.
+	Dial        func(local, remote netip.AddrPort) (fd int, err error)
 	IsPortTaken func(error) bool
 	// Compile defaults to policy.CompileSet.
 	Compile func(*policy.L7Set) (Judge, error)

@@ -1,29 +1,28 @@
 package proxy
 
 import (
-	"io"
-	"log/slog"
-	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
 	"github.com/headgate/headgate/redirect"
 )
 
-// conn is one proxied connection: a session, and for each side a socket, the
-// goroutine that reads it (pump) and the queue of what is written to it.
+// conn is one proxied connection: a session, and for each side a socket, a pump
+// that reads it, and the queue of what is written to it. A pump that waits for
+// input is parked in the event loop, and is a goroutine only while it does what
+// may have to wait (see direct.go).
 //
 // mu guards the session and all that has no owner. A pump owns its end's input
 // and program; whoever has the turn of an output owns writing to that socket.
 // Nothing blocks while it holds mu.
 type conn struct {
 	p                   *process
+	loop                *epoll.Loop
 	source, destination netip.AddrPort
 
 	// Read by the janitor without mu.
@@ -41,17 +40,17 @@ type conn struct {
 	ends    [2]end
 	closing bool // nothing is fed any more: what is queued is flushed, then it ends
 	dead    bool // sockets are closed
-	pumps   int  // goroutines running
+	pumps   int  // running or parked
 
 	judgement
 }
 
 // end is one side of a connection.
 type end struct {
-	sock   *net.TCPConn // nil: the server was not dialled yet
-	raw    syscall.RawConn
-	cookie uint64 // of the socket
-	out    output // what goes to this side
+	sock          *epoll.Socket // nil: the server was not dialled yet
+	local, remote netip.AddrPort
+	cookie        uint64 // of the socket
+	out           output // what goes to this side
 
 	// Owned by the side's pump.
 	input
@@ -61,9 +60,8 @@ type end struct {
 	lame      bool // what is read has nowhere to go: writing to the peer failed
 	ops       []op // program: what is to be done with the input, and sent to the peer
 	copied    []byte
-	slices    net.Buffers
-	vector    net.Buffers
-	limit     io.LimitedReader
+	slices    [][]byte
+	skip      int   // bytes of the program that were sent already
 	tunnelled int64 // bytes that were moved without being looked at
 
 	// Guarded by conn.mu.
@@ -75,39 +73,45 @@ type end struct {
 	released bool   // and now does again, even with nothing
 	steps    uint   // Feeds of this side that gave steps
 	seen     uint   // of those of the peer, by the last Feed of this side
-	armed    bool   // the read deadline was set to interrupt the pump
 }
 
-func newConn(p *process, sock *net.TCPConn, source, destination netip.AddrPort) *conn {
-	c := &conn{p: p, source: source, destination: destination}
+func newConn(p *process, fd int, source, destination netip.AddrPort) *conn {
+	c := &conn{p: p, loop: p.loops.Pick(), source: source, destination: destination}
 	c.cond.L = &c.mu
-	c.attach(parsers.Client, sock)
+	c.attach(parsers.Client, c.socket(parsers.Client, fd), destination, source)
 	return c
 }
 
-// attach gives a side its socket.
-func (c *conn) attach(s parsers.Side, sock *net.TCPConn) {
-	e := &c.ends[s]
-	e.sock = sock
-	e.raw, _ = sock.SyscallConn() // fails for closed sockets only, and then so does Read
-	if c.p.config.TimeWaits != nil {
-		e.cookie = redirect.Cookie(e.raw)
-	}
-	e.ready, e.buffers = e.readReady, c.p.buffers
+// socket takes the descriptor of a side into the loop.
+func (c *conn) socket(s parsers.Side, fd int) *epoll.Socket {
+	return c.loop.Add(fd, func() { c.readable(s) })
 }
 
-// pump reads one side until the connection ends.
-func (c *conn) pump(s parsers.Side) {
-	defer c.exit(s)
+// attach gives a side its socket.
+func (c *conn) attach(s parsers.Side, sock *epoll.Socket, local, remote netip.AddrPort) {
+	e := &c.ends[s]
+	e.sock, e.local, e.remote = sock, local, remote
+	if c.p.config.TimeWaits != nil {
+		_ = sock.Control(func(fd int) error { e.cookie = redirect.Cookie(fd); return nil })
+	}
+	e.buffers = c.p.buffers
+}
+
+// pump reads one side until the connection ends, or until it is parked: then the
+// loop goes on with it.
+func (c *conn) pump(s parsers.Side, at stage) {
+	parked := false
 	defer func() {
-		if r := recover(); r != nil {
-			// A parser's mistake costs this connection, not the others.
-			c.p.log.Error("connection failed", "side", s, "source", c.source, "destination", c.destination,
-				"panic", r, "stack", slog.StringValue(string(debug.Stack())))
-			c.abort(true)
+		if !parked {
+			c.exit(s)
 		}
 	}()
-	for c.advance(s) && c.await(s) {
+	defer c.guard("what the " + s.String() + " sent")
+	if at.err != nil && !c.readFailed(s, at.err) {
+		return
+	}
+	for alive := c.advance(s, at); alive; alive = alive && c.advance(s, stage{}) {
+		alive, parked = c.await(s)
 	}
 }
 
@@ -141,14 +145,16 @@ func (c *conn) kill(reset bool) {
 	}
 	c.dead = true
 	for i := range c.ends {
-		if sock := c.ends[i].sock; sock != nil {
-			if reset {
-				_ = sock.SetLinger(0)
-				_ = sock.Close()
-				continue
-			}
-			c.release(&c.ends[i])
+		e := &c.ends[i]
+		if e.sock == nil {
+			continue
 		}
+		c.unpark(parsers.Side(i))
+		if reset {
+			e.sock.Reset()
+			continue
+		}
+		c.release(e)
 	}
 	c.cond.Broadcast()
 }

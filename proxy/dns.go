@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,10 +172,20 @@ func (w *dnsWorker) run() error {
 		w.now = time.Now()
 		w.own = w.own[:0]
 		for i := range batch {
-			w.take(&batch[i])
+			w.guarded(&batch[i])
 		}
 		w.out.Flush()
 	}
+}
+
+// guarded keeps a mistake of ours that one datagram meets from ending those of others.
+func (w *dnsWorker) guarded(g *redirect.Datagram) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.d.p.log.Error("datagram failed", "source", g.Source, "destination", g.Destination, "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	w.take(g)
 }
 
 // take deals with one datagram. What the gate did not hand over, or not to us, is somebody's

@@ -11,13 +11,15 @@
 // ingress, that apply. What conntrack does not know is closed.
 //
 // A connection is a parsers.Session, which decides what happens to bytes, and a
-// relay, which carries it out: one goroutine a side, that reads its side, feeds
-// the session and writes what the session said, to either side. Each socket has
-// an output queue in which goroutines take turns, so the order is the session's
-// and a side is never read faster than the other drains. Nothing is buffered
-// beyond one read, long bodies are spliced, and an idle connection holds no
-// buffer. The server is dialled when the first byte must go to it: a connection
-// whose requests are all denied never reaches it.
+// relay, which carries it out: a pump a side, that reads its side, feeds the
+// session and writes what the session said, to either side. Each socket has an
+// output queue in which pumps take turns, so the order is the session's and a
+// side is never read faster than the other drains. Nothing is buffered beyond one
+// read, long bodies are spliced, and an idle connection holds neither a buffer
+// nor a goroutine: its pumps are parked in an event loop (package epoll), which
+// carries what needs no waiting itself, and starts a goroutine for what does. The
+// server is dialled when the first byte must go to it: a connection whose
+// requests are all denied never reaches it.
 //
 // Every request is judged by the sets in force at that moment. Snapshots are
 // swapped by one atomic pointer; the datapath's revision tells when a connection

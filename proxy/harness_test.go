@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
@@ -75,13 +77,22 @@ func loopbackListener(ctx context.Context, a netip.AddrPort) (net.Listener, erro
 }
 
 // dialer dials one server whatever the destination.
-func dialer(server string) func(context.Context, netip.AddrPort, netip.AddrPort) (*net.TCPConn, error) {
-	return func(ctx context.Context, _, _ netip.AddrPort) (*net.TCPConn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", server)
+func dialer(server string) func(local, remote netip.AddrPort) (int, error) {
+	return func(netip.AddrPort, netip.AddrPort) (int, error) {
+		to, err := netip.ParseAddrPort(server)
 		if err != nil {
-			return nil, err
+			return -1, err
 		}
-		return c.(*net.TCPConn), nil
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, err
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil && err != unix.EINPROGRESS {
+			_ = unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
 	}
 }
 
@@ -124,7 +135,7 @@ func startProxy(t *testing.T, server string, change func(*Config)) *running {
 			cancel()
 			select {
 			case err = <-done:
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				err = errors.New("Run did not return")
 			}
 		})
@@ -161,7 +172,7 @@ func (r *running) dial() *net.TCPConn {
 	c, err := net.Dial("tcp", r.addr)
 	must(r.t, err)
 	r.t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn)
 }
 
@@ -200,15 +211,19 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// patience is how long something that must happen may take on a busy machine.
+const patience = time.Minute
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
 	}
-	t.Fatalf("never: %s", what)
 }
 
 // frames is a session of a made-up protocol that uses every step. A frame is a

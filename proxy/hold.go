@@ -18,6 +18,7 @@ func (c *conn) hold(s parsers.Side, step *parsers.Step) {
 
 // wake ends a hold of side s, if it is still the one of the token.
 func (c *conn) wake(s parsers.Side, token uint64) {
+	defer c.guard("a wait")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	session, ok := c.session.(parsers.Holder)
@@ -29,12 +30,9 @@ func (c *conn) wake(s parsers.Side, token uint64) {
 	c.cond.Broadcast()
 }
 
-// inputLimit is how many bytes of side s may wait for the session.
+// inputLimit is how many bytes of side s may wait for the session, with mu held.
 func (c *conn) inputLimit(s parsers.Side) int {
-	c.mu.Lock()
-	l, ok := c.session.(interface{ MaxInput(parsers.Side) int })
-	c.mu.Unlock()
-	if ok {
+	if l, ok := c.session.(interface{ MaxInput(parsers.Side) int }); ok {
 		return max(l.MaxInput(s), c.p.config.Limits.Input)
 	}
 	return c.p.config.Limits.Input

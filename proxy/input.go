@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -27,10 +26,6 @@ type input struct {
 	pooled  *[bufferSize]byte // behind buf, unless buf was grown
 	buf     []byte
 	r, w    int
-
-	ready func(fd uintptr) bool // readReady, bound once
-	n     int                   // what it read
-	err   error
 }
 
 func (in *input) unread() []byte { return in.buf[in.r:in.w] }
@@ -64,7 +59,7 @@ func (in *input) room(limit int) error {
 		return nil
 	}
 	if len(in.buf) >= limit {
-		return fmt.Errorf("more than %d bytes without a complete message", limit)
+		return fmt.Errorf("%w: more than %d bytes without a complete message", errInput, limit)
 	}
 	grown := make([]byte, min(2*len(in.buf), max(limit, bufferSize)))
 	n := copy(grown, in.buf[:in.w])
@@ -73,32 +68,18 @@ func (in *input) room(limit int) error {
 	return nil
 }
 
-// readReady is called by the poller's Read: when it is likely that there are
-// bytes. Only then a buffer is taken, and it is given back if there are none.
-func (in *input) readReady(fd uintptr) bool {
-	if in.buf == nil {
-		in.acquire()
+// fill reads what there is into the room behind the unread bytes. A buffer is taken
+// only for that, and given back if there is nothing (EAGAIN).
+func (e *end) fill() (int, error) {
+	if e.buf == nil {
+		e.acquire()
 	}
-	for {
-		n, err := unix.Read(int(fd), in.buf[in.w:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
-			if in.w == 0 {
-				in.release()
-			}
-			return false
-		case err != nil:
-			in.n, in.err = 0, err
-		case n == 0:
-			in.n, in.err = 0, io.EOF
-		default:
-			in.n, in.err = n, nil
-			in.w += n
-		}
-		return true
+	n, err := e.sock.TryRead(e.buf[e.w:])
+	e.w += n
+	if err != nil && e.w == 0 {
+		e.release()
 	}
+	return n, err
 }
 
 // errInput marks input that is longer than the session may leave unconsumed.
@@ -107,12 +88,16 @@ var errInput = errors.New("input limit")
 // read waits for more of side s.
 func (c *conn) read(s parsers.Side) (int, error) {
 	e := &c.ends[s]
-	if err := e.room(c.inputLimit(s)); err != nil {
-		return 0, errors.Join(errInput, err)
+	c.mu.Lock()
+	err := e.room(c.inputLimit(s))
+	c.mu.Unlock()
+	for err == nil {
+		n := 0
+		if n, err = e.fill(); err != unix.EAGAIN {
+			c.activity.Add(1)
+			return n, err
+		}
+		err = e.sock.AwaitInput()
 	}
-	if err := e.raw.Read(e.ready); err != nil {
-		return 0, err
-	}
-	c.activity.Add(1)
-	return e.n, e.err
+	return 0, err
 }

@@ -36,9 +36,9 @@ func (p *process) janitor(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-sweep.C:
+		case <-sweep.C:
 			for _, c := range p.all() {
-				p.sweep(c, now)
+				p.sweep(c, time.Now()) // the tick's time may be long past, where we had to wait for a processor
 			}
 		case <-p.recheck:
 			lagging = p.recheckTunnels() || lagging

@@ -58,7 +58,7 @@ func TestIdleConnectionMemory(t *testing.T) {
 			t.Cleanup(func() { _ = c.Close() })
 			_, err = io.WriteString(c, "GET /public HTTP/1.1\r\nHost: web\r\n\r\n")
 			must(t, err)
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if n, err := c.Read(make([]byte, 1000)); n == 0 {
 				t.Fatal(err)
 			}

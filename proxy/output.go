@@ -18,7 +18,7 @@ type output struct {
 	queue   []piece
 	pending int  // bytes in the queue
 	shut    bool // a FIN was sent, or would have been
-	failed  bool // a write failed: what comes later is dropped. Owned by the turn
+	failed  bool // a write failed: what comes later is dropped. Set in turn, with conn.mu held
 	// heardEnd: the side itself has closed its half, so nothing that it sends can
 	// be cut off by closing the socket.
 	heardEnd bool
@@ -112,7 +112,11 @@ func (c *conn) write(x parsers.Side, b []byte) bool {
 	if e.out.failed || e.sock == nil {
 		return false
 	}
-	_, err := e.sock.Write(b)
+	return c.writeAll(x, [][]byte{b})
+}
+
+func (c *conn) writeAll(x parsers.Side, slices [][]byte) bool {
+	err := c.ends[x].sock.WriteAll(slices)
 	c.activity.Add(1)
 	return c.wrote(x, err)
 }
@@ -128,8 +132,11 @@ func (c *conn) wrote(x parsers.Side, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ends[x].out.failed = true
-	if x == parsers.Client {
+	switch {
+	case x == parsers.Client:
 		c.kill(true)
+	case c.ends[x].parked:
+		c.poke(x)
 	}
 	return false
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
 	"github.com/headgate/headgate/proxy/fqdn"
 )
 
@@ -32,6 +34,7 @@ type process struct {
 	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
 	ring     *ring
 	buffers  *buffers
+	loops    *epoll.Loops
 	brokers  kafka.Directory
 	names    *nameserver.Server
 	learnt   *fqdn.Store // nil: nothing is learnt of names
@@ -51,21 +54,25 @@ type process struct {
 	perSource map[netip.Addr]int
 }
 
-func newProcess(ctx context.Context, config Config) *process {
+func newProcess(ctx context.Context, config Config) (*process, error) {
+	loops, err := epoll.Start(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
 	return &process{
-		config: config, log: config.Logger, life: ctx, started: time.Now(),
+		config: config, log: config.Logger, life: ctx, started: time.Now(), loops: loops,
 		ring: newRing(config.Limits.Records), buffers: newBuffers(),
 		names: &nameserver.Server{Logger: config.Logger},
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
-	}
+	}, nil
 }
 
 // accept takes connections from one listener until it is closed.
-func (p *process) accept(l net.Listener) error {
+func (p *process) accept(l *listener) error {
 	pause := time.Duration(0)
 	for {
-		accepted, err := l.Accept()
+		fd, source, err := l.sock.Accept()
 		if err != nil {
 			if p.life.Err() != nil || p.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -78,12 +85,12 @@ func (p *process) accept(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		sock, ok := accepted.(*net.TCPConn)
-		if !ok {
-			_ = accepted.Close()
-			return fmt.Errorf("accept connections: %T is no TCP connection", accepted)
+		destination, err := epoll.Local(fd)
+		if err != nil { // it is gone again
+			_ = unix.Close(fd)
+			continue
 		}
-		go p.serve(sock)
+		go p.serve(fd, source, destination)
 	}
 }
 
@@ -98,30 +105,40 @@ func passes(err error) bool {
 	return false
 }
 
-// serve is the life of one connection.
-func (p *process) serve(sock *net.TCPConn) {
+// serve is the beginning of one connection.
+func (p *process) serve(fd int, source, destination netip.AddrPort) {
 	p.accepted.Add(1)
-	source, destination := addrPort(sock.RemoteAddr()), addrPort(sock.LocalAddr())
-	c := newConn(p, sock, source, destination)
+	c := newConn(p, fd, source, destination)
+	defer c.guard("its admission")
 	if reason, why := p.admit(c); reason != "" {
 		p.refuse(c, reason, why)
 		return
 	}
 	c.mu.Lock()
-	raw := c.known.Egress == 0 && c.known.Ingress == 0
-	pass, _ := c.passes()
 	c.pumps++
 	c.mu.Unlock()
-	if raw || pass {
-		// The server may be the one who speaks first.
-		if raw {
-			c.tunnels()
-		}
-		if !c.reachServer() {
-			c.abort(true)
-		}
+	c.begin()
+	c.pump(parsers.Client, stage{})
+}
+
+// begin reaches for the server where it may be the one who speaks first.
+func (c *conn) begin() {
+	defer c.guard("its beginning")
+	raw, pass := c.unread()
+	if raw {
+		c.tunnels()
 	}
-	c.pump(parsers.Client)
+	if (raw || pass) && !c.reachServer() {
+		c.abort(true)
+	}
+}
+
+// unread says whether no L7 rules apply, and whether what cannot be read passes.
+func (c *conn) unread() (raw, pass bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pass, _ = c.passes()
+	return c.known.Egress == 0 && c.known.Ingress == 0, pass
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -1,28 +1,23 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
-	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
 )
 
 const (
 	// A transfer is spliced once a read filled the buffer and this much is missing.
 	spliceFrom = 128 << 10
-	// spliceMost bounds one splice, so that progress is seen (Limits.Stall) and a
-	// tunnel gone quiet soon holds no pipe.
-	spliceMost = 256 << 10
+	// spliceLeast is how much a splice must have moved for the next to be one too.
+	spliceLeast = 8 << 10
 )
 
 // run carries out the program of s, whose turn at the peer's output has come if
@@ -70,26 +65,21 @@ func (c *conn) run(s parsers.Side) (consumed, past bool) {
 	return consumed, past
 }
 
-// send writes what run has gathered for the peer of s.
+// send writes what run has gathered for the peer of s, but for what was sent before.
 func (c *conn) send(s parsers.Side) {
 	e := &c.ends[s]
 	if len(e.slices) == 0 {
 		return
 	}
 	if !e.lame && (s == parsers.Server || c.reachServer()) {
-		peer := &c.ends[s.Peer()]
-		switch {
-		case len(e.slices) == 1:
-			e.lame = !c.write(s.Peer(), e.slices[0])
-		case peer.out.failed:
-			e.lame = true
-		default:
-			e.vector = e.slices // WriteTo moves the start of what it is given
-			_, err := e.vector.WriteTo(peer.sock)
-			c.activity.Add(1)
-			e.lame = !c.wrote(s.Peer(), err)
-		}
+		rest := epoll.Skip(e.slices, e.skip)
+		e.skip = 0
+		e.lame = c.ends[s.Peer()].out.failed || !c.writeAll(s.Peer(), rest)
 	}
+	e.forgetSlices()
+}
+
+func (e *end) forgetSlices() {
 	clear(e.slices)
 	e.slices = e.slices[:0]
 }
@@ -109,14 +99,10 @@ func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 		n = e.left(n, int64(k))
 		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame {
 			var moved int64
-			moved, err = c.splice(s, min(n, spliceMost))
+			moved, err = c.splice(s, n)
 			n = e.left(n, moved)
 		}
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			c.disarm(e)
-		default:
+		if err != nil {
 			unbounded := n == parsers.Unbounded
 			return c.readFailed(s, err) && unbounded
 		}
@@ -133,33 +119,22 @@ func (e *end) left(n, moved int64) int64 {
 	return n - moved
 }
 
-// splice moves up to n bytes from s to its peer inside the kernel.
-func (c *conn) splice(s parsers.Side, n int64) (int64, error) {
+// splice moves up to n bytes from s to its peer inside the kernel, as long as much of
+// it comes at once.
+func (c *conn) splice(s parsers.Side, n int64) (moved int64, err error) {
 	e := &c.ends[s]
 	e.release() // nothing is in it
-	e.limit.R, e.limit.N = e.sock, n
-	moved, err := c.ends[s.Peer()].sock.ReadFrom(&e.limit)
-	e.limit.R = nil
-	c.activity.Add(1)
-	switch {
-	case err == nil && moved < n:
-		return moved, io.EOF
-	case errors.Is(err, unix.EPIPE), err != nil && reset(c.ends[s.Peer()].raw):
-		e.lame = !c.wrote(s.Peer(), err)
+	for k := int64(spliceLeast); moved < n && k >= spliceLeast && err == nil; {
+		k, err = e.sock.Splice(c.ends[s.Peer()].sock, n-moved, n != parsers.Unbounded)
+		moved += k
+		c.activity.Add(1)
+	}
+	var failed *epoll.WriteError
+	if errors.As(err, &failed) {
+		e.lame = !c.wrote(s.Peer(), failed)
 		return moved, nil
 	}
 	return moved, err
-}
-
-// reset reports whether the other end of a socket has reset it: what failed in a
-// splice could be either socket.
-func reset(raw syscall.RawConn) bool {
-	closed := false
-	err := raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		closed = err == nil && info.State == unix.BPF_TCP_CLOSE
-	})
-	return err == nil && closed
 }
 
 // truncated deals with a body that ended early. What comes behind it would be
@@ -191,7 +166,7 @@ func (c *conn) reachServer() bool {
 	if e.sock != nil {
 		return true
 	}
-	sock, err := c.dial()
+	sock, local, err := c.dial()
 	if err != nil {
 		c.unreachable(err)
 		return false
@@ -199,20 +174,18 @@ func (c *conn) reachServer() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
-		_ = sock.Close()
+		sock.Close()
 		return false
 	}
-	c.attach(parsers.Server, sock)
+	c.attach(parsers.Server, sock, local, c.destination)
 	c.pumps++
-	go c.pump(parsers.Server)
+	c.ends[parsers.Server].sock.Park()
 	return true
 }
 
 // dial connects as the client, from its address and, if it is free, its port.
-func (c *conn) dial() (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
-	defer cancel()
-	local := c.source
+func (c *conn) dial() (sock *epoll.Socket, local netip.AddrPort, err error) {
+	local = c.source
 	c.mu.Lock()
 	host := c.known.DestinationIdentity == policy.IdentityHost
 	c.mu.Unlock()
@@ -221,14 +194,23 @@ func (c *conn) dial() (*net.TCPConn, error) {
 		// the same addresses and ports as ours to the server would.
 		local = netip.AddrPortFrom(local.Addr(), 0)
 	}
-	sock, err := c.p.config.Dial(ctx, local, c.destination)
+	fd, err := c.p.config.Dial(local, c.destination)
 	if err != nil && c.p.config.IsPortTaken(err) {
-		sock, err = c.p.config.Dial(ctx, netip.AddrPortFrom(c.source.Addr(), 0), c.destination)
+		local = netip.AddrPortFrom(c.source.Addr(), 0)
+		fd, err = c.p.config.Dial(local, c.destination)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to server: %w", err)
+		return nil, local, fmt.Errorf("connect to server: %w", err)
 	}
-	return sock, nil
+	sock = c.socket(parsers.Server, fd)
+	if err = sock.Connected(c.p.config.Limits.Dial); err == nil && local.Port() == 0 {
+		err = sock.Control(func(fd int) error { local, err = epoll.Local(fd); return err })
+	}
+	if err != nil {
+		sock.Close()
+		return nil, local, fmt.Errorf("connect to server %s: %w", c.destination, err)
+	}
+	return sock, local, nil
 }
 
 // unreachable tells the client that there is no server and ends the connection.
@@ -247,10 +229,10 @@ func (c *conn) unreachable(err error) {
 }
 
 // drained waits, briefly, until the other end has taken what was written.
-func drained(raw syscall.RawConn) {
+func drained(sock *epoll.Socket) {
 	for range 50 {
 		queued := 0
-		err := raw.Control(func(fd uintptr) { queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		err := sock.Control(func(fd int) (err error) { queued, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ); return err })
 		if err != nil || queued == 0 {
 			return
 		}

@@ -3,8 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"os"
-	"time"
 
 	"github.com/headgate/headgate/parsers"
 )
@@ -16,30 +14,48 @@ type op struct {
 	from, to int   // Send: in end.copied
 }
 
+// stage is where a pump goes on.
+type stage struct {
+	err error // of reading
+	fed
+}
+
+// fed is what the session's answer to some input asks for.
+type fed struct {
+	ok     bool // there is a program
+	toPeer bool // and it has asked for a turn at the peer's output
+	flush  bool // what was queued for the side itself must be written
+}
+
 // advance feeds the session with what was read of s and carries out what it
 // says, until there is nothing to feed. False: the connection is over.
-func (c *conn) advance(s parsers.Side) bool {
+func (c *conn) advance(s parsers.Side, at stage) bool {
 	e := &c.ends[s]
 	past := e.due
 	for e.due = false; ; {
-		if e.r == e.w && !past && (!e.eof || e.eofFed && !e.again) {
-			return true
+		f := at.fed
+		if at = (stage{}); !f.ok {
+			if e.r == e.w && !past && (!e.eof || e.eofFed && !e.again) {
+				return true
+			}
+			c.mu.Lock()
+			f = c.feed(s)
+			c.mu.Unlock()
 		}
-		toPeer, flush, ok := c.feed(s)
-		if !ok {
+		if !f.ok {
 			return true // await knows why
 		}
-		if flush {
+		if f.flush {
 			c.leave(s)
 		}
-		if toPeer {
+		if f.toPeer {
 			if !c.waitTurn(s.Peer()) {
 				return false
 			}
 		}
 		var consumed bool
 		consumed, past = c.run(s)
-		if toPeer {
+		if f.toPeer {
 			c.leave(s.Peer())
 		}
 		if e.lame || !consumed && (!e.eof || e.eofFed) {
@@ -49,31 +65,29 @@ func (c *conn) advance(s parsers.Side) bool {
 }
 
 // feed gives the session what was read and makes the program of the steps it
-// answers with: toPeer says that a turn at the peer's output was asked for it,
-// flush that the caller must write what was queued for s itself.
-func (c *conn) feed(s parsers.Side) (toPeer, flush, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// answers with. It is called with mu held.
+func (c *conn) feed(s parsers.Side) (f fed) {
 	e := &c.ends[s]
 	if c.dead || c.closing || e.held {
-		return false, false, false
+		return fed{}
 	}
 	e.wants, e.again, e.eofFed = false, false, e.eof
 	steps, err := c.session.Feed(s, e.unread(), e.eof)
 	if err != nil || c.condemn {
 		c.closing = true
 	}
-	toPeer, flush = c.plan(s, steps)
+	f.ok = true
+	f.toPeer, f.flush = c.plan(s, steps)
 	c.phase.Store(uint32(c.session.Phase()))
 	peer := &c.ends[s.Peer()]
 	e.seen = peer.steps
 	if len(steps) > 0 {
 		e.steps++
 		if peer.wants {
-			c.poke(peer)
+			c.poke(s.Peer())
 		}
 	}
-	return toPeer, flush, true
+	return f
 }
 
 // plan turns steps into the program of s and what is queued for s itself.
@@ -128,18 +142,22 @@ func (c *conn) plan(s parsers.Side, steps []parsers.Step) (toPeer, flush bool) {
 }
 
 // poke makes a pump that waits feed its session again, with mu held.
-func (c *conn) poke(e *end) {
-	e.again = true
-	if e.eof {
-		c.cond.Broadcast()
-		return
-	}
-	e.armed = true
-	_ = e.sock.SetReadDeadline(time.Unix(1, 0))
+func (c *conn) poke(s parsers.Side) {
+	c.ends[s].again = true
+	c.cond.Broadcast()
+	c.unpark(s)
 }
 
-// await waits until s has something to feed. False: the connection is over.
-func (c *conn) await(s parsers.Side) bool {
+// unpark makes the pump of s a goroutine again if it is parked.
+func (c *conn) unpark(s parsers.Side) {
+	if sock := c.ends[s].sock; sock != nil && sock.Unpark() {
+		go c.pump(s, stage{})
+	}
+}
+
+// await waits until s has something to feed, or parks it to wait for input: then
+// the pump is the loop's. Not alive: the connection is over.
+func (c *conn) await(s parsers.Side) (alive, parked bool) {
 	e := &c.ends[s]
 	c.mu.Lock()
 	for !c.dead && !c.closing && (e.out.pending > c.p.config.Limits.Pending || e.held || e.lame) {
@@ -148,38 +166,51 @@ func (c *conn) await(s parsers.Side) bool {
 	switch {
 	case c.dead:
 		c.mu.Unlock()
-		return false
+		return false, false
 	case c.closing:
 		c.mu.Unlock()
-		return c.drain(s)
+		return c.drain(s), false
 	case e.released:
 		e.released, e.due = false, true
 		c.mu.Unlock()
-		return true
+		return true, false
 	case e.eof:
-		c.park(s)
-		return true
+		c.rest(s)
+		return true, false
 	}
 	if e.wants = e.r < e.w; e.wants && e.seen != c.ends[s.Peer()].steps {
 		c.mu.Unlock() // the peer got on since the session was last asked
-		return true
+		return true, false
 	}
+	err := c.park(s)
 	c.mu.Unlock()
-
-	_, err := c.read(s)
-	if err == nil {
-		return true
+	if err != nil {
+		return c.readFailed(s, err), false
 	}
-	return c.readFailed(s, err)
+	return false, true
 }
 
-// park waits, after the end of s, until the peer got on. It is called with mu
+// park leaves it to the loop to wait for input, with mu held.
+func (c *conn) park(s parsers.Side) error {
+	e := &c.ends[s]
+	if err := e.room(c.inputLimit(s)); err != nil {
+		return err
+	}
+	if e.r == e.w {
+		e.release()
+	}
+	e.sock.Park()
+	return nil
+}
+
+// rest waits, after the end of s, until the peer got on. It is called with mu
 // held and returns without. If neither side has anything to say any more, that
-// is the end.
-func (c *conn) park(s parsers.Side) {
+// is the end, as it is if s takes no more either: a write may have been told of its
+// reset, and the reader only hears of an end.
+func (c *conn) rest(s parsers.Side) {
 	e, peer := &c.ends[s], &c.ends[s.Peer()]
 	e.wants, e.parked = true, true
-	if peer.sock == nil || peer.parked && !peer.again && !e.again {
+	if peer.sock == nil || e.out.failed || peer.parked && !peer.again && !e.again {
 		flush := c.closeBoth()
 		c.mu.Unlock()
 		c.flush(flush)
@@ -202,9 +233,6 @@ func (c *conn) readFailed(s parsers.Side, err error) bool {
 		c.mu.Unlock()
 		c.half.Store(true)
 		return true
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.disarm(e)
-		return true
 	case errors.Is(err, errInput):
 		c.mu.Lock()
 		c.malformed(c.last+1, err)
@@ -214,20 +242,10 @@ func (c *conn) readFailed(s parsers.Side, err error) bool {
 		return true
 	}
 	if s == parsers.Server {
-		drained(c.ends[parsers.Client].raw) // a reset would overtake the answer
+		drained(c.ends[parsers.Client].sock) // a reset would overtake the answer
 	}
 	c.abort(true)
 	return false
-}
-
-// disarm takes back the deadline that poke set.
-func (c *conn) disarm(e *end) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e.armed {
-		e.armed = false
-		_ = e.sock.SetReadDeadline(time.Time{})
-	}
 }
 
 // drain is what a pump does while the connection closes: it drops what the
@@ -238,9 +256,8 @@ func (c *conn) drain(s parsers.Side) bool {
 		e.r, e.w = 0, 0
 		_, err := c.read(s)
 		switch {
-		case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+		case err == nil:
 			e.r = e.w
-			c.disarm(e)
 			return true
 		case !errors.Is(err, io.EOF):
 			c.abort(true)

@@ -142,15 +142,16 @@ func TestHalfClose(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
-	gone := make(chan error, 1)
+	reached, gone := make(chan struct{}), make(chan error, 1)
 	r := framed(t, func(c *net.TCPConn) {
 		_, _, _ = readFrame(c)
+		close(reached)
 		_, err := c.Read(make([]byte, 1))
 		gone <- err
 	}, nil)
 	c := r.dial()
 	_, _ = c.Write(frame('F', []byte("hello")))
-	time.Sleep(50 * time.Millisecond)
+	<-reached
 	_ = c.SetLinger(0)
 	_ = c.Close()
 	select {
@@ -158,7 +159,7 @@ func TestReset(t *testing.T) {
 		if !errors.Is(err, unix.ECONNRESET) {
 			t.Fatal(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the server was not told")
 	}
 }
@@ -182,18 +183,22 @@ func TestResetBehindAnswer(t *testing.T) {
 // A body that ends early ends everything: what was queued behind it must not be
 // taken for its rest.
 func TestTruncated(t *testing.T) {
+	denied := make(chan struct{})
 	r := framed(t, func(c *net.TCPConn) {
 		_, _, _ = readFrame(c)
 		_, _ = c.Write(frame('F', make([]byte, 1000))[:500])
-		time.Sleep(200 * time.Millisecond)
+		<-denied
 	}, nil)
 	c := r.dial()
 	_, _ = c.Write(frame('F', []byte("go")))
-	time.Sleep(100 * time.Millisecond)
+	if _, err := io.ReadFull(c, make([]byte, 500)); err != nil {
+		t.Fatal(err)
+	}
 	_, _ = c.Write(frame('D', []byte("denied")))
-	got, _ := io.ReadAll(c)
-	if len(got) != 500 {
-		t.Fatal(len(got))
+	time.Sleep(100 * time.Millisecond) // its answer is queued, most likely
+	close(denied)
+	if rest, _ := io.ReadAll(c); len(rest) > 0 {
+		t.Fatalf("%q behind a body that was cut short", rest)
 	}
 }
 
@@ -292,7 +297,7 @@ func TestConnectionLimits(t *testing.T) {
 			return nil, err
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		_, _ = c.Write(frame('F', []byte("x")))
 		_, _, err = readFrame(c)
 		return c, err

@@ -20,12 +20,11 @@ const settleAfter = 250 * time.Millisecond
 // that it is another. In TIME_WAIT the kernel would drop its SYN.
 func (c *conn) release(e *end) {
 	state := e.state()
-	_ = e.sock.Close()
+	e.sock.Close()
 	if c.p.config.TimeWaits == nil {
 		return
 	}
-	local, remote := addrPort(e.sock.LocalAddr()), addrPort(e.sock.RemoteAddr())
-	forget := func() { _ = c.p.config.TimeWaits.Forget(local, remote, e.cookie) }
+	forget := func() { _ = c.p.config.TimeWaits.Forget(e.local, e.remote, e.cookie) }
 	switch state {
 	case unix.BPF_TCP_CLOSE, unix.BPF_TCP_FIN_WAIT2: // both ends have all that was sent
 		forget()
@@ -37,10 +36,12 @@ func (c *conn) release(e *end) {
 // state is the TCP state of a socket that is still open, by the kernel's numbers; a
 // socket in TIME_WAIT counts as closed.
 func (e *end) state() (state uint8) {
-	_ = e.raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+	_ = e.sock.Control(func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
 			state = info.State
 		}
+		return err
 	})
 	return state
 }

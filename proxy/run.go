@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/proxy/epoll"
 )
 
 // Run is the proxy process. It returns when ctx ends, a SIGTERM or SIGINT
@@ -35,7 +36,11 @@ func Run(ctx context.Context, config Config) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 
-	p := newProcess(life, config)
+	p, err := newProcess(life, config)
+	if err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
+	defer p.loops.Stop()
 	if err := p.openNames(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
@@ -96,7 +101,7 @@ func Run(ctx context.Context, config Config) error {
 }
 
 // waitForEnd returns when the process is to end, its grace periods included.
-func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners []net.Listener) error {
+func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners []*listener) error {
 	var over <-chan time.Time // of the grace
 	var look <-chan time.Time
 	done := ctx.Done()
@@ -160,12 +165,37 @@ func lockDown(config Config) {
 	}
 }
 
+// listener is one that the loops know too.
+type listener struct {
+	net.Listener
+	sock *epoll.Socket
+}
+
+func (p *process) listener(l net.Listener) (*listener, error) {
+	own, ok := l.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("listen on %s: %T has no socket", l.Addr(), l)
+	}
+	sock, err := p.loops.Pick().Adopt(own, nil)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", l.Addr(), err)
+	}
+	// Inherited by what is accepted.
+	err = sock.Control(func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) })
+	return &listener{l, sock}, err
+}
+
+func (l *listener) Close() error {
+	l.sock.Close()
+	return l.Listener.Close()
+}
+
 // listenAll listens on every address with the same free port, for connections and for
 // datagrams.
-func (p *process) listenAll(ctx context.Context, config Config) ([]net.Listener, uint16, error) {
+func (p *process) listenAll(ctx context.Context, config Config) ([]*listener, uint16, error) {
 	var last error
 	for range 20 {
-		var all []net.Listener
+		var all []*listener
 		port := uint16(0)
 		for _, a := range config.Addresses {
 			l, err := config.Listen(ctx, netip.AddrPortFrom(a, port))
@@ -173,7 +203,13 @@ func (p *process) listenAll(ctx context.Context, config Config) ([]net.Listener,
 				last = fmt.Errorf("listen on %s: %w", a, err)
 				break
 			}
-			all = append(all, l)
+			own, err := p.listener(l)
+			if err != nil {
+				_ = l.Close()
+				last = err
+				break
+			}
+			all = append(all, own)
 			port = addrPort(l.Addr()).Port()
 		}
 		if len(all) == len(config.Addresses) {

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	greetWithin   = 3 * time.Second // a proxy answers Hello within
-	startWithin   = 10 * time.Second
+	greetWithin   = 3 * time.Second  // a proxy answers Hello within
+	adoptWithin   = 10 * time.Second // before one that is there is ended, and its connections with it
+	startWithin   = 30 * time.Second
 	rulesWithin   = 5 * time.Second // an agent has its rules, after its start
 	statusEvery   = 2 * time.Second
 	missesAllowed = 3           // unanswered Status calls, then the proxy counts as stuck
@@ -169,7 +170,7 @@ func (b *Backend) down(l *link, err error) {
 // find returns the proxy to use: the one that is there, if it fits, or a new one.
 // One that is there and does not fit is returned too.
 func (b *Backend) find(ctx context.Context) (current *link, started *child, old *link, err error) {
-	greet, cancel := context.WithTimeout(ctx, greetWithin)
+	greet, cancel := context.WithTimeout(ctx, adoptWithin)
 	defer cancel()
 	l, err := connect(greet, filepath.Join(b.config.RunDir, socketName), b.config.Version)
 	if err == nil {

@@ -15,6 +15,10 @@ import (
 // killAfter is how long a proxy may take to end by itself: its grace and a bit.
 const killAfter = 8 * time.Second
 
+// goneWithin is how long a process may take to go that was killed: the kernel closes
+// all its connections before.
+const goneWithin = 10 * time.Second
+
 // Terminate ends every proxy of a run directory, draining and half started ones
 // included, and removes their sockets. It needs no agent. No proxy there is no
 // error.
@@ -55,7 +59,7 @@ func terminate(ctx context.Context, path string) error {
 		if err := l.signal(unix.SIGKILL); err != nil {
 			return fmt.Errorf("end proxy: %w", err)
 		}
-		if !l.ended(context.WithoutCancel(ctx), time.Second) {
+		if !l.ended(context.WithoutCancel(ctx), goneWithin) {
 			return fmt.Errorf("end proxy: process %d is still there after SIGKILL", l.peer.Pid)
 		}
 	}
@@ -84,7 +88,7 @@ func endSilent(ctx context.Context, path string) error {
 	if err := unix.PidfdSendSignal(l.pidfd, unix.SIGKILL, nil, 0); err != nil {
 		return fmt.Errorf("end proxy %d, which does not answer: %w", l.peer.Pid, err)
 	}
-	if !l.ended(context.WithoutCancel(ctx), time.Second) {
+	if !l.ended(context.WithoutCancel(ctx), goneWithin) {
 		return fmt.Errorf("end proxy: process %d is still there after SIGKILL", l.peer.Pid)
 	}
 	return remove(path)

@@ -3,9 +3,10 @@ package proxy
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers"
@@ -44,6 +45,7 @@ type look struct {
 // recheck judges a tunnel again, by the request that opened it, and ends it if
 // that is denied now. It says whether the datapath has not judged it yet.
 func (c *conn) recheck() (lagging bool) {
+	defer c.guard("a change of policy")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := look{c.p.snapshot.Load(), c.p.config.Connections.Revision(), c.activity.Load()}
@@ -105,7 +107,9 @@ func (c *conn) hurry(behind bool) {
 	if c.probing = behind; behind {
 		c.hurried, idle = time.Now(), time.Second
 	}
-	_ = c.ends[parsers.Client].sock.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: -1, Count: -1})
+	_ = c.ends[parsers.Client].sock.Control(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(idle/time.Second))
+	})
 }
 
 // opens notes whether an answer makes the connection a tunnel.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -161,8 +160,8 @@ func TestVersions(t *testing.T) {
 // Who cannot be given a server is told so on every stream.
 func TestHTTP2ServerUnreachable(t *testing.T) {
 	r := web2(t, nil, func(c *Config) {
-		c.Dial = func(context.Context, netip.AddrPort, netip.AddrPort) (*net.TCPConn, error) {
-			return nil, unix.ECONNREFUSED
+		c.Dial = func(netip.AddrPort, netip.AddrPort) (int, error) {
+			return -1, unix.ECONNREFUSED
 		}
 	})
 	a := r.asker2(false)

@@ -85,7 +85,7 @@ func ListenDatagrams(ctx context.Context, addr netip.AddrPort) (*Receiver, error
 }
 
 func controlDatagrams(c syscall.RawConn, six bool) error {
-	set := control(c, six, false)
+	set := control(c, six)
 	err := c.Control(func(fd uintptr) {
 		s := int(fd)
 		level, option := unix.SOL_IP, unix.IP_RECVORIGDSTADDR

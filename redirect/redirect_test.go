@@ -103,10 +103,8 @@ func talkTransparently(t *testing.T, listen, client string) {
 	from := netip.AddrPortFrom(netip.MustParseAddr(client), 40000)
 	local := l.Addr().(*net.TCPAddr).AddrPort()
 	route(t, client)
-	conn, err := DialTransparent(t.Context(), from, local)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fd, err := DialTransparent(from, local)
+	conn := connected(t, fd, err)
 	defer conn.Close()
 	server, err := l.Accept()
 	if err != nil {
@@ -124,9 +122,27 @@ func talkTransparently(t *testing.T, listen, client string) {
 	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
 		t.Error(err)
 	}
-	if _, err := DialTransparent(t.Context(), from, local); !IsPortTaken(err) {
+	if _, err := DialTransparent(from, local); !IsPortTaken(err) {
 		t.Errorf("the same four addresses and ports a second time: %v", err)
 	}
+}
+
+// connected waits until a socket that connects has.
+func connected(t *testing.T, fd int, err error) *net.TCPConn {
+	t.Helper()
+	if err == nil {
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 10_000)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn)
 }
 
 // route delivers packets for a foreign address locally, as the gate's mark would.

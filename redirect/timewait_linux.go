@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,8 +31,8 @@ func (t *TimeWaits) Close() error { return unix.Close(t.fd) }
 
 // Cookie is the kernel's name of a socket, which its TIME_WAIT inherits if it was
 // asked for before. With it no other socket is ever taken for that one.
-func Cookie(c syscall.RawConn) (cookie uint64) {
-	_ = c.Control(func(fd uintptr) { cookie, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) })
+func Cookie(fd int) uint64 {
+	cookie, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	return cookie
 }
 

@@ -48,10 +48,8 @@ func TestTimeWaitIsForgotten(t *testing.T) {
 		to := l.Addr().(*net.TCPAddr).AddrPort()
 		from := netip.AddrPortFrom(to.Addr(), 40001)
 		for round := range 3 {
-			client, err := DialTransparent(t.Context(), from, to)
-			if err != nil {
-				t.Fatalf("%s, round %d: %v", listen, round, err)
-			}
+			fd, err := DialTransparent(from, to)
+			client := connected(t, fd, err)
 			server, err := l.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -60,7 +58,10 @@ func TestTimeWaitIsForgotten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cookie := Cookie(raw)
+			var cookie uint64
+			if err := raw.Control(func(fd uintptr) { cookie = Cookie(int(fd)) }); err != nil {
+				t.Fatal(err)
+			}
 			// The server ends first, and so has the TIME_WAIT.
 			server.(*net.TCPConn).CloseWrite()
 			io.ReadAll(client)

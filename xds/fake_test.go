@@ -18,7 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func newTestBackend(t *testing.T, c Config) *Backend {
 	t.Helper()

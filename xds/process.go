@@ -8,9 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,10 +46,10 @@ const (
 // process is an Envoy that runs, started by this agent or by one before. It lives in
 // a session of its own and goes on without us.
 type process struct {
-	PID     int    `json:"pid"`
+	PID     int    `json:"pid"`     // zero: its holder has not said it yet
 	Started uint64 `json:"started"` // clock ticks since boot: a number that is used again tells
 	Version string `json:"version"` // of who started it: another version starts it anew
-	Holder  int    `json:"holder"`  // its parent, which ends with it
+	Holder  holder `json:"holder"`  // its parent, which ends with it
 	pidfd   int
 }
 
@@ -83,33 +81,26 @@ func (b *Backend) startProcess() (*process, error) {
 		return nil, fmt.Errorf("start Envoy: %w", err)
 	}
 	defer dir.Close()
-	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), Args(bootstrap, b.config.Workers)...),
-		Dir: "/", Env: []string{}, Stdout: log, Stderr: log, ExtraFiles: []*os.File{program, dir},
-		SysProcAttr: &syscall.SysProcAttr{
-			Setsid:      true,
-			Credential:  &syscall.Credential{Uid: b.config.UID, Gid: b.config.UID, Groups: []uint32{}},
-			AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE},
-		},
+	h, err := b.startHolder(bootstrap, log, program, dir)
+	if err != nil {
+		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start Envoy: %w", err)
+	defer h.close()
+	p := &process{Version: b.config.Version, Holder: h.holder}
+	// Known before there is an Envoy: whatever happens to us from here on, the next
+	// agent finds both.
+	if err = writeJSON(b.file(processName), p); err == nil {
+		p.PID, err = h.start()
 	}
-	limit := unix.Rlimit{Cur: fileLimit, Max: fileLimit}
-	if err := unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
-		b.log.Debug("raise Envoy's file limit", "error", err)
-	}
-	go func() { _ = cmd.Wait() }() // it ends with Envoy, whose end is seen by its descriptor
-	p := &process{Version: b.config.Version, Holder: cmd.Process.Pid}
-	if p.PID, err = heldBy(cmd.Process.Pid); err == nil {
+	if err == nil {
 		err = p.open()
 	}
 	if err == nil {
 		err = writeJSON(b.file(processName), p)
 	}
 	if err != nil {
-		_ = cmd.Process.Kill() // and Envoy with it
-		return nil, fmt.Errorf("%w; it said: %s", err, lastLine(b.file(logName)))
+		err = fmt.Errorf("%w; it said: %s", err, lastLine(b.file(logName)))
+		return nil, errors.Join(err, h.holder.end())
 	}
 	return p, nil
 }
@@ -144,19 +135,10 @@ func (p *process) ended(within time.Duration) bool {
 
 // end ends the process, and its parent with it.
 func (p *process) end() error {
-	holder := 0
-	if fields := statFields(p.PID); len(fields) > 1 && fields[1] == strconv.Itoa(p.Holder) {
-		holder = p.Holder
-	}
-	if err := p.endItself(); err != nil || holder == 0 {
+	if err := p.endItself(); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(endGrace); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if fields := statFields(holder); len(fields) == 0 || fields[0] == "Z" {
-			return nil
-		}
-	}
-	return fmt.Errorf("end Envoy: process %d, which held it, is still there", holder)
+	return p.Holder.end()
 }
 
 func (p *process) endItself() error {
@@ -166,10 +148,14 @@ func (p *process) endItself() error {
 	if p.ended(endGrace) {
 		return nil
 	}
+	return p.kill()
+}
+
+func (p *process) kill() error {
 	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("end Envoy %d: %w", p.PID, err)
 	}
-	if !p.ended(time.Second) {
+	if !p.ended(endGrace) {
 		return fmt.Errorf("end Envoy %d: it is still there after SIGKILL", p.PID)
 	}
 	return nil
@@ -186,6 +172,22 @@ func running(dir string) *process {
 		return nil
 	}
 	return p
+}
+
+// endUnknown ends what an agent left behind that ended itself while it started Envoy.
+func endUnknown(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, processName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for Envoy: %w", err)
+	}
+	p := process{}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil // of another layout, or half a file: nothing is known of it
+	}
+	return p.Holder.end()
 }
 
 // startTime is when a process started, field 22 of /proc/PID/stat (proc(5)).
@@ -206,6 +208,9 @@ func Terminate(_ context.Context, runDir string) error {
 		if err := p.end(); err != nil {
 			return err
 		}
+	}
+	if err := endUnknown(dir); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove Envoy's files: %w", err)

@@ -46,6 +46,11 @@ func (b *Backend) attend(ctx context.Context) error {
 		}
 		p = nil
 	}
+	if p == nil {
+		if err := endUnknown(b.config.Dir); err != nil {
+			return err
+		}
+	}
 	if p != nil {
 		b.log.Info("Envoy adopted", "pid", p.PID)
 	} else {

@@ -230,7 +230,9 @@ func setUpHost(e *Endpoint, host netlink.Link, gateways []netip.Addr) error {
 		if err := netlink.NeighSet(n); err != nil {
 			return fmt.Errorf("set the neighbour %s on %s: %w", ip, e.Interface, err)
 		}
-		r := &netlink.Route{LinkIndex: e.Ifindex, Dst: fullLength(ip), Scope: netlink.SCOPE_LINK}
+		// A veth loses nothing and has no bandwidth to probe for: what paces (BBR) costs
+		// the proxy a timer a packet here, and stalls. Other networks keep the host's.
+		r := &netlink.Route{LinkIndex: e.Ifindex, Dst: fullLength(ip), Scope: netlink.SCOPE_LINK, Congctl: "reno"}
 		for _, gw := range gateways {
 			if gw.Is4() == ip.Is4() {
 				r.Src = gw.AsSlice()

@@ -100,7 +100,8 @@ type Engine struct {
 	policies   map[string]*Policy
 	services   map[string]*service.Service
 	numbers    Numbers
-	ids        *policy.Identities
+	ids        *policy.Identities // the index's
+	book       rulebook
 	revision   uint64 // of what is wanted
 
 	subjects map[string]*subject
@@ -136,6 +137,7 @@ type subject struct {
 	of        policy.Subject
 	table     bpf.PolicyTable // as in the gate
 	want      bpf.PolicyTable
+	resolved  *resolved   // what want was made from; nil: to be made
 	names     [2][]string // policies that select it, by direction
 	ports     []Redirect
 	users     int
@@ -155,10 +157,11 @@ type Redirect struct {
 func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, endpoints: map[string]*endpoint.Endpoint{}, namespaces: map[string]map[string]string{},
-		policies: map[string]*Policy{}, services: map[string]*service.Service{}, ids: policy.NewIdentities(), subjects: map[string]*subject{},
+		policies: map[string]*Policy{}, services: map[string]*service.Service{}, book: newRulebook(), subjects: map[string]*subject{},
 		routes: map[bpf.Route]uint16{}, inherited: map[redirect.SetNumber]bool{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
 		unplaced: map[netip.Prefix]policy.Identity{}, nameTables: map[policy.SetID]*nameTable{},
 	}
+	e.ids = e.book.index.Identities()
 	e.numbers.init()
 	e.publish()
 	return e

@@ -25,10 +25,13 @@ func (e *Engine) closeInherited() error {
 // new rules. That is right only if it takes the place everywhere. Else connections of
 // those who get other rules, or none, would be judged by rules that are not theirs,
 // for as long as the change takes. It says which sets have lost their numbers.
-func (e *Engine) inheritNumbers(tables map[*subject]policy.AuditedTable, sets policy.L7Table) []policy.SetID {
+func (e *Engine) inheritNumbers(sets policy.L7Table) []policy.SetID {
 	heirs := map[redirect.SetNumber]policy.SetID{}
 	for _, s := range e.subjects {
-		table := tables[s]
+		var table policy.AuditedTable
+		if s.resolved != nil {
+			table = s.resolved.table
+		}
 		for key, old := range s.table {
 			n := redirect.SetNumber(old.Set)
 			if old.Verdict != policy.Redirect || !e.perRoute(n) {

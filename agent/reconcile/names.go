@@ -53,35 +53,45 @@ func (n *Numbers) nameTable(id policy.SetID) uint32 {
 	}
 }
 
-// resolveNames finds the tables of rules about names, and adds the sets that they lead
-// to.
-func (e *Engine) resolveNames(rules []policy.Rule, sets policy.L7Table, audit bool) {
+// resolveNames finds the tables of rules about names of those whom the change concerns,
+// and adds the sets that all of them lead to.
+func (e *Engine) resolveNames(changed []*subject, sets policy.L7Table, audit bool) {
+	concerned := make(map[*subject]bool, len(changed))
+	for _, s := range changed {
+		concerned[s] = true
+	}
 	for _, t := range e.nameTables {
 		t.current = false
 	}
-	named := slices.ContainsFunc(rules, func(r policy.Rule) bool {
-		return slices.ContainsFunc(r.Peers, func(p policy.Peer) bool { _, ok := p.(policy.FQDN); return ok })
-	})
-	prefixes := policy.Prefixes(rules)
-	for _, s := range e.subjects {
+	for key, s := range e.subjects {
 		s.wantNames = 0
-		if s.users == 0 || s.of.Node || !named {
+		if s.users == 0 || s.resolved == nil {
 			continue
 		}
-		found := policy.NewNameTable(s.of, rules, prefixes, audit)
-		if found == nil {
-			continue
+		if concerned[s] && !s.of.Node {
+			s.resolved.names = e.nameTableOf(s, e.book.index.Rules(key), audit)
 		}
-		t := e.nameTables[found.ID]
-		if t == nil {
-			t = &nameTable{NameTable: found, number: e.numbers.nameTable(found.ID), sets: policy.L7Table{}}
-			t.foresee()
-			e.nameTables[found.ID] = t
+		if t := s.resolved.names; t != nil {
+			e.nameTables[t.ID] = t
+			t.current, s.wantNames = true, t.number
+			maps.Copy(sets, t.sets)
 		}
-		t.current = true
-		s.wantNames = t.number
-		maps.Copy(sets, t.sets)
 	}
+}
+
+// nameTableOf finds a subject's table, or makes it; nil: it has none.
+func (e *Engine) nameTableOf(s *subject, rules []policy.Rule, audit bool) *nameTable {
+	found := policy.NewNameTable(s.of, rules, e.book.prefixes, audit)
+	if found == nil {
+		return nil
+	}
+	t := e.nameTables[found.ID]
+	if t == nil {
+		t = &nameTable{NameTable: found, number: e.numbers.nameTable(found.ID), sets: policy.L7Table{}}
+		t.foresee()
+		e.nameTables[found.ID] = t
+	}
+	return t
 }
 
 // numberNameSets gives the sets their numbers, which connections will carry, before the
@@ -204,7 +214,7 @@ func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet) *redirect.
 // outsidePrefixes are those that rules tell apart, now or until the gate has the new
 // ones: the finer never judges otherwise than what it is part of.
 func (e *Engine) outsidePrefixes() []netip.Prefix {
-	out := policy.Prefixes(e.rules())
+	out := slices.Clone(e.book.prefixes)
 	for p, id := range e.prefixes {
 		if id.Local() && p.Bits() > 0 {
 			out = append(out, p)

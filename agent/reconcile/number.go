@@ -134,7 +134,7 @@ func (e *Engine) numberEndpoints() error {
 		}
 	}
 	for _, info := range infos {
-		if err := e.ids.Add(*info); err != nil {
+		if err := e.book.index.SetIdentity(*info); err != nil {
 			return err
 		}
 	}
@@ -167,8 +167,8 @@ func (e *Engine) subjectOf(ep *endpoint.Endpoint) *subject {
 	return s
 }
 
-func (e *Engine) numberPrefixes(rules []policy.Rule) error {
-	for _, p := range policy.Prefixes(rules) {
+func (e *Engine) numberPrefixes() error {
+	for _, p := range e.book.prefixes {
 		if _, fixed := e.cfg.Fixed[p]; fixed {
 			continue
 		}
@@ -176,7 +176,7 @@ func (e *Engine) numberPrefixes(rules []policy.Rule) error {
 		if err != nil {
 			return err
 		}
-		if err := e.ids.Add(policy.IdentityInfo{ID: id, Prefix: p}); err != nil {
+		if err := e.book.index.SetIdentity(policy.IdentityInfo{ID: id, Prefix: p}); err != nil {
 			return err
 		}
 	}

@@ -30,16 +30,15 @@ func denied(rules []policy.Rule) map[netip.Prefix]bool {
 // placeAgain tries to find room for what had none. Tables know these identities
 // since; whoever needs them is closed until then.
 func (e *Engine) placeAgain() {
-	kept := denied(e.rules())
 	for p, id := range e.unplaced {
-		_ = e.place(p, id, kept) // what finds no room now stays among them
+		_ = e.place(p, id) // what finds no room now stays among them
 	}
 }
 
 // place writes a prefix, and remembers if there is no room for it.
-func (e *Engine) place(p netip.Prefix, id policy.Identity, kept map[netip.Prefix]bool) error {
+func (e *Engine) place(p netip.Prefix, id policy.Identity) error {
 	set := e.cfg.Gate.SetIdentity
-	if id.Local() && !kept[p] {
+	if id.Local() && !e.book.denied[p] {
 		set = e.cfg.Gate.SetSpareIdentity
 	}
 	if err := set(p, id); err != nil {

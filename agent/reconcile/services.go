@@ -83,12 +83,12 @@ func (e *Engine) AddService(ctx context.Context, s *service.Service) error {
 }
 
 // knownBackends refuses a name that no endpoint has. One that goes later, and comes
-// again, is a backend again. And other networks can be led to endpoints only.
+// again, is a backend again. Other networks are not led to this machine itself.
 func (e *Engine) knownBackends(s *service.Service) error {
 	v := e.view(nil)
 	for _, b := range s.Backends {
-		if s.NodePort != 0 && b.Addr.IsValid() && !v.IsEndpoint(b.Addr) {
-			return fmt.Errorf("%w: backend %s is no endpoint of this node, where alone a node port can lead: name endpoints, or leave the node port out", service.ErrInvalid, b)
+		if s.NodePort != 0 && b.Addr.IsValid() && (b.Addr.IsLoopback() || slices.Contains(v.Node, b.Addr)) {
+			return fmt.Errorf("%w: backend %s is this machine itself, where no node port leads: name others, or leave the node port out", service.ErrInvalid, b)
 		}
 		if b.Endpoint != "" && e.endpoints[b.Endpoint] == nil {
 			return fmt.Errorf("backend %s: endpoint %s %w", b, b.Endpoint, ErrNotFound)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/headgate/headgate/agent/service"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -70,12 +69,13 @@ func (e *Engine) save() error {
 // resolveSubjects numbers identities, finds which subjects there are and makes
 // their tables. It says which subject each endpoint has.
 func (e *Engine) resolveSubjects() (map[string]*subject, error) {
-	rules, now := e.rules(), e.settings()
-	if err := errors.Join(e.numberEndpoints(), e.numberPrefixes(rules)); err != nil {
+	e.updateRules()
+	now := e.settings()
+	if err := errors.Join(e.numberEndpoints(), e.numberPrefixes()); err != nil {
 		return nil, err
 	}
 	for _, s := range e.subjects {
-		s.users, s.want, s.ports = 0, nil, nil
+		s.users = 0
 	}
 	users := make(map[string]*subject, len(e.endpoints))
 	for _, key := range sortedKeys(e.endpoints) {
@@ -86,20 +86,19 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 	if err := e.resolveHost(now); err != nil {
 		return nil, err
 	}
-	sets, tables := policy.L7Table{}, map[*subject]policy.AuditedTable{}
+	changed, sets := e.resolve(now.Audit), policy.L7Table{}
 	for _, s := range e.subjects {
-		if s.users == 0 {
-			continue
+		if s.resolved != nil {
+			maps.Copy(sets, s.resolved.sets)
 		}
-		table, l7 := policy.ResolveAudited(s.of, rules, e.ids, now.Audit)
-		maps.Copy(sets, l7)
-		tables[s] = table
-		s.names = selecting(rules, &s.of)
 	}
-	e.resolveNames(rules, sets, now.Audit)
-	inherited := e.inheritNumbers(tables, sets)
-	for s, table := range tables {
-		if err := e.numberTable(s, table, sets); err != nil {
+	e.resolveNames(changed, sets, now.Audit)
+	inherited := e.inheritNumbers(sets)
+	for i, s := range changed {
+		if err := e.numberTable(s, s.resolved.table, sets); err != nil {
+			for _, s := range changed[i:] { // the next change has to make them
+				s.resolved = nil
+			}
 			return nil, err
 		}
 	}
@@ -113,17 +112,6 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 		}
 	}
 	return users, nil
-}
-
-func (e *Engine) rules() []policy.Rule {
-	var out []policy.Rule
-	var objects policy.Objects
-	for _, key := range sortedKeys(e.policies) {
-		out = append(out, e.policies[key].Rules...)
-		objects.AddGroups(e.policies[key].Policy)
-	}
-	objects.Services = service.ForPolicy(e.serviceList(), e.view(nil))
-	return objects.Expand(out)
 }
 
 func (e *Engine) freeSubject() uint32 {
@@ -140,7 +128,7 @@ func (e *Engine) freeSubject() uint32 {
 
 // numberTable puts numbers in place of the names in a table.
 func (e *Engine) numberTable(s *subject, t policy.AuditedTable, sets policy.L7Table) error {
-	s.want = make(bpf.PolicyTable, len(t.Entries))
+	s.want, s.ports = make(bpf.PolicyTable, len(t.Entries)), nil
 	for k, entry := range t.Entries {
 		n := bpf.PolicyEntry{Verdict: entry.Verdict}
 		if entry.Rule > 0 {
@@ -240,7 +228,7 @@ func (e *Engine) removeUnused() error {
 	}
 	for key, id := range e.numbers.Identities {
 		if !used[id] {
-			e.ids.Remove(id)
+			e.book.index.RemoveIdentity(id)
 			delete(e.numbers.Identities, key)
 		}
 	}

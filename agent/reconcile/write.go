@@ -48,7 +48,7 @@ func (e *Engine) wantedPrefixes() map[netip.Prefix]policy.Identity {
 	if want == nil {
 		want = map[netip.Prefix]policy.Identity{}
 	}
-	for _, p := range policy.Prefixes(e.rules()) {
+	for _, p := range e.book.prefixes {
 		if _, fixed := want[p]; !fixed {
 			want[p] = e.numbers.Identities[prefixKey(p)]
 		}
@@ -64,13 +64,12 @@ func (e *Engine) wantedPrefixes() map[netip.Prefix]policy.Identity {
 func (e *Engine) writePrefixes() error {
 	want := e.wantedPrefixes()
 	e.forgetUnplaced(want)
-	kept := denied(e.rules())
 	var errs error
 	for p, id := range want {
 		if old, ok := e.prefixes[p]; ok && old == id {
 			continue
 		}
-		errs = errors.Join(errs, e.place(p, id, kept))
+		errs = errors.Join(errs, e.place(p, id))
 	}
 	for p := range e.prefixes {
 		if _, ok := want[p]; ok {

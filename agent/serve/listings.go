@@ -13,7 +13,7 @@ import (
 func numeric() []string {
 	return []string{
 		"Table", "Subject", "Identity", "Id", "Ifindex", "Proxy port", "Packets", "Bytes", "Replies", "Reply bytes", "Revision",
-		"Source identity", "Destination identity", "Connections", "Entries", "Limit", "Percent", "Lost", "Waiting",
+		"Source identity", "Destination identity", "Connections", "Entries", "Limit", "Percent", "Lost", "Waiting", "First ends at",
 	}
 }
 

@@ -37,6 +37,7 @@ type Maps interface {
 	Names() *bpf.Names
 	NameTables() (map[uint32]uint32, error)
 	serviceMaps
+	networkMaps
 }
 
 // maxRows bounds an answer: a conntrack of a million entries is no listing.
@@ -47,7 +48,7 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 	lists := map[string]func(string) (*agentv1.ListMapResponse, error){
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
 		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops, "nat": s.listNAT,
-		"services": s.listServices,
+		"services": s.listServices, "fragments": s.listFragments, "devices": s.listDevices, "node": s.listNode,
 		"subjects": s.listSubjects, "config": s.listConfig, "events": s.listEvents, "names": s.listNameMap, "name-rules": s.listNameRules, "shares": s.listShares, "open": s.listOpen, "usage": s.listUsage,
 	}
 	list := lists[r.Map]

@@ -2,9 +2,11 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/forged.h"
 #include "lib/nat.h"
 #include "lib/service.h"
 #include "guard.h"
+#include "transit.h"
 
 /* What comes from other networks, at the node's own devices: answers to endpoints
  * that have the node's address, packets to endpoints' own addresses, and the
@@ -27,7 +29,7 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	p->source_identity = identity_of(&p->source);
 	p->destination_identity = self->identity;
 	p->payer = self->id;
-	if (!p->source_identity || is_node(&p->source)) /* nobody's out there */
+	if (is_forged(p) || is_forged_router(skb, p))
 		reason = REASON_SOURCE_IP;
 	else if (!(self->flags & ENDPOINT_READY))
 		reason = REASON_NOT_READY;
@@ -37,19 +39,10 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 		ct_find(p, f, false);
 	if (svc_mixed_up(f) && !translated)
 		return drop(skb, p, REASON_SERVICE_CLASH, DIR_INGRESS);
-	if (p->related)
-		relate(skb, p, f, &who, &n);
-	else if (f->entry)
-		continue_connection(skb, p, f, &who, &n);
-	else
-		open_connection(skb, p, f, &who, &n);
-	n.direction = DIR_INGRESS;
+	enter_connection(skb, p, f, &who, &n);
 	e = f->entry;
-	if (n.way != WAY_DROP && translated && e && !nat_establish(f)) {
-		ct_set(e, CT_CLOSING); /* it never was established */
-		e->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
-		refuse(&n, REASON_NAT_FULL, DIR_INGRESS);
-	}
+	if (n.way != WAY_DROP && translated && e && !nat_establish(f))
+		refuse(&n, nat_refuse(e), DIR_INGRESS);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, p, &n, &who);
 	if (f->service && !svc_keep(p, f))
@@ -62,8 +55,11 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 	count(skb, REASON_NONE, DIR_INGRESS);
 	if (!translated && !f->service && p->fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
 		remember_fragment(p);
-	if (n.way != WAY_PROXY)
+	if (n.way != WAY_PROXY) {
+		if (translated && e && p->ttl <= 1) /* who is told of it knows the node */
+			rewrite(skb, p, &e->nat_addr, e->nat_port, END_DESTINATION);
 		return deliver(skb, p, self);
+	}
 	reason = to_proxy(skb, p, n.port, n.cut, n.answer);
 	return reason ? drop(skb, p, reason, DIR_INGRESS) : TC_ACT_OK;
 }
@@ -71,9 +67,11 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 /* The host's own, that gave way to an endpoint's, and has its address back. */
 inline int enter_host(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
-	if (!p->related && (ct_update(skb, p, f) || !nat_establish(f)))
+	if (!p->related && !is_guarded(p, DIR_INGRESS) && ct_update(skb, p, f))
+		return drop(skb, p, REASON_CT_FULL, DIR_INGRESS);
+	if (!p->related && !nat_establish(f))
 		return drop(skb, p, REASON_NAT_FULL, DIR_INGRESS);
-	return TC_ACT_UNSPEC;
+	return guard_host(skb, p, 0, DIR_INGRESS);
 }
 
 /* A packet to a service. Its connection is looked for like any other's. */
@@ -85,9 +83,12 @@ inline int enter_service(struct __sk_buff *skb, struct packet *p, struct flow *f
 	return reason;
 }
 
-/* Somebody's route is wrong, or it is a scan. */
-inline int enter_nobody(struct __sk_buff *skb, const struct packet *p)
+/* To no address that we know: the host's all the same, somebody's behind it, or
+ * somebody's route is wrong, or it is a scan. */
+inline int enter_nobody(struct __sk_buff *skb, struct packet *p, int reason)
 {
+	if (is_taken(skb, p))
+		return guard_host(skb, p, reason, DIR_INGRESS);
 	return identity_of(&p->destination) ? TC_ACT_UNSPEC : drop_quietly(skb, REASON_NO_ENDPOINT, DIR_INGRESS);
 }
 
@@ -120,12 +121,16 @@ inline int from_network(struct __sk_buff *skb)
 		if (!reason && !f.entry)
 			reason = enter_service(skb, &p, &f);
 		if (!reason && !f.entry && !f.service)
-			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p);
+			return node ? guard_host(skb, &p, 0, DIR_INGRESS) : enter_nobody(skb, &p, 0);
 		self = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+		if (!reason && f.service && !self && node) /* by a port that was opened to everybody */
+			return enter_transit(skb, &p, &f) == TC_ACT_OK ? transit_leaves(skb, &p, &f) : TC_ACT_SHOT;
+		if (!reason && f.entry && !self && f.entry->flags & CT_TRANSIT)
+			return transit_returns(skb, &p, &f);
 		if (!reason && f.service && !self) /* an answer of others' would not come by here */
 			reason = REASON_NO_BACKEND;
 	} else if (!self) { /* what cannot be read is the host's */
-		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p);
+		return is_node(&p.destination) ? guard_host(skb, &p, reason, DIR_INGRESS) : enter_nobody(skb, &p, reason);
 	}
 	if (reason)
 		return drop(skb, &p, reason, DIR_INGRESS);

@@ -76,8 +76,8 @@ inline int from_workload(struct __sk_buff *skb)
 		return answer_nd(skb);
 	if (p.v6 && addr_is_multicast6(&p.destination))
 		return drop_quietly(skb, REASON_OUTSIDE, DIR_EGRESS);
-	if (is_own_reset(skb, &p))
-		return TC_ACT_OK; /* to the host's stack */
+	if (is_own_reset(skb, &p)) /* to the host's stack, or to another network past it */
+		return identity_of(&p.destination) == IDENTITY_HOST ? TC_ACT_OK : route_out(skb, &p);
 	who.source = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
 	if (who.source) {
 		p.source_identity = who.source->identity;
@@ -118,7 +118,8 @@ inline int from_workload(struct __sk_buff *skb)
 			return drop(skb, &p, reason, DIR_EGRESS);
 	}
 	count(skb, REASON_NONE, DIR_EGRESS);
-	if (!f.service && p.fragment == FRAGMENT_FIRST) /* else it is known by the addresses on the wire */
+	/* To a service it is known by the addresses on the wire; where it leaves, by the backend's. */
+	if (!(f.service && who.destination))
 		remember_fragment(&p);
 	return route_onward(skb, &p, who.destination, &n);
 }

@@ -87,7 +87,7 @@ static __noinline int host_leaves(struct __sk_buff *skb, struct packet *p)
 		p->destination_identity = identity_of(&p->destination);
 		if (!f.entry && !ct_create(skb, p, &f, sets, CT_HOST, policy_revision()))
 			ct_find(p, &f, true);
-	} else {
+	} else if (!is_guarded(p, DIR_EGRESS)) {
 		ct_update(skb, p, &f);
 	}
 	if (!f.entry)
@@ -107,6 +107,8 @@ inline int to_network(struct __sk_buff *skb)
 
 	if (skb->vlan_present || (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
 		return TC_ACT_UNSPEC;
+	if (skb->ingress_ifindex && (skb->mark & MARK_MASK) == MARK_TRANSIT)
+		return TC_ACT_UNSPEC;
 	reason = parse(skb, &p);
 	self = bpf_map_lookup_elem(&hg_endpoint_1, &p.source);
 	/* Errors that tell of others' packets are the host's: workloads may send none. */
@@ -116,7 +118,10 @@ inline int to_network(struct __sk_buff *skb)
 		return reason ? drop(skb, &p, reason, DIR_EGRESS) : endpoint_leaves(skb, &p, self);
 	if (!is_node(&p.source) && !(p.v6 && addr_is_link_local(&p.source)))
 		return TC_ACT_UNSPEC;
-	/* Before translation. What this machine only forwards is not its own. */
+	/* What this machine only forwards is not its own. */
+	if (skb->ingress_ifindex && !reason && !p.related && remember_forwarded(skb, &p) == TC_ACT_SHOT)
+		return TC_ACT_SHOT;
+	/* Before translation. */
 	if (!skb->ingress_ifindex && guard_host(skb, &p, reason, DIR_EGRESS) == TC_ACT_SHOT)
 		return TC_ACT_SHOT;
 	return reason || p.related ? TC_ACT_UNSPEC : host_leaves(skb, &p);

@@ -42,6 +42,11 @@ the names.`, true},
 		{"name-rules", "name-rules", "List what rules about names say of such identities", `Each entry is what a table of rules about names says of one identity, for a
 protocol and a port. An address whose identity is not listed for an endpoint's
 table is judged by its prefix alone.`, true},
+		{"device", "devices", "List the node's devices that lead to other networks", `Each row is a device that the gate is on, with the addresses that endpoints'
+connections get there.`, false},
+		{"node", "node", "List the addresses that the kernel's programs take for this machine's", "", false},
+		{"fragment", "fragments", "List the datagrams whose later fragments may follow", `Each row is a datagram in fragments whose first was let through. The later ones
+have its ports; what comes before it or over it is dropped.`, false},
 		{"drops", "drops", "List dropped packets by reason", "", false},
 		{"subject", "subjects", "List whose policy tables there are, and which are closed", `A subject is an identity with its named ports, or this machine. One that is closed
 has a table that found no room: everything is denied to it until there is.`, false},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/redirect"
 )
 
 // finding is one thing that was looked at.
@@ -90,17 +91,9 @@ func checkKernel() finding {
 	return finding{Name: "kernel 6.6 or newer", OK: err == nil && (major > 6 || major == 6 && minor >= 6), Detail: release}
 }
 
-// checkSourceValidation: with both settings on, the kernel looks for the source of
-// a redirected packet by its mark, finds this machine, and drops it.
 func checkSourceValidation() finding {
-	f := finding{Name: "reverse path filter lets redirected packets in", OK: true}
-	if sysctl("net/ipv4/conf/all/rp_filter") == "1" {
-		f.OK, f.Detail = false, "connections of the host to ports with L7 rules would be dropped: sysctl -w net.ipv4.conf.all.rp_filter=2"
-		if sysctl("net/ipv4/conf/all/src_valid_mark") == "1" {
-			f.Detail = "redirected connections would be dropped: sysctl -w net.ipv4.conf.all.src_valid_mark=0 net.ipv4.conf.all.rp_filter=2"
-		}
-	}
-	return f
+	advice := redirect.SourceValidation()
+	return finding{Name: "reverse path filter lets redirected packets in", OK: advice == "", Detail: advice}
 }
 
 func checkIPv6() finding {

@@ -11,7 +11,7 @@ import (
 )
 
 // completeTimeout keeps a shell from hanging on an agent that does not answer.
-const completeTimeout = time.Second
+const completeTimeout = 5 * time.Second
 
 // lister asks the agent for the names that an argument may be.
 type lister func(context.Context, *agentConn) ([]string, error)

@@ -70,6 +70,7 @@ func TestRequests(t *testing.T) {
 		"bpf policy list web":                       &agentv1.ListMapRequest{Map: "policy", Endpoint: "default/web"},
 		"bpf endpoint list":                         &agentv1.ListMapRequest{Map: "endpoints"},
 		"bpf route list":                            &agentv1.ListMapRequest{Map: "routes"},
+		"bpf fragment list":                         &agentv1.ListMapRequest{Map: "fragments"},
 		"bpf drops list":                            &agentv1.ListMapRequest{Map: "drops"},
 		"bpf ct list":                               &agentv1.ListMapRequest{Map: "ct"},
 		"bpf ipcache list":                          &agentv1.ListMapRequest{Map: "ipcache"},

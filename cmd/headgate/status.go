@@ -16,7 +16,7 @@ import (
 const statusInterval = 250 * time.Millisecond
 
 // statusPatience is how long the last answer of --wait may take past its end.
-const statusPatience = 2 * time.Second
+const statusPatience = 5 * time.Second
 
 func newStatusCommand() *cobra.Command {
 	var wait bool

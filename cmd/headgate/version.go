@@ -78,7 +78,7 @@ func runVersion(c *cobra.Command, _ []string) error {
 		Client buildInfo  `json:"client"`
 		Agent  *agentView `json:"agent"`
 	}{Client: buildVersion()}
-	err := call(c, 2*time.Second, "", func(ctx context.Context, agent *agentConn) error {
+	err := call(c, 5*time.Second, "", func(ctx context.Context, agent *agentConn) error {
 		resp, err := agent.Status(ctx, &agentv1.StatusRequest{})
 		if err == nil {
 			view.Agent = &agentView{resp.GetVersion()}

@@ -53,7 +53,7 @@ func main() {
 		fmt.Println("error -1: there is no library", os.Args[1])
 		os.Exit(2)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.number("seconds", 30))*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.number("seconds", 90))*time.Second)
 	defer cancel()
 	begun := time.Now()
 	if err := library.do(ctx, os.Args[2]); err != nil {

@@ -5,8 +5,6 @@ import "errors"
 const (
 	maxName  = 255 // bytes of a name on the wire, with lengths and the root
 	maxLabel = 63
-	// maxPointers is more than a name of one-byte labels can have.
-	maxPointers = 128
 )
 
 var (

@@ -64,6 +64,12 @@ func TestLinear(t *testing.T) {
 				return best
 			}
 			short, long := took(500), took(5000)
+			for range 20 { // on a busy machine the clock goes on while we do not
+				if long <= 50*short+5*time.Millisecond {
+					break
+				}
+				short, long = min(short, took(500)), min(long, took(5000))
+			}
 			if long > 50*short+5*time.Millisecond {
 				t.Errorf("%s, %d bytes of states: %v, then %v", char, bytes, short, long)
 			}

@@ -37,3 +37,11 @@ inline bool addr_is_link_local(const struct addr *a)
 }
 
 inline bool addr_is_multicast6(const struct addr *a) { return a->b[0] == 0xff; }
+
+/* What nobody sends from: this network, loopback, groups, all (RFC 6890). */
+inline bool addr_is_nobody(const struct addr *a, bool v6)
+{
+	if (v6)
+		return addr_is_multicast6(a) || (addr_high(a) == 0 && addr_low(a) <= 1);
+	return a->b[12] == 0 || a->b[12] == 127 || a->b[12] >= 224;
+}

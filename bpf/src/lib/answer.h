@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 #include "neighbour.h"
+#include "node.h"
 #include "parse.h"
+#include "service.h"
 
-/* A workload's packet that goes no further is answered by the gateway, as every
- * router does (RFC 792, RFC 4443): one that has used up its hops, so that traceroute
- * sees the gate, has no way, or is too big for it. Only what policy let through is
- * answered, and not more than a workload's share. */
+/* A packet that goes no further is answered, as every router does (RFC 792, RFC 4443):
+ * one that has used up its hops, so that traceroute sees the gate, has no way, or is too
+ * big for it. Workloads are answered by the gateway, others by the node. Only what
+ * policy let through is answered, and not more than a device's share. */
 
 #define ANSWER_INTERVAL (10000000ULL)  /* ns: 100 answers a second */
 #define ANSWER_BURST 20                /* a traceroute sends 16 probes at once */
@@ -20,7 +22,7 @@
 #define TROUBLE_WAY TROUBLE(ICMP_UNREACHABLE, 0, ICMP6_UNREACHABLE)
 #define TROUBLE_SIZE TROUBLE(ICMP_UNREACHABLE, 4, 2)
 
-/* Device of a workload → when its next answer is due, ns. The gate writes. */
+/* Device → when its next answer is due, ns. The gate writes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
@@ -86,17 +88,18 @@ inline bool make_room(struct __sk_buff *skb, __u32 headers, __u32 quote, __u32 *
 	return bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0) == 0;
 }
 
-inline bool turn_link(struct __sk_buff *skb)
+inline bool turn_link(struct __sk_buff *skb, bool to_workload)
 {
 	__u8 macs[12];
 
-	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN))
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, macs, ETH_ALEN) || bpf_skb_load_bytes(skb, 0, macs + ETH_ALEN, ETH_ALEN))
 		return false;
-	copy_gateway_mac(macs + ETH_ALEN);
+	if (to_workload) /* whatever it wrote there */
+		copy_gateway_mac(macs + ETH_ALEN);
 	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) == 0;
 }
 
-global int answer4(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
+global int answer4(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu, const struct addr *by)
 {
 	struct {
 		struct iphdr ip;
@@ -104,27 +107,24 @@ global int answer4(struct __sk_buff *skb, const struct packet *p, __u32 trouble,
 	} m = {};
 	__u32 sum = 0;
 
-	if (!p || !make_room(skb, sizeof(m), ANSWER_QUOTE4, &sum))
+	if (!p || !by || !make_room(skb, sizeof(m), ANSWER_QUOTE4, &sum))
 		return TC_ACT_SHOT;
 	m.ip.version = 4;
 	m.ip.ihl = 5;
 	m.ip.tot_len = bpf_htons(skb->len - ETH_HLEN);
 	m.ip.ttl = HOPS;
 	m.ip.protocol = IPPROTO_ICMP;
-	for (int i = 0; i < 4; i++)
-		((__u8 *)&m.ip.saddr)[i] = gateway4.b[12 + i];
+	m.ip.saddr = addr_v4(by);
 	m.ip.daddr = addr_v4(&p->source);
 	m.ip.check = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&m.ip, sizeof(m.ip), 0));
 	m.icmp.type = trouble >> 16;
 	m.icmp.code = trouble >> 8;
 	m.icmp.mtu = bpf_htonl(mtu);
 	m.icmp.checksum = ~fold(bpf_csum_diff(NULL, 0, (__be32 *)&m.icmp, sizeof(m.icmp), sum));
-	if (bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) || !turn_link(skb))
-		return TC_ACT_SHOT;
-	return back_to_sender(skb);
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
-global int answer6(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
+global int answer6(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu, const struct addr *by)
 {
 	struct {
 		struct ipv6hdr ip;
@@ -132,10 +132,9 @@ global int answer6(struct __sk_buff *skb, const struct packet *p, __u32 trouble,
 	} m = {};
 	__u32 sum = 0;
 
-	if (!p || !make_room(skb, sizeof(m), ANSWER_QUOTE6, &sum))
+	if (!p || !by || !make_room(skb, sizeof(m), ANSWER_QUOTE6, &sum))
 		return TC_ACT_SHOT;
-	for (int i = 0; i < 16; i++)
-		m.ip.saddr.s6_addr[i] = gateway6.b[i];
+	__builtin_memcpy(&m.ip.saddr, by, sizeof(m.ip.saddr));
 	__builtin_memcpy(&m.ip.daddr, &p->source, sizeof(m.ip.daddr));
 	m.icmp.type = trouble;
 	m.icmp.mtu = bpf_htonl(mtu);
@@ -146,19 +145,41 @@ global int answer6(struct __sk_buff *skb, const struct packet *p, __u32 trouble,
 	m.ip.version = 6;
 	m.ip.hop_limit = HOPS;
 	m.ip.nexthdr = IPPROTO_ICMPV6;
-	if (bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) || !turn_link(skb))
-		return TC_ACT_SHOT;
-	return back_to_sender(skb);
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &m, sizeof(m), 0) ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
-/* Answers a workload whose packet goes no further. No errors about errors, nor about
- * later fragments; routers outside are not answered from here. */
-inline int answer(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
+/* As whom: the gateway to a workload by its own device, the node to other networks. */
+inline bool answers_as(struct __sk_buff *skb, const struct packet *p, const struct endpoint *sender, struct addr *by)
 {
-	struct endpoint *sender = bpf_map_lookup_elem(&hg_endpoint_1, &p->source);
+	__u32 ifindex = skb->ifindex;
+	struct device *d;
 
-	if (p->related || p->fragment == FRAGMENT_LATER || !sender || sender->ifindex != skb->ifindex ||
-	    !may_answer(skb->ifindex))
+	if (sender) {
+		for (int i = 0; i < 16; i++)
+			by->b[i] = p->v6 ? gateway6.b[i] : gateway4.b[i];
+		return sender->ifindex == ifindex;
+	}
+	d = bpf_map_lookup_elem(&hg_device_1, &ifindex);
+	if (d)
+		*by = p->v6 ? d->v6 : d->v4;
+	return d && (addr_high(by) || addr_low(by));
+}
+
+/* Answers the sender of a packet that goes no further. No errors about errors, nor
+ * about later fragments. */
+static __noinline int answer(struct __sk_buff *skb, const struct packet *p, __u32 trouble, __u32 mtu)
+{
+	struct endpoint *sender;
+	struct addr by = {};
+	int made;
+
+	if (!p || p->related || p->fragment == FRAGMENT_LATER)
 		return TC_ACT_SHOT;
-	return p->v6 ? answer6(skb, p, trouble, mtu) : answer4(skb, p, trouble, mtu);
+	sender = bpf_map_lookup_elem(&hg_endpoint_1, &p->source);
+	if (!answers_as(skb, p, sender, &by) || !may_answer(skb->ifindex) || svc_as_sent(skb, p))
+		return TC_ACT_SHOT;
+	made = p->v6 ? answer6(skb, p, trouble, mtu, &by) : answer4(skb, p, trouble, mtu, &by);
+	if (made != TC_ACT_OK || !turn_link(skb, sender != NULL))
+		return TC_ACT_SHOT;
+	return sender ? back_to_sender(skb) : bpf_redirect(skb->ifindex, 0);
 }

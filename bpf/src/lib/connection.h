@@ -144,6 +144,8 @@ struct next {
 	__u8 cut;               /* WAY_PROXY: reset it, whatever socket it has */
 	__u8 answer;            /* WAY_PROXY: not of who opened the connection */
 	__u8 revoked;           /* WAY_DROP: of a connection that was allowed */
+	__u8 reply;             /* revoked: it was sent by who did not open it */
+	__u16 service;          /* revoked: that it was opened to */
 	__u16 port;             /* WAY_PROXY: the listener for what has no socket */
 };
 
@@ -190,6 +192,8 @@ static __noinline void continue_connection(struct __sk_buff *skb, struct packet 
 	}
 	if ((e->flags & (CT_DENIED | CT_REDIRECTED)) == CT_DENIED) {
 		n->revoked = 1;
+		n->reply = f->reply;
+		n->service = e->rev_nat;
 		return refuse(n, REASON_POLICY, direction);
 	}
 	reason = ct_update(skb, p, f);
@@ -247,6 +251,6 @@ inline int finish_drop(struct __sk_buff *skb, const struct packet *p, const stru
 	else
 		drop(skb, p, n->reason, n->direction);
 	if (n->revoked && resets())
-		reset_both(skb, p, who->source, who->destination);
+		reset_both(skb, p, who->source, who->destination, n->service << 1 | (n->reply & 1));
 	return TC_ACT_SHOT;
 }

@@ -223,10 +223,13 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 	if (reply)
 		ct_set(e, CT_SEEN_REPLY);
 	e->expires = bpf_ktime_get_ns() + ct_lifetime(p, e);
-	if (is_stream(p) && !f->tcp && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK &&
-	    !(e->flags & CT_CLOSING))
+	/* Not before its opener has answered: who forges sources never does, and a flood of
+	 * openings must stay where it evicts its own kind. */
+	if (!is_stream(p) || f->tcp || !(e->flags & CT_SEEN_REPLY) || !(p->tcp_flags & TCP_ACK) || e->flags & CT_CLOSING)
+		return 0;
+	if (e->flags & (CT_CONFIRMED | CT_HALF_SEEN))
 		return ct_establish(f);
-	return 0;
+	return share_spent(e->payer) ? REASON_SHARE : 0;
 }
 
 /* What a connection begins with. */

@@ -155,6 +155,9 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_HALF_SEEN 128        /* only its answers come by here */
 #define CT_BOUND 256            /* its proxy port serves this one route, and never asks again */
 #define CT_HOST 512             /* of the host's own: here only because it is translated */
+#define CT_FORWARDED 1024       /* of somebody behind this machine, translated by its kernel */
+#define CT_TRANSIT 4096         /* between other networks, by a port of the node */
+#define CT_HELD 2048            /* translated, and its hold on a port cannot be evicted */
 #define CT_CONFIRMED 0x1000000  /* the opener has acknowledged the answer */
 #define CT_RESET_FORWARD 0x2000000 /* the opener seems to have reset it */
 #define CT_RESET_REPLY 0x4000000

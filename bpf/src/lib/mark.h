@@ -6,4 +6,5 @@
 #define MARK_TO_PROXY 0x200
 #define MARK_FROM_PROXY 0xb00
 #define MARK_ANSWER 0x1000 /* beside MARK_TO_PROXY: a datagram of who was asked */
+#define MARK_TRANSIT 0x900 /* between other networks, translated already */
 #define MARK_RESET 0x700 /* the gate's own resets */

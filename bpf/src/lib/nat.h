@@ -94,6 +94,17 @@ inline void nat_key_of(const struct packet *p, const struct addr *node, __u16 po
 	k->proto = p->proto;
 }
 
+/* The key of what comes to a port of the node. */
+inline void nat_key_to(const struct packet *p, struct nat_key *k)
+{
+	__builtin_memset(k, 0, sizeof(*k));
+	k->node = p->destination;
+	k->node_port = p->destination_port;
+	k->remote = p->source;
+	k->remote_port = p->source_port;
+	k->proto = p->proto;
+}
+
 inline bool is_stream_proto(__u8 proto) { return proto == IPPROTO_TCP || proto == IPPROTO_SCTP; }
 
 inline struct nat_hold *nat_find(const struct nat_key *k)
@@ -241,14 +252,42 @@ inline bool nat_keep(struct __sk_buff *skb, const struct packet *p, const struct
 	return nat_claim(skb, p->v6) == CLAIM_DONE;
 }
 
+/* Once the connection is established its hold is out of the reach of eviction.
+ * False: there is no room. The scratch's key is that of its hold. */
+inline bool nat_establish(const struct flow *f)
+{
+	struct nat_scratch *w = nat_scratch();
+	struct nat_hold *h;
+
+	if (!f->tcp || !w || !f->entry || f->entry->flags & CT_HELD)
+		return true;
+	h = bpf_map_lookup_elem(&hg_nat_any_1, &w->key);
+	if (h) {
+		if (bpf_map_update_elem(&hg_nat_tcp_1, &w->key, h, BPF_ANY))
+			return false;
+		bpf_map_delete_elem(&hg_nat_any_1, &w->key);
+	}
+	ct_set(f->entry, CT_HELD);
+	return true;
+}
+
+/* It never was established. */
+inline int nat_refuse(struct ct_entry *e)
+{
+	ct_set(e, CT_CLOSING);
+	e->expires = bpf_ktime_get_ns() + CT_TCP_CLOSING;
+	return REASON_NAT_FULL;
+}
+
 /* Translates a packet of who opened the connection; 0 or a reason. */
 static __noinline int nat_leave(struct __sk_buff *skb, const struct packet *p, struct flow *f, const struct addr *node)
 {
+	struct nat_scratch *w = nat_scratch();
 	struct ct_entry *e;
 	struct addr as;
 	int reason;
 
-	if (!p || !f || !node)
+	if (!p || !f || !node || !w)
 		return REASON_INVALID;
 	e = f->entry;
 	if (!e)
@@ -257,6 +296,10 @@ static __noinline int nat_leave(struct __sk_buff *skb, const struct packet *p, s
 		reason = nat_allocate(skb, p, e, node);
 		if (reason)
 			return reason;
+	} else if (f->tcp && !(e->flags & CT_HELD)) {
+		nat_key_of(p, &e->nat_addr, e->nat_port, &w->key);
+		if (!nat_establish(f))
+			return nat_refuse(e);
 	}
 	as = e->nat_addr;
 	return rewrite(skb, p, &as, e->nat_port, END_SOURCE);
@@ -271,12 +314,7 @@ inline bool nat_find_owner(const struct packet *p, struct flow *f)
 
 	if (!p || !f || !w)
 		return false;
-	__builtin_memset(&w->key, 0, sizeof(w->key));
-	w->key.node = p->destination;
-	w->key.node_port = p->destination_port;
-	w->key.remote = p->source;
-	w->key.remote_port = p->source_port;
-	w->key.proto = p->proto;
+	nat_key_to(p, &w->key);
 	h = nat_find(&w->key);
 	if (!h)
 		return false;
@@ -305,24 +343,6 @@ static __noinline int nat_return(struct __sk_buff *skb, struct packet *p, struct
 	p->destination = w->hold.addr;
 	p->destination_port = w->hold.port;
 	return reason;
-}
-
-/* Once the connection is established its hold is out of the reach of eviction.
- * False: there is no room. The scratch's key is that of nat_return. */
-inline bool nat_establish(const struct flow *f)
-{
-	struct nat_scratch *w = nat_scratch();
-	struct nat_hold *h;
-
-	if (!f->tcp || !w)
-		return true;
-	h = bpf_map_lookup_elem(&hg_nat_any_1, &w->key);
-	if (!h)
-		return true;
-	if (bpf_map_update_elem(&hg_nat_tcp_1, &w->key, h, BPF_ANY))
-		return false;
-	bpf_map_delete_elem(&hg_nat_any_1, &w->key);
-	return true;
 }
 
 inline bool addr_is_private(const struct addr *a, bool v6)

@@ -67,6 +67,7 @@ struct packet {
 	__u8 related;
 	__u8 fragment;
 	__u16 payer;            /* whose share of connections it may take */
+	__u16 service;          /* number of the one it was sent to, before it was translated; 0: none */
 };
 
 inline bool is_echo(const struct packet *p)

@@ -2,6 +2,7 @@
 #pragma once
 #include "conntrack.h"
 #include "neighbour.h"
+#include "service.h"
 
 /* Ends a connection that policy no longer allows: the packet that met the denial
  * becomes a reset to who sent it and another to the other end, each with the
@@ -144,10 +145,22 @@ inline bool resets(void)
 	return c && c->flags & CONFIG_RESET;
 }
 
+/* Who opened a connection to a service has its reset from there. */
+inline void reset_as_service(struct reset *r, __u32 number)
+{
+	struct svc_key *was = number ? svc_name(number) : NULL;
+
+	if (was) {
+		r->source = was->addr;
+		r->source_port = was->port;
+	}
+}
+
 /* What is left of the packet is dropped by the caller. Options and extension
- * headers are rare enough that such a packet only is dropped. */
+ * headers are rare enough that such a packet only is dropped. opened: the number of
+ * the service it was opened to << 1 | whether this packet is an answer. */
 global int reset_both(struct __sk_buff *skb, const struct packet *p,
-				 const struct endpoint *source, const struct endpoint *destination)
+		      const struct endpoint *source, const struct endpoint *destination, __u32 opened)
 {
 	struct reset r = {};
 	__be32 numbers[2];      /* sequence, acknowledged */
@@ -168,6 +181,8 @@ global int reset_both(struct __sk_buff *skb, const struct packet *p,
 	r.destination_port = p->source_port;
 	r.seq = numbers[1];
 	r.flags = TCP_RST;
+	if (!(opened & 1))
+		reset_as_service(&r, opened >> 1);
 	send_reset(skb, &r, source, destination);
 	r.source = p->source;
 	r.destination = p->destination;
@@ -176,6 +191,8 @@ global int reset_both(struct __sk_buff *skb, const struct packet *p,
 	r.seq = numbers[0];
 	r.ack = numbers[1];
 	r.flags = TCP_RST | TCP_ACK;
+	if (opened & 1)
+		reset_as_service(&r, opened >> 1);
 	send_reset(skb, &r, destination, source);
 	return 0;
 }

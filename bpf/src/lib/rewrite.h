@@ -94,21 +94,23 @@ inline int rewrite_port(struct __sk_buff *skb, const struct packet *p, __u32 l4,
 }
 
 /* An ICMP error, which has the addresses of its connection turned round: outside as
- * any packet, inside at the other end. The checksum of the quoted transport is left:
+ * any packet, unless it is a router's, who sends it in its own name; inside at the
+ * other end. The checksum of the quoted transport is left:
  * it is of no use without the rest of it (RFC 5508, 4.2). */
 inline int rewrite_error(struct __sk_buff *skb, const struct packet *p, const struct addr *to, __u16 port, enum end end)
 {
 	const struct addr *was = end == END_SOURCE ? &p->source : &p->destination;
 	enum end inside = end == END_SOURCE ? END_DESTINATION : END_SOURCE;
+	bool outside = p->related == RELATED_END || end == END_DESTINATION;
 	__u32 sum = p->l4 + offsetof(struct icmp_echo, checksum);
 	__s64 change;
 
 	if (p->v6) {
 		change = bpf_csum_diff((__be32 *)was, sizeof(*was), (__be32 *)to, sizeof(*to), 0);
-		if (mend_pseudo6(skb, sum, change, 0) || put_address6(skb, ETH_HLEN, end, to) ||
+		if ((outside && (mend_pseudo6(skb, sum, change, 0) || put_address6(skb, ETH_HLEN, end, to))) ||
 		    bpf_l4_csum_replace(skb, sum, 0, change, 0) || put_address6(skb, p->inner, inside, to))
 			return REASON_INVALID;
-	} else if (put_address4(skb, ETH_HLEN, end, addr_v4(was), addr_v4(to)) ||
+	} else if ((outside && put_address4(skb, ETH_HLEN, end, addr_v4(was), addr_v4(to))) ||
 		   put_address4(skb, p->inner, inside, addr_v4(was), addr_v4(to))) {
 		return REASON_INVALID; /* a header with its own checksum in it adds up to the same */
 	}

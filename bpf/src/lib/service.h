@@ -335,17 +335,40 @@ static __noinline int svc_to_backend(struct __sk_buff *skb, struct packet *p, st
 	reason = rewrite(skb, p, &w->nat.addr, w->nat.port, END_DESTINATION);
 	p->destination = w->nat.addr;
 	p->destination_port = p->policy_port = w->nat.port;
+	p->service = f->service;
 	return reason;
 }
+
+/* Whether all of an address is a service's: nobody sends from there. */
+inline bool svc_is_virtual(const struct addr *a)
+{
+	struct svc_key k = { .addr = *a };
+	struct svc_front *front = bpf_map_lookup_elem(&hg_svc_front_1, &k);
+
+	return front && front->flags & SVC_WHOLE;
+}
+
+/* What clients call a service; NULL: it is gone, and its connections with it. */
+inline struct svc_key *svc_name(__u32 number) { return bpf_map_lookup_elem(&hg_svc_rev_1, &number); }
 
 /* An answer to a client of a service gets the service's address; 0 or a reason. */
 static __noinline int svc_from_backend(struct __sk_buff *skb, const struct packet *p, __u32 number)
 {
-	struct svc_key *was = bpf_map_lookup_elem(&hg_svc_rev_1, &number);
+	struct svc_key *was = svc_name(number);
 
-	if (!was) /* the service is gone, and its connections with it */
-		return REASON_NO_CONNECTION;
-	return rewrite(skb, p, &was->addr, was->port, END_SOURCE);
+	return was ? rewrite(skb, p, &was->addr, was->port, END_SOURCE) : REASON_NO_CONNECTION;
+}
+
+/* A packet to a service gets back the address that it was sent to: an answer quotes
+ * what its sender knows. */
+static __noinline int svc_as_sent(struct __sk_buff *skb, const struct packet *p)
+{
+	struct svc_key *was;
+
+	if (!p || !p->service)
+		return 0;
+	was = svc_name(p->service);
+	return was ? rewrite(skb, p, &was->addr, was->port, END_DESTINATION) : REASON_NO_CONNECTION;
 }
 
 /* Two connections of a client may meet in one entry: one to a service, one straight

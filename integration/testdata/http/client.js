@@ -6,7 +6,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
 
 function ask(options, body) {
   return new Promise((resolve, reject) => {
-    const r = http.request({ host, port, agent, timeout: 20000, ...options }, (res) => {
+    const r = http.request({ host, port, agent, timeout: 120000, ...options }, (res) => {
       let text = '';
       res.on('data', (d) => { text += d; });
       res.on('end', () => resolve({ status: res.statusCode, text, sum: res.headers['x-sum'] }));

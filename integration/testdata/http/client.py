@@ -13,7 +13,7 @@ def check(what, got, want):
         sys.exit(f"{what}: got {got!r}, want {want!r}")
 
 
-c = http.client.HTTPConnection(host, port, timeout=20)
+c = http.client.HTTPConnection(host, port, timeout=120)
 for i in range(3):
     c.request("GET", f"/public/{i}")
     r = c.getresponse()

@@ -1,6 +1,7 @@
 // Answers in ways that HTTP/1 servers may.
 const http = require('http');
-http.createServer((req, res) => {
+// On a busy machine clients may be slow to go on.
+http.createServer({ keepAliveTimeout: 120000 }, (req, res) => {
   switch (req.url) {
     case '/public/hints':
       res.writeEarlyHints({ link: '</style.css>; rel=preload' });

@@ -7,7 +7,7 @@ import websockets
 
 async def main():
     try:
-        async with websockets.connect(sys.argv[1], max_size=None, open_timeout=20) as ws:
+        async with websockets.connect(sys.argv[1], max_size=None, open_timeout=120) as ws:
             for message in ["hello", b"\x00\x01GET /secret HTTP/1.1\r\n\r\n", "x" * 300000]:
                 await ws.send(message)
                 got = await ws.recv()

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/parsers"
+)
+
+// readable is called by the event loop when a parked side can be read. Most input is
+// carried at once: a head or a small message is read, judged, and written without
+// waiting for anything, and the side is parked again. What would have to wait, and all
+// that is out of the ordinary, is left to a goroutine, at the stage that was reached.
+func (c *conn) readable(s parsers.Side) {
+	at, parked := stage{}, false
+	defer func() {
+		if !parked {
+			go c.pump(s, at)
+		}
+	}()
+	defer c.guard("what the " + s.String() + " sent")
+	at, parked = c.direct(s)
+}
+
+// direct carries what there is to read of s as far as that takes no waiting. It holds
+// mu all the time, so nobody is between its steps; nothing in it blocks.
+func (c *conn) direct(s parsers.Side) (at stage, parked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := &c.ends[s]
+	if c.dead || c.closing {
+		return stage{}, false
+	}
+	switch _, err := e.fill(); {
+	case err == unix.EAGAIN:
+		e.sock.Park()
+		return stage{}, true
+	case err != nil:
+		return stage{err: err}, false
+	}
+	c.activity.Add(1)
+	for before := e.w + 1; e.r < e.w && e.w-e.r < before; {
+		before = e.w - e.r
+		at.fed = c.feed(s)
+		if !at.ok || at.flush || c.closing || !c.carry(s, at.toPeer) {
+			return at, false
+		}
+	}
+	if e.held || e.released || e.out.pending > c.p.config.Limits.Pending {
+		return stage{}, false
+	}
+	e.wants = e.r < e.w
+	if err := c.park(s); err != nil {
+		return stage{err: err}, false
+	}
+	return stage{}, true
+}
+
+// carry carries out the program of s if all that it asks for is there, and the peer
+// takes all of it now. False: nothing was done, but e.skip bytes may have been sent.
+func (c *conn) carry(s parsers.Side, toPeer bool) bool {
+	e, peer := &c.ends[s], &c.ends[s.Peer()]
+	if toPeer && (!peer.out.granted || peer.out.failed || peer.sock == nil) || e.lame {
+		return false
+	}
+	at, size := e.r, 0
+	for i := range e.ops {
+		o := &e.ops[i]
+		var part []byte
+		switch {
+		case o.kind == parsers.Send:
+			part = e.copied[o.from:o.to]
+		case o.kind == parsers.CloseWrite || o.n > int64(e.w-at):
+			e.forgetSlices()
+			return false
+		default:
+			if o.kind == parsers.Forward {
+				part = e.buf[at : at+int(o.n)]
+			}
+			at += int(o.n)
+		}
+		if len(part) > 0 {
+			e.slices = append(e.slices, part)
+			size += len(part)
+		}
+	}
+	if size > 0 {
+		n, err := peer.sock.TryWriteAll(e.slices)
+		e.forgetSlices()
+		if e.skip = n; err != nil || n < size {
+			return false
+		}
+		e.skip = 0
+	}
+	e.r = at
+	if toPeer { // mu was held all the time: nothing queued up behind
+		peer.out.busy, peer.out.granted = false, false
+	}
+	if cap(e.copied) > bufferSize {
+		e.copied = nil
+	}
+	return true
+}

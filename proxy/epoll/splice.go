@@ -1,0 +1,121 @@
+package epoll
+
+import (
+	"fmt"
+	"io"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeSize is asked for; pipes keep their first size where a user's share is used up.
+const pipeSize = 512 << 10
+
+type pipe struct{ r, w, size int }
+
+func (ls *Loops) pipe() (pipe, error) {
+	select {
+	case p := <-ls.pipes:
+		return p, nil
+	default:
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return pipe{}, fmt.Errorf("make a pipe: %w", err)
+	}
+	p := pipe{fds[0], fds[1], 64 << 10}
+	if size, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err == nil {
+		p.size = size
+	}
+	return p, nil
+}
+
+func (p pipe) close() { _, _ = unix.Close(p.r), unix.Close(p.w) }
+
+// giveBack keeps an empty pipe for later.
+func (ls *Loops) giveBack(p pipe) {
+	select {
+	case ls.pipes <- p:
+	default:
+		p.close()
+	}
+}
+
+// WriteError is of the socket that a splice writes to.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return "splice: " + e.Err.Error() }
+
+func (e *WriteError) Unwrap() error { return e.Err }
+
+// Splice waits for something to read and moves up to n bytes of it to another socket
+// inside the kernel: as much as there is, but not more than a pipe holds. more says that
+// more will follow at once.
+func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
+	for {
+		p, err := s.loop.loops.pipe()
+		if err != nil {
+			return 0, err
+		}
+		got, err := s.fill(p, int(min(n, int64(p.size))))
+		switch {
+		case err == unix.EINTR:
+			s.loop.loops.giveBack(p)
+			continue
+		case err == unix.EAGAIN: // no pipe is held by who waits
+			s.loop.loops.giveBack(p)
+			if err = s.AwaitInput(); err != nil {
+				return 0, err
+			}
+			continue
+		case err == nil && got == 0:
+			err = io.EOF
+		}
+		if err != nil {
+			s.loop.loops.giveBack(p)
+			return 0, err
+		}
+		if err := to.pour(p, got, more && int64(got) < n); err != nil {
+			p.close() // what is left in it is nobody's
+			return 0, &WriteError{err}
+		}
+		s.loop.loops.giveBack(p)
+		return int64(got), nil
+	}
+}
+
+func (s *Socket) fill(p pipe, n int) (int, error) {
+	if !s.use() {
+		return 0, net.ErrClosed
+	}
+	defer s.done()
+	got, err := unix.Splice(s.fd, nil, p.w, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	return int(got), err
+}
+
+// pour writes n bytes that are in a pipe.
+func (s *Socket) pour(p pipe, n int, more bool) error {
+	flags := unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
+	if more {
+		flags |= unix.SPLICE_F_MORE
+	}
+	for n > 0 {
+		if !s.use() {
+			return net.ErrClosed
+		}
+		out, err := unix.Splice(p.r, nil, s.fd, nil, n, flags)
+		s.done()
+		switch {
+		case err == unix.EAGAIN:
+			if err := s.AwaitRoom(); err != nil {
+				return err
+			}
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		default:
+			n -= int(out)
+		}
+	}
+	return nil
+}
