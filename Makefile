@@ -67,16 +67,17 @@ fuzz: ## fuzz every parser for FUZZTIME each
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; done; done
 
-ONLY    ?= l4,http1,http2,dns,packet
+ONLY    ?= l4,http1,http2,dns,kafka,packet
 ROUNDS  ?= 5
 SECONDS ?= 2
 soak: build ## 100,000 look-ups each followed at once by a connection, while policy changes and the agent is killed
 	HEADGATE_SOAK=100000 $(GO) test -count=1 -timeout 60m -run TestFirstPackets -v ./integration
 
-bench: build parts ## side by side with Envoy, nginx, iptables, nftables (root; ONLY=l4,http1,http2,dns,packet ROUNDS= SECONDS= OUT=dir)
+bench: build parts ## side by side with Envoy, nginx, CoreDNS, kafka-proxy, iptables… (root; ONLY=l4,http1,http2,dns,kafka,packet ROUNDS= SECONDS= OUT=dir)
 	[ -x $(CACHE)/coredns/coredns ] || GOBIN=$(abspath $(CACHE))/coredns $(GO) install github.com/coredns/coredns@v1.12.1
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench
-	PATH=$(abspath $(CACHE))/coredns:$$PATH HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy bin/bench -only $(ONLY) -rounds $(ROUNDS) -seconds $(SECONDS) $(if $(OUT),-out $(OUT))
+	cd integration/kafka && CGO_ENABLED=0 $(GO) build -o ../../bin/kafka-clients .
+	PATH=$(abspath $(CACHE))/coredns:$$PATH HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_KAFKA=$(CACHE)/kafka bin/bench -only $(ONLY) -rounds $(ROUNDS) -seconds $(SECONDS) $(if $(OUT),-out $(OUT))
 
 PATTERN ?= .
 microbench: ## Go benchmarks, ns and allocations (PATTERN=regexp)

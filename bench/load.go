@@ -20,7 +20,8 @@ type loadOptions struct {
 	Connections int
 	Streams     int // of each connection; 0: HTTP/1
 	Seconds     float64
-	Reconnect   bool // a connection for each request
+	Reconnect   bool                              // a connection for each request
+	drive       func(*side, work) (sample, error) // nil: by HTTP
 }
 
 // sample is what one turn of a load measured.

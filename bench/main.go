@@ -25,10 +25,11 @@ var nginxConfig string
 
 // options are of all benchmarks.
 type options struct {
-	rounds                int
-	seconds               float64
-	sides, works          string // which: names, or parts of them, separated by semicolons; empty: all
-	headgate, envoy, self string
+	rounds                               int
+	seconds                              float64
+	sides, works                         string // which: names, or parts of them, separated by semicolons; empty: all
+	headgate, envoy, self                string
+	kafkaParts, kafkaClients, kafkaProxy string
 }
 
 // wants reports whether a name is among those asked for.
@@ -58,7 +59,7 @@ func run(args []string) error {
 	}
 	o := options{}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := f.String("only", "l4,http1,http2,dns,packet", "which benchmarks, separated by commas: l4, http1, http2, dns, packet")
+	only := f.String("only", "l4,http1,http2,dns,kafka,packet", "which benchmarks, separated by commas: l4, http1, http2, dns, kafka, packet")
 	where := f.String("where", "pinned,free", "pinned: what carries has a core for itself; free: all share all cores")
 	out := f.String("out", "", "directory for results and plots; none are written if it is empty")
 	f.IntVar(&o.rounds, "rounds", 5, "turns of each side")
@@ -67,6 +68,9 @@ func run(args []string) error {
 	f.StringVar(&o.works, "works", "", "only work whose title has one of these in it, separated by semicolons")
 	f.StringVar(&o.headgate, "headgate", "bin/headgate", "the binary")
 	f.StringVar(&o.envoy, "envoy", cmp.Or(os.Getenv("HEADGATE_ENVOY"), "envoy"), "stock Envoy")
+	f.StringVar(&o.kafkaParts, "kafka", cmp.Or(os.Getenv("HEADGATE_KAFKA"), ".cache/kafka"), "directory of Kafka's versions")
+	f.StringVar(&o.kafkaClients, "kafka-clients", "bin/kafka-clients", "the program of integration/kafka")
+	f.StringVar(&o.kafkaProxy, "kafka-proxy", cmp.Or(os.Getenv("HEADGATE_KAFKA_PROXY"), "kafka-proxy"), "grepplabs/kafka-proxy; without it the others are measured alone")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -122,8 +126,10 @@ func (o options) benchmark(ctx context.Context, name string, pinned bool) ([]tab
 		return w.http2()
 	case "dns":
 		return w.dns()
+	case "kafka":
+		return w.kafka()
 	}
-	return nil, errors.New("there is no such benchmark; there are l4, http1, http2, dns and packet")
+	return nil, errors.New("there is no such benchmark; there are l4, http1, http2, dns, kafka and packet")
 }
 
 func serveArgs(args []string) error {

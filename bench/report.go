@@ -96,24 +96,35 @@ func (r *report) markdown() string {
 // range over.
 func (t *table) markdown(b *bytes.Buffer) {
 	rate := func(x *turn) float64 { return x.perSecond(t.Unit) }
-	envoy := t.row("Envoy")
-	head := []string{"", t.Unit + "/s", "against " + t.Rows[0].Side}
-	if envoy != nil {
-		head = append(head, "against Envoy", "CPU against Envoy")
+	peer := t.row("Envoy")
+	if peer == nil {
+		peer = t.row("kafka-proxy")
 	}
-	head = append(head, "p50 µs", "p99 µs", "CPU µs", "all CPU µs", "recorded")
+	head := []string{"", t.Unit + "/s", "against " + t.Rows[0].Side}
+	if peer != nil {
+		head = append(head, "against "+peer.Side, "CPU against "+peer.Side)
+	}
+	head = append(head, "p50 µs", "p99 µs", "CPU µs"+t.each(), "all CPU µs"+t.each(), "recorded")
 	fmt.Fprintf(b, "| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat("---|", len(head)))
 	for i := range t.Rows {
 		r := &t.Rows[i]
 		s := r.each(rate)
 		cells := []string{r.Side, fmt.Sprintf("%.0f (%.0f–%.0f)", s.Median, s.Least, s.Most), r.ratio(&t.Rows[0], rate).String()}
-		if envoy != nil {
-			cells = append(cells, r.ratio(envoy, rate).String(), r.ratio(envoy, (*turn).carried).String())
+		if peer != nil {
+			cells = append(cells, r.ratio(peer, rate).String(), r.ratio(peer, (*turn).carried).String())
 		}
 		cells = append(cells, figure(r.each(func(x *turn) float64 { return x.P50 })), figure(r.each(func(x *turn) float64 { return x.P99 })),
 			figure(r.each((*turn).carried)), figure(r.each((*turn).all)), r.recorded())
 		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 	}
+}
+
+// each says of what processor time is, where that is no request.
+func (t *table) each() string {
+	if t.Unit == "MB" && t.row("direct") != nil {
+		return " a MB"
+	}
+	return ""
 }
 
 func (t *table) row(side string) *row {

@@ -56,7 +56,7 @@ type work struct {
 func (w *world) measure(sides []side, works []work) ([]table, error) {
 	sides = slices.DeleteFunc(sides, func(s side) bool { return !w.wants(w.sides, s.name) })
 	for i := range sides {
-		if err := w.waitFor(&sides[i], works[0].loadOptions); err != nil {
+		if err := w.waitFor(&sides[i], works[0]); err != nil {
 			return nil, err
 		}
 	}
@@ -76,10 +76,10 @@ func (w *world) measure(sides []side, works []work) ([]table, error) {
 }
 
 // waitFor waits until a side answers.
-func (w *world) waitFor(s *side, like loadOptions) error {
+func (w *world) waitFor(s *side, first work) error {
 	var err error
 	for range 100 {
-		try := loadOptions{Path: smallPath, Connections: 1, Streams: min(like.Streams, 1), Seconds: 0.02, Questions: like.Questions}
+		try := loadOptions{Path: smallPath, Connections: 1, Streams: min(first.Streams, 1), Seconds: 0.02, Questions: first.Questions, drive: first.drive}
 		if _, err = w.takeTurn(s, work{loadOptions: try}); err == nil {
 			return nil
 		}
@@ -124,6 +124,8 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 	switch {
 	case do.Questions != "":
 		t.sample, err = w.dnsperf(s, do)
+	case do.drive != nil:
+		t.sample, err = do.drive(s, do)
 	case do.Streams > 0:
 		t.sample, err = w.h2load(s, do)
 	default:

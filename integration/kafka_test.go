@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,9 +20,14 @@ var kafkaVersions = []string{"4.3.1", "3.9.2"}
 const brokerConfig = `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@localhost:9093
-listeners=PLAINTEXT://%[1]s:9092,CONTROLLER://localhost:9093
-advertised.listeners=PLAINTEXT://%[1]s:9092
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://%[1]s:9092,CONTROLLER://localhost:9093,LOGIN://%[1]s:9094,TLS://%[1]s:9095
+advertised.listeners=PLAINTEXT://%[1]s:9092,LOGIN://%[1]s:9094,TLS://%[1]s:9095
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location=%[2]s/keys.pem
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app="open";
+listener.name.login.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 controller.listener.names=CONTROLLER
 log.dirs=%[2]s/data
 auto.create.topics.enable=false
@@ -46,53 +50,79 @@ type broker struct {
 	version string
 	jars    string
 	address string
+	config  string
+	number  int // among the brokers of a cluster
+
+	certificate []byte // PEM, that TLS shows
+	process     *child
 }
 
 // serveKafka starts a broker and waits until it answers.
 func (w *workload) serveKafka(t *testing.T, version string) *broker {
 	t.Helper()
-	jars := kafkaJars(t, version)
-	java := needProgram(t, "java")
 	dir, err := os.MkdirTemp(baseDir, "kafka")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &broker{workload: w, version: version, jars: jars, address: w.at(4, 9092).String()}
-	config := filepath.Join(dir, "server.properties")
-	if err := os.WriteFile(config, fmt.Appendf(nil, brokerConfig, w.addr(4), dir), 0o600); err != nil {
+	certificate, key := certify(t, w.addr(4))
+	put(t, filepath.Join(dir, "keys.pem"), append(key, certificate...))
+	b := w.formatKafka(t, version, dir, fmt.Sprintf(brokerConfig, w.addr(4), dir), "--add-scram", "SCRAM-SHA-256=[name=app,password=open]")
+	b.certificate = certificate
+	b.run(t)
+	b.wait(t)
+	return b
+}
+
+// formatKafka makes the storage of a broker.
+func (w *workload) formatKafka(t *testing.T, version, dir, config string, more ...string) *broker {
+	t.Helper()
+	b := &broker{workload: w, version: version, jars: kafkaJars(t, version), address: w.at(4, 9092).String(), config: filepath.Join(dir, "server.properties")}
+	if err := os.WriteFile(b.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	classes := filepath.Join(jars, "*")
-	format := exec.Command(java, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", classes, "kafka.tools.StorageTool", "format", "-t", "hgT3stHgT3stHgT3stHgTA", "-c", config)
+	format := exec.Command(needProgram(t, "java"), append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(b.jars, "*"),
+		"kafka.tools.StorageTool", "format", "-t", "hgT3stHgT3stHgT3stHgTA", "-c", b.config}, more...)...)
 	if out, err := format.CombinedOutput(); err != nil {
 		t.Fatalf("format the storage of Kafka %s: %v\n%s", version, err, out)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	return b
+}
+
+// run starts the broker, for the first time or again.
+func (b *broker) run(t *testing.T) {
+	t.Helper()
+	log, err := os.OpenFile(b.config+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(java, "-Xmx320m", "-XX:TieredStopAtLevel=1", "-cp", classes, "kafka.Kafka", config)
+	cmd := exec.Command(needProgram(t, "java"), "-Xmx320m", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(b.jars, "*"), "kafka.Kafka", b.config)
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := w.start(cmd)
+	p, err := b.start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.process = p
 	t.Cleanup(func() {
 		p.end(syscall.SIGKILL, patience)
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
 			t.Logf("Kafka:\n%s", text[max(0, len(text)-2<<10):])
 		}
 	})
+}
+
+// wait waits until the broker answers.
+func (b *broker) wait(t *testing.T) {
+	t.Helper()
 	deadline := time.Now().Add(4 * patience)
 	for {
 		out := b.kafka(t, b, "franz", "topics", "seconds=5")
 		if !strings.Contains(out, "error") {
-			return b
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("Kafka %s does not answer: %s", version, out)
+			t.Fatalf("Kafka %s does not answer: %s", b.version, out)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
@@ -162,6 +192,10 @@ func (w *workload) java(t *testing.T, b *broker, input, class string, args ...st
 
 // allowKafka is a policy of the broker for a client.
 func allowKafka(name, client string, rules ...string) string {
+	return allowKafkaAt(9092, name, client, rules...)
+}
+
+func allowKafkaAt(port int, name, client string, rules ...string) string {
 	text := ""
 	for _, r := range rules {
 		text += "        - {" + r + "}\n"
@@ -174,10 +208,10 @@ spec:
   ingress:
   - fromEndpoints: [{matchLabels: {app: %s}}]
     toPorts:
-    - ports: [{port: "9092", protocol: TCP}]
+    - ports: [{port: "%d", protocol: TCP}]
       rules:
         kafka:
-%s`, name, client, text)
+%s`, name, client, port, text)
 }
 
 // kafkaCase is what a client does and what it must print.
@@ -195,7 +229,8 @@ func TestKafka(t *testing.T) {
 }
 
 func testKafka(t *testing.T, version string) {
-	n := startNode(t)
+	secrets := t.TempDir()
+	n := startNode(t, "--secrets-dir", secrets, "--metrics-listen", "127.0.0.1:9964")
 	server := n.workload(t, "broker", "app=broker")
 	client := n.workload(t, "client", "app=client")
 	b := server.serveKafka(t, version)
@@ -258,44 +293,10 @@ func testKafka(t *testing.T, version string) {
 		})
 	}
 	kafkaTools(t, client, b)
+	if version >= "4" {
+		t.Run("logging in", func(t *testing.T) { kafkaLogin(t, client, b) })
+		t.Run("TLS", func(t *testing.T) { kafkaTLS(t, client, b, secrets) })
+		t.Run("share groups", func(t *testing.T) { kafkaShare(t, client, b) })
+	}
 	t.Run("seen", func(t *testing.T) { kafkaFlows(t, n) })
-}
-
-// kafkaFlows looks for what was denied and what was answered among the flows.
-func kafkaFlows(t *testing.T, n *node) {
-	eventually(t, patience, "denials and answers among the flows", func() error { return kafkaIsSeen(t, n) })
-}
-
-func kafkaIsSeen(t *testing.T, n *node) error {
-	t.Helper()
-	denied, answered := false, false
-	for _, line := range strings.Split(n.headgate(t, "observe", "--protocol", "kafka", "--last", "10000", "-o", "json"), "\n") {
-		var response struct {
-			Flow struct {
-				Verdict string
-				Summary string
-				L7      struct {
-					Type  string
-					Kafka struct {
-						APIKey    string `json:"api_key"`
-						Topic     string
-						ErrorCode int `json:"error_code"`
-					}
-				}
-			}
-		}
-		if line == "" {
-			continue
-		}
-		if err := json.Unmarshal([]byte(line), &response); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
-		f := response.Flow
-		denied = denied || f.Verdict == "DROPPED" && f.L7.Kafka.Topic == "secret"
-		answered = answered || f.L7.Type == "RESPONSE" && f.L7.Kafka.Topic == "orders-a" && strings.Contains(f.Summary, "client app")
-	}
-	if !denied || !answered {
-		return fmt.Errorf("denied %v, answered %v", denied, answered)
-	}
-	return nil
 }

@@ -50,6 +50,10 @@ func newShop(t *testing.T, flags ...string) *shop {
 // way, follows the file that holds it, and shows nowhere.
 func TestSecretsReachTheServer(t *testing.T) {
 	t.Parallel()
+	eachBackend(t, secretsReachTheServer)
+}
+
+func secretsReachTheServer(t *testing.T, b backend) {
 	dir := filepath.Join(t.TempDir(), "secrets")
 	file := filepath.Join(dir, "default", "token")
 	put := func(value string) {
@@ -65,7 +69,7 @@ func TestSecretsReachTheServer(t *testing.T) {
 		}
 	}
 	put("hunter2-first")
-	s := newShop(t, "--secrets-dir", dir)
+	s := newShop(t, append([]string{"--secrets-dir", dir}, b.flags...)...)
 	s.apply(t, forServer("token", "", "ingress", `[{path: "/in.*", headerMatches: [{name: X-Token, secret: {name: token}, mismatch: REPLACE}]}, {path: /asked, headerMatches: [{name: X-Token, secret: {name: token}}]}]`))
 	c := s.client.mustOpen(t, s.server.at(4, 80))
 	ask := func(path, token, want string) error {
@@ -121,7 +125,11 @@ func TestSecretsReachTheServer(t *testing.T) {
 // answer that its policy has.
 func TestDenyRulesAndResponses(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	eachBackend(t, denyRulesAndResponses)
+}
+
+func denyRulesAndResponses(t *testing.T, b backend) {
+	s := newShop(t, b.flags...)
 	s.apply(t,
 		allow("open", "server", fromApp("client"), 80),
 		forServer("closed", `headgate.dev/deny-response: "451 Not for you"`, "ingressDeny", `[{path: "/admin/.*"}, {host: "evil\\.example"}, {headers: ["X-Token: bad"]}]`))
@@ -163,7 +171,11 @@ func TestDenyRulesAndResponses(t *testing.T) {
 // what they are about; the same policy that enforces does.
 func TestAuditAndObserve(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	eachBackend(t, auditAndObserve)
+}
+
+func auditAndObserve(t *testing.T, b backend) {
+	s := newShop(t, b.flags...)
 	banner := s.server.listen(t, 81)
 	t.Cleanup(func() { banner.Close() })
 	go func() {
@@ -231,4 +243,15 @@ func TestAuditAndObserve(t *testing.T) {
 	if err := speak(); err == nil {
 		t.Error("a policy that enforces lets through what is no HTTP")
 	}
+	s.config(t, "audit=on")
+	s.client.mustAsk(t, s.server.at(6, 80), "GET", "/secret/node", 200)
+	f := s.awaitFlow(t, "what the node audits", []string{"--type", "l7", "--verdict", "AUDIT", "--http-path", "/secret/node"}, func(*flowpb.Flow) bool { return true })
+	if !strings.Contains(f.String(), "http[0]") {
+		t.Errorf("the flow does not say what would have denied it: %v", f)
+	}
+	if err := speak(); err != nil {
+		t.Error(err)
+	}
+	s.config(t, "audit=off")
+	s.client.mustAsk(t, s.server.at(6, 80), "GET", "/secret", 403)
 }

@@ -98,15 +98,15 @@ func TestEditsThatAreRefused(t *testing.T) {
 }
 
 func TestReveal(t *testing.T) {
-	known, unknown := SecretRef{"a", "known"}, SecretRef{"a", "unknown"}
-	values := map[SecretRef]string{known: "s3", {"a", "bad"}: "x\ny", {"b", "other"}: "o"}
+	known, unknown := SecretRef{Namespace: "a", Name: "known"}, SecretRef{Namespace: "a", Name: "unknown"}
+	values := map[SecretRef]string{known: "s3", {Namespace: "a", Name: "bad"}: "x\ny", {Namespace: "b", Name: "other"}: "o"}
 	set := &L7Set{
 		Protocol: ProtocolHTTP,
 		HTTP: []HTTPRule{
 			{Path: "/asked", Secrets: []SecretHeader{{Name: "K", Secret: known}}},
 			{Path: "/unknown", Secrets: []SecretHeader{{Name: "K", Secret: unknown}}},
 			{Path: "/instead", Secrets: []SecretHeader{{Name: "K", Secret: unknown, Value: "plain"}}},
-			{Path: "/bad", Secrets: []SecretHeader{{Name: "K", Secret: SecretRef{"a", "bad"}}}},
+			{Path: "/bad", Secrets: []SecretHeader{{Name: "K", Secret: SecretRef{Namespace: "a", Name: "bad"}}}},
 			{Path: "/put", Edits: []HeaderEdit{{HeaderRule: HeaderRule{"K", "plain"}, Action: HeaderReplace, Secret: &known}}},
 			{Path: "/put-instead", Edits: []HeaderEdit{{HeaderRule: HeaderRule{"K", "plain"}, Action: HeaderReplace, Secret: &unknown}}},
 			{Path: "/put-unknown", Edits: []HeaderEdit{{HeaderRule: HeaderRule{"K", ""}, Action: HeaderReplace, Secret: &unknown}}},

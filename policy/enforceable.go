@@ -48,8 +48,8 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if p.Listener != nil {
 		u.add(p.Ref.Path+".listener", "a listener of one's own", "write rules.http")
 	}
-	if p.TLS != nil {
-		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS)", "delete it; rules then see plain text only")
+	if p.TLS != nil && (p.L7 == nil || p.L7.Protocol != ProtocolKafka) {
+		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS) without Kafka rules", "delete it; rules then see plain text only")
 	}
 	if r.Node && p.Name != "" && r.Direction == Ingress {
 		u.add(p.Ref.Path+".ports", "the name of a port of a node", "write its number")

@@ -22,6 +22,8 @@ func TestUnenforceable(t *testing.T) {
 		"nodes":     {Policy{Rules: []Rule{{Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "egress[0]"}}}}, "selector of nodes"},
 		"listener":  {Policy{Rules: []Rule{{Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
 		"TLS":       {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
+		"TLS HTTP":  {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, L7: &L7Rules{Protocol: ProtocolHTTP}, Ref: at}}}}}, "terminatingTLS"},
+		"TLS Kafka": {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, L7: &L7Rules{Protocol: ProtocolKafka}, Ref: at}}}}}, ""},
 		"grpc":      {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), ""},
 		"dns":       {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), ""},
 		"sni":       {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
@@ -46,7 +48,7 @@ func TestUnenforceable(t *testing.T) {
 // TestSetIDsTellSetsApart: whatever makes a set answer differently makes another
 // id, and sets of plain HTTP rules keep the ids they had.
 func TestSetIDsTellSetsApart(t *testing.T) {
-	secret := SecretRef{"n", "s"}
+	secret := SecretRef{Namespace: "n", Name: "s"}
 	seen := map[SetID]int{}
 	for i, set := range []L7Set{
 		{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}},
@@ -69,6 +71,10 @@ func TestSetIDsTellSetsApart(t *testing.T) {
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{APIKeys: []int16{0}}}},
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{HasVersion: true}}},
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{Role: "produce", APIKeys: []int16{0}}}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{Certificate: secret}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{PrivateKey: secret}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{TrustedCA: secret}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{Conflict: true}},
 		{Protocol: ProtocolDNS, DNS: []DNSRule{{}}},
 		{Protocol: ProtocolDNS, DNS: []DNSRule{{Name: "a"}}},
 		{Protocol: ProtocolDNS, DNS: []DNSRule{{Pattern: "a"}}},
@@ -81,5 +87,23 @@ func TestSetIDsTellSetsApart(t *testing.T) {
 			t.Errorf("sets %d and %d have one id", other, i)
 		}
 		seen[set.ID] = i
+	}
+}
+
+// TestTLSOfSeveralRules: rules for one port end TLS by what any of them says, or, where
+// they do not agree, by nothing.
+func TestTLSOfSeveralRules(t *testing.T) {
+	one, other := &TLSSecrets{TrustedCA: SecretRef{Name: "one"}}, &TLSSecrets{TrustedCA: SecretRef{Name: "other"}}
+	same := *one
+	for i, tt := range []struct {
+		a, b, want *TLSSecrets
+	}{{nil, nil, nil}, {one, nil, one}, {nil, one, one}, {one, &same, one}, {one, other, &TLSSecrets{Conflict: true}}} {
+		rules := (&L7Rules{Protocol: ProtocolKafka, Ends: tt.a}).and(&L7Rules{Protocol: ProtocolKafka, Ends: tt.b})
+		if got := rules.Ends; (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
+			t.Errorf("%d: %+v", i, got)
+		}
+		if all := rules.everything(Ref{}); all.Ends != rules.Ends {
+			t.Errorf("%d: rules that allow everything forget TLS", i)
+		}
 	}
 }

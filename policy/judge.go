@@ -131,6 +131,7 @@ func (s *scope) redirect(allow, deny []*term, ref Ref, observed bool) Entry {
 		set.DenyResponse = cmp.Or(set.DenyResponse, t.response)
 	}
 	set.HTTP, set.GRPC, set.Kafka, set.DNS, set.TLS = rules.HTTP, rules.GRPC, rules.Kafka, rules.DNS, rules.TLS
+	set.Ends = rules.Ends
 	for _, t := range deny {
 		if t.l7.family() != set.Protocol {
 			return Entry{Verdict: Deny, Rule: s.ruleID(t.ref)}

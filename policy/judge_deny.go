@@ -25,6 +25,9 @@ func compileDeny(rules []HTTPRule) (*L7Judge, error) {
 
 // denies says which rule denies the request, if one does.
 func (j *rulesJudge) denies(request Request) (Decision, bool) {
+	if k, ok := request.(*KafkaRequest); ok && j.protocol == ProtocolKafka {
+		return j.deniesKafka(k)
+	}
 	d, known := j.decide(request)
 	if known && d.Verdict == Allow {
 		return d, true

@@ -66,6 +66,8 @@ func (k *KafkaRule) misses(r *KafkaRequest) []string {
 	}
 	names := k.Topic != "" || k.Group != "" || k.TransactionalID != ""
 	switch {
+	case names && !named && ofResources(r.APIKey):
+		list = append(list, "API "+name+" is about something that the rule does not name")
 	case len(k.APIKeys) > 0 || !names || attends(r.APIKey):
 	case !uses(r.APIKey):
 		list = append(list, "API "+name+" is administration, which a rule must name")

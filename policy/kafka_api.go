@@ -26,7 +26,10 @@ const (
 	KafkaAddOffsets      int16 = 25 // ... ToTxn
 	KafkaEndTxn          int16 = 26
 	KafkaTxnOffsetCommit int16 = 28
+	KafkaDescribeConfigs int16 = 32
+	KafkaAlterConfigs    int16 = 33
 	KafkaSaslAuth        int16 = 36
+	KafkaAlterConfigsBy  int16 = 44 // IncrementalAlterConfigs
 	KafkaGroupHeartbeat  int16 = 68
 
 	KafkaTopicPartitions  int16 = 75 // DescribeTopicPartitions
@@ -125,6 +128,12 @@ func attends(key int16) bool {
 		return true
 	}
 	return false
+}
+
+// ofResources reports whether the API is about resources of many kinds. A rule that
+// names a topic is no word about a broker's configuration.
+func ofResources(key int16) bool {
+	return key == KafkaDescribeConfigs || key == KafkaAlterConfigs || key == KafkaAlterConfigsBy
 }
 
 // uses reports whether programs that use topics, groups and transactions call the

@@ -12,7 +12,8 @@ type L7Rules struct {
 	GRPC     []GRPCRule
 	Kafka    []KafkaRule
 	DNS      []DNSRule
-	TLS      []TLSRule // also beside the others, where TLS is ended
+	TLS      []TLSRule   // also beside the others, where TLS is ended
+	Ends     *TLSSecrets // where it is, before the rules read
 }
 
 // L7Set is the application rules that apply to the connections of one subject,
@@ -31,6 +32,7 @@ type L7Set struct {
 	// Audit is what would apply if the policies that audit enforced: what it denies
 	// is reported. Nil: the same.
 	Audit *L7Set
+	Ends  *TLSSecrets // where TLS ends before the rules read; nil: there is none
 	// Observed: no policy that enforces has rules here. All is allowed, also what
 	// cannot be read.
 	Observed bool
@@ -142,7 +144,7 @@ func (r *L7Rules) family() Protocol {
 
 // everything returns rules of the same protocol that match every request.
 func (r *L7Rules) everything(ref Ref) *L7Rules {
-	all := &L7Rules{Protocol: r.family()}
+	all := &L7Rules{Protocol: r.family(), Ends: r.Ends}
 	switch all.Protocol {
 	case ProtocolHTTP:
 		all.HTTP = []HTTPRule{{Ref: ref}, {Method: connectMethod, Ref: ref}}
@@ -168,5 +170,6 @@ func (r *L7Rules) and(o *L7Rules) *L7Rules {
 		Kafka:    slices.Concat(r.Kafka, o.Kafka),
 		DNS:      slices.Concat(r.DNS, o.DNS),
 		TLS:      slices.Concat(r.TLS, o.TLS),
+		Ends:     r.Ends.or(o.Ends),
 	}
 }

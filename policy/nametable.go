@@ -69,6 +69,9 @@ func outsideInfos(prefixes []netip.Prefix) []IdentityInfo {
 func outsidePeers(peers []Peer, world []IdentityInfo) []Peer {
 	var out []Peer
 	for _, p := range peers {
+		if a, ok := p.(*audience); ok { // as an Index has it
+			p = a.peer
+		}
 		switch p := p.(type) {
 		case FQDN, CIDR:
 			out = append(out, p)

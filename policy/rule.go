@@ -107,10 +107,41 @@ type Listener struct {
 }
 
 // TLSSecrets refers to the secrets by which TLS is ended and begun again.
-type TLSSecrets struct{ Terminating, Originating *SecretRef }
+type TLSSecrets struct {
+	Certificate, PrivateKey SecretRef // by which the client's TLS ends; zero: it speaks plain text
+	TrustedCA               SecretRef // who has issued the server's certificate; zero: it gets plain text
+	// Conflict: several rules for one port name different secrets. Whoever should end
+	// TLS by that must refuse.
+	Conflict bool
+}
 
-// SecretRef names a secret. What is in it never gets into a policy.
-type SecretRef struct{ Namespace, Name string }
+// Refs lists the secrets.
+func (t *TLSSecrets) Refs() (refs []SecretRef) {
+	if t == nil {
+		return nil
+	}
+	for _, ref := range [3]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA} {
+		if ref != (SecretRef{}) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
+// or returns what ends TLS where one rule says t and another o.
+func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
+	switch {
+	case t == nil:
+		return o
+	case o == nil || *t == *o:
+		return t
+	}
+	return &TLSSecrets{Conflict: true}
+}
+
+// SecretRef names a secret, or with a Key one of the values in it. What is in it never
+// gets into a policy.
+type SecretRef struct{ Namespace, Name, Key string }
 
 // Enforcement says when default deny holds, as Cilium's enforcement modes.
 type Enforcement uint8

@@ -32,6 +32,7 @@ func (s *L7Set) SecretRefs() []SecretRef {
 		}
 	}
 	add(s.HTTP)
+	refs = append(refs, s.Ends.Refs()...)
 	if s.Deny != nil {
 		add(s.Deny.HTTP)
 	}

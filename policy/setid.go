@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -16,7 +17,7 @@ func (s *L7Set) seal() {
 	s.Kafka, lines = unique(s.Kafka, (*KafkaRule).append, lines)
 	s.DNS, lines = unique(s.DNS, (*DNSRule).append, lines)
 	s.TLS, lines = unique(s.TLS, (*TLSRule).append, lines)
-	plain := s.Deny == nil && s.DenyResponse == nil && s.Audit == nil && !s.Observed // such sets have kept their ids since the first version
+	plain := s.Deny == nil && s.DenyResponse == nil && s.Audit == nil && !s.Observed && s.Ends == nil // such sets have kept their ids since the first version
 	for _, list := range lines[1:] {
 		plain = plain && len(list) == 0
 	}
@@ -50,6 +51,9 @@ func (s *L7Set) seal() {
 	}
 	if s.Audit != nil {
 		sum.Write(append([]byte("audit"), s.Audit.ID[:]...))
+	}
+	if e := s.Ends; e != nil {
+		sum.Write(fmt.Appendf(nil, "ends %q %q %q %v", e.Certificate, e.PrivateKey, e.TrustedCA, e.Conflict))
 	}
 	if r := s.DenyResponse; r != nil {
 		sum.Write(appendString(binary.AppendUvarint([]byte("response"), uint64(r.Status)), r.Body))

@@ -125,6 +125,9 @@ type Limits struct {
 	// Input is how many bytes of a side may wait for the session to make sense of
 	// them: the longest head. 256 KiB.
 	Input int
+	// Grown is how many bytes of messages that are not complete all sides together may
+	// have waiting in buffers of more than 32 KiB; who wants more is closed. 512 MiB.
+	Grown int64
 	// Pending is how many bytes a session may have waiting for a client that does
 	// not read, before that client is not read either. 64 KiB.
 	Pending int
@@ -146,6 +149,7 @@ func (l Limits) withDefaults() Limits {
 		Connections: cmp.Or(l.Connections, 50_000),
 		PerSource:   cmp.Or(l.PerSource, 16_384),
 		Input:       cmp.Or(l.Input, 256<<10),
+		Grown:       cmp.Or(l.Grown, 512<<20),
 		Pending:     cmp.Or(l.Pending, 64<<10),
 		Records:     cmp.Or(l.Records, 16<<20),
 		URL:         cmp.Or(l.URL, 2<<10),

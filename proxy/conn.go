@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,7 @@ type conn struct {
 // end is one side of a connection.
 type end struct {
 	sock          *epoll.Socket // nil: the server was not dialled yet
+	tls           *tls.Conn     // over sock; nil: plain text
 	local, remote netip.AddrPort
 	cookie        uint64 // of the socket
 	out           output // what goes to this side
@@ -56,6 +58,7 @@ type end struct {
 	input
 	due       bool // to be fed, even with nothing
 	eof       bool // nothing more will be read
+	dry       bool // all that came in TLS was read
 	eofFed    bool // and the session knows
 	lame      bool // what is read has nowhere to go: writing to the peer failed
 	ops       []op // program: what is to be done with the input, and sent to the peer
@@ -222,6 +225,7 @@ type judgement struct {
 	checked   checked         // what its requests under way were judged by
 	speaks    policy.Protocol // what the session parses
 	protocol  string          // "HTTP/1.1", for records
+	ending    *ends           // of TLS; nil: both sides speak plain text
 	scratch   []byte
 }
 

@@ -28,12 +28,13 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 	if set.Audit != nil {
 		p.Audit = setToProto(set.Audit)
 	}
+	p.Ends = endsToProto(set.Ends)
 	return p
 }
 
 func setFromProto(p *proxyv1.L7Set) (*policy.L7Set, error) {
 	set := &policy.L7Set{
-		Observed: p.Observed, HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
+		Observed: p.Observed, Ends: endsFromProto(p.Ends), HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
 		DNS: each(p.Dns, dnsFromProto),
 	}
 	var err error
@@ -121,12 +122,31 @@ func secretToProto(s *policy.SecretRef) *proxyv1.SecretRef {
 	if s == nil {
 		return nil
 	}
-	return &proxyv1.SecretRef{Namespace: s.Namespace, Name: s.Name}
+	return &proxyv1.SecretRef{Namespace: s.Namespace, Name: s.Name, Key: s.Key}
 }
 
 func secretFromProto(p *proxyv1.SecretRef) *policy.SecretRef {
 	if p == nil {
 		return nil
 	}
-	return &policy.SecretRef{Namespace: p.Namespace, Name: p.Name}
+	return &policy.SecretRef{Namespace: p.Namespace, Name: p.Name, Key: p.Key}
+}
+
+func endsToProto(e *policy.TLSSecrets) *proxyv1.TLSSecrets {
+	if e == nil {
+		return nil
+	}
+	return &proxyv1.TLSSecrets{
+		Certificate: secretToProto(&e.Certificate), PrivateKey: secretToProto(&e.PrivateKey), TrustedCa: secretToProto(&e.TrustedCA), Conflict: e.Conflict,
+	}
+}
+
+func endsFromProto(p *proxyv1.TLSSecrets) *policy.TLSSecrets {
+	if p == nil {
+		return nil
+	}
+	ref := func(p *proxyv1.SecretRef) policy.SecretRef {
+		return policy.SecretRef{Namespace: p.GetNamespace(), Name: p.GetName(), Key: p.GetKey()}
+	}
+	return &policy.TLSSecrets{Certificate: ref(p.Certificate), PrivateKey: ref(p.PrivateKey), TrustedCA: ref(p.TrustedCa), Conflict: p.Conflict}
 }

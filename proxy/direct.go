@@ -11,6 +11,11 @@ import (
 // waiting for anything, and the side is parked again. What would have to wait, and all
 // that is out of the ordinary, is left to a goroutine, at the stage that was reached.
 func (c *conn) readable(s parsers.Side) {
+	if e := &c.ends[s]; e.tls != nil {
+		e.dry = false
+		go c.pump(s, stage{})
+		return
+	}
 	at, parked := stage{}, false
 	defer func() {
 		if !parked {
@@ -59,7 +64,7 @@ func (c *conn) direct(s parsers.Side) (at stage, parked bool) {
 // takes all of it now. False: nothing was done, but e.skip bytes may have been sent.
 func (c *conn) carry(s parsers.Side, toPeer bool) bool {
 	e, peer := &c.ends[s], &c.ends[s.Peer()]
-	if toPeer && (!peer.out.granted || peer.out.failed || peer.sock == nil) || e.lame {
+	if toPeer && (!peer.out.granted || peer.out.failed || peer.sock == nil || peer.tls != nil) || e.lame {
 		return false
 	}
 	at, size := e.r, 0

@@ -84,6 +84,9 @@ func (c *conn) lookAgain() string {
 	if now, ok := (route{known.Egress, known.Ingress}).protocol(); !ok || now != c.speaks && now != policy.ProtocolNone {
 		return "the port is now under rules of another protocol"
 	}
+	if !c.ending.same(c.p.snapshot.Load().ending(route{known.Egress, known.Ingress})) {
+		return "TLS ends here otherwise than when the connection began"
+	}
 	c.known, c.revision = known, known.Revision
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -14,10 +15,23 @@ const bufferSize = 32 << 10
 
 // buffers are shared by all connections: a side holds one only from the arrival
 // of bytes until they are gone.
-type buffers struct{ pool sync.Pool }
+type buffers struct {
+	pool  sync.Pool
+	grown atomic.Int64 // bytes of the longer ones that sessions wait for more in
+	most  int64        // of them
+}
 
-func newBuffers() *buffers {
-	return &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+func newBuffers(most int64) *buffers {
+	return &buffers{pool: sync.Pool{New: func() any { return new([bufferSize]byte) }}, most: most}
+}
+
+// grow makes a longer buffer, unless all connections together have as many as they may.
+func (b *buffers) grow(n int) ([]byte, error) {
+	if b.grown.Add(int64(n)) > b.most {
+		b.grown.Add(-int64(n))
+		return nil, fmt.Errorf("%w: no room for more of a message that is not complete: those of all connections have %d MB", errInput, b.most>>20)
+	}
+	return make([]byte, n), nil
 }
 
 // input is what was read from a side and not consumed: buf[r:w].
@@ -38,6 +52,8 @@ func (in *input) acquire() {
 func (in *input) release() {
 	if in.pooled != nil {
 		in.buffers.pool.Put(in.pooled)
+	} else if in.buf != nil {
+		in.buffers.grown.Add(-int64(len(in.buf)))
 	}
 	in.pooled, in.buf, in.r, in.w = nil, nil, 0, 0
 }
@@ -61,7 +77,10 @@ func (in *input) room(limit int) error {
 	if len(in.buf) >= limit {
 		return fmt.Errorf("%w: more than %d bytes without a complete message", errInput, limit)
 	}
-	grown := make([]byte, min(2*len(in.buf), max(limit, bufferSize)))
+	grown, err := in.buffers.grow(min(2*len(in.buf), max(limit, bufferSize)))
+	if err != nil {
+		return err
+	}
 	n := copy(grown, in.buf[:in.w])
 	in.release()
 	in.buf, in.w = grown, n
@@ -74,7 +93,7 @@ func (e *end) fill() (int, error) {
 	if e.buf == nil {
 		e.acquire()
 	}
-	n, err := e.sock.TryRead(e.buf[e.w:])
+	n, err := e.tryRead(e.buf[e.w:])
 	e.w += n
 	if err != nil && e.w == 0 {
 		e.release()

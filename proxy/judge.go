@@ -15,6 +15,7 @@ type judged struct {
 	judge   Judge
 	err     error // why it denies everything
 	secrets map[policy.SecretRef]string
+	ends    *ends // nil: what comes is plain text
 	// observed: it allows also what cannot be read. audited: who would not have is
 	// heard.
 	observed, audited bool
@@ -48,6 +49,9 @@ func (s *snapshot) next(wanted redirect.Snapshot, compile func(*policy.L7Set) (J
 		}
 		j := compileOne(id, w.Set.Reveal(secrets), compile)
 		j.secrets = secrets
+		if j.ends = newEnds(w.Set.Ends, secrets); j.ends != nil && j.ends.err != nil && j.err == nil {
+			j.judge, j.err = denyAll{j.ends.err.Error()}, j.ends.err
+		}
 		n.sets[w.Number] = j
 	}
 	return n, nil

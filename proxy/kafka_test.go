@@ -19,30 +19,32 @@ const setKafka = redirect.SetNumber(uint32(policy.ProtocolKafka)<<24 | 1)
 // kafkaBroker answers Metadata with one topic, whose id begins with 1, and Fetch and
 // Produce with nothing. It hands out the keys of what it was asked.
 func kafkaBroker(asked chan<- int16) func(*net.TCPConn) {
-	return func(c *net.TCPConn) {
-		for {
-			b, err := readKafka(c)
-			if err != nil {
-				return
-			}
-			key, version := int16(binary.BigEndian.Uint16(b)), int16(binary.BigEndian.Uint16(b[2:]))
-			asked <- key
-			response := kmsg.ResponseForKey(key)
-			response.SetVersion(version)
-			if m, ok := response.(*kmsg.MetadataResponse); ok {
-				t := kmsg.NewMetadataResponseTopic()
-				t.Topic, t.TopicID = kmsg.StringPtr("a"), [16]byte{1}
-				m.Topics = append(m.Topics, t)
-			}
-			answer := append(make([]byte, 4), b[4:8]...)
-			if response.IsFlexible() {
-				answer = append(answer, 0)
-			}
-			answer = response.AppendTo(answer)
-			binary.BigEndian.PutUint32(answer, uint32(len(answer)-4))
-			if _, err := c.Write(answer); err != nil {
-				return
-			}
+	return func(c *net.TCPConn) { answerKafka(c, asked) }
+}
+
+func answerKafka(c io.ReadWriter, asked chan<- int16) {
+	for {
+		b, err := readKafka(c)
+		if err != nil {
+			return
+		}
+		key, version := int16(binary.BigEndian.Uint16(b)), int16(binary.BigEndian.Uint16(b[2:]))
+		asked <- key
+		response := kmsg.ResponseForKey(key)
+		response.SetVersion(version)
+		if m, ok := response.(*kmsg.MetadataResponse); ok {
+			t := kmsg.NewMetadataResponseTopic()
+			t.Topic, t.TopicID = kmsg.StringPtr("a"), [16]byte{1}
+			m.Topics = append(m.Topics, t)
+		}
+		answer := append(make([]byte, 4), b[4:8]...)
+		if response.IsFlexible() {
+			answer = append(answer, 0)
+		}
+		answer = response.AppendTo(answer)
+		binary.BigEndian.PutUint32(answer, uint32(len(answer)-4))
+		if _, err := c.Write(answer); err != nil {
+			return
 		}
 	}
 }
@@ -59,13 +61,19 @@ func readKafka(r io.Reader) ([]byte, error) {
 
 func startKafka(t *testing.T, asked chan<- int16, topic string) *running {
 	t.Helper()
-	r := startProxy(t, server(t, kafkaBroker(asked)), func(c *Config) {
+	r := startKafkaAt(t, server(t, kafkaBroker(asked)), topic)
+	r.enforce(setKafka)
+	return r
+}
+
+func startKafkaAt(t *testing.T, server, topic string) *running {
+	t.Helper()
+	r := startProxy(t, server, func(c *Config) {
 		c.Compile = func(*policy.L7Set) (Judge, error) {
 			return policy.CompileSet(&policy.L7Set{Protocol: policy.ProtocolKafka, Kafka: []policy.KafkaRule{{Topic: topic}}})
 		}
 	})
 	r.connections.set(Connection{SourceIdentity: 1000, DestinationIdentity: 2000, Egress: setKafka}, false)
-	r.enforce(setKafka)
 	return r
 }
 

@@ -116,7 +116,11 @@ func (c *conn) write(x parsers.Side, b []byte) bool {
 }
 
 func (c *conn) writeAll(x parsers.Side, slices [][]byte) bool {
-	err := c.ends[x].sock.WriteAll(slices)
+	e := &c.ends[x]
+	if e.tls != nil {
+		return c.wrote(x, c.seal(e, slices))
+	}
+	err := e.sock.WriteAll(slices)
 	c.activity.Add(1)
 	return c.wrote(x, err)
 }
@@ -146,6 +150,7 @@ func (c *conn) shutdown(x parsers.Side) {
 	e := &c.ends[x]
 	c.half.Store(true)
 	if e.sock != nil && !e.out.shut {
+		e.endStream()
 		_ = e.sock.CloseWrite() // if it fails the reader of that side learns why
 	}
 	c.mu.Lock()

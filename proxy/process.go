@@ -61,7 +61,7 @@ func newProcess(ctx context.Context, config Config) (*process, error) {
 	}
 	return &process{
 		config: config, log: config.Logger, life: ctx, started: time.Now(), loops: loops,
-		ring: newRing(config.Limits.Records), buffers: newBuffers(),
+		ring: newRing(config.Limits.Records), buffers: newBuffers(config.Limits.Grown),
 		names: &nameserver.Server{Logger: config.Logger},
 		drain: make(chan time.Duration, 1), recheck: make(chan struct{}, 1),
 		conns: map[*conn]struct{}{}, standing: map[*conn]struct{}{}, perSource: map[netip.Addr]int{},
@@ -117,6 +117,10 @@ func (p *process) serve(fd int, source, destination netip.AddrPort) {
 	c.mu.Lock()
 	c.pumps++
 	c.mu.Unlock()
+	if !c.endTLS() {
+		c.exit(parsers.Client)
+		return
+	}
 	c.begin()
 	c.pump(parsers.Client, stage{})
 }
@@ -174,6 +178,9 @@ func (p *process) admit(c *conn) (string, observe.DropReason) {
 		return fmt.Sprintf("rules of %s and of %s apply at once", r.egress.Protocol(), r.ingress.Protocol()), observe.ReasonNoRoute
 	}
 	c.speaks = protocol
+	if c.ending = snapshot.ending(r); c.ending.failed() {
+		return c.ending.err.Error(), observe.ReasonNoRoute
+	}
 	if protocol == policy.ProtocolNone {
 		c.session = &opaque{}
 	} else if c.session = p.config.NewSession(protocol, c); c.session == nil {

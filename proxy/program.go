@@ -97,7 +97,7 @@ func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 		}
 		e.r = k
 		n = e.left(n, int64(k))
-		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame {
+		if err == nil && kind == parsers.Forward && m == bufferSize && n >= spliceFrom && !e.lame && c.ending == nil {
 			var moved int64
 			moved, err = c.splice(s, n)
 			n = e.left(n, moved)
@@ -171,6 +171,12 @@ func (c *conn) reachServer() bool {
 		c.unreachable(err)
 		return false
 	}
+	over, err := c.beginTLS(sock)
+	if err != nil {
+		sock.Close()
+		c.unreachable(err)
+		return false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
@@ -178,7 +184,12 @@ func (c *conn) reachServer() bool {
 		return false
 	}
 	c.attach(parsers.Server, sock, local, c.destination)
+	e.tls = over
 	c.pumps++
+	if over != nil {
+		go c.pump(parsers.Server, stage{})
+		return true
+	}
 	c.ends[parsers.Server].sock.Park()
 	return true
 }

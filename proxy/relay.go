@@ -182,6 +182,10 @@ func (c *conn) await(s parsers.Side) (alive, parked bool) {
 		c.mu.Unlock() // the peer got on since the session was last asked
 		return true, false
 	}
+	if e.tls != nil && !e.dry {
+		c.mu.Unlock()
+		return c.dryTLS(s)
+	}
 	err := c.park(s)
 	c.mu.Unlock()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
@@ -65,18 +65,23 @@ type Backend struct {
 
 	mu      sync.Mutex // one change at a time
 	numbers map[policy.SetID]redirect.SetNumber
-	sets    map[redirect.SetNumber]*rbacv3.RBAC
+	sets    map[redirect.SetNumber]*program
 	ports   map[pair]redirect.ProxyPort
 	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
 	failed  map[redirect.SetNumber]string
 	// accepted are the sets that Envoy has taken, which sets are not while it is away.
-	accepted map[redirect.SetNumber]*rbacv3.RBAC
+	accepted map[redirect.SetNumber]*program
 	// refusals are rules that Envoy refused, by the name of their RBAC policy, with its
 	// words. They are not offered again.
 	refusals map[policy.SetID]map[string]string
+	made     map[policy.SetID]*program // of the last snapshot
+
+	inUse   atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
+	tunnels tunnels
 
 	statusMu sync.Mutex // Status does not wait for a change
 	inForce  uint64
+	failing  string // what of it is not
 	pid      int
 	lost     string // why there is no process
 }
@@ -103,7 +108,7 @@ func New(c Config) (*Backend, error) {
 	}
 	b := &Backend{
 		config: c, log: c.Logger, store: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
-		sets: map[redirect.SetNumber]*rbacv3.RBAC{}, ports: map[pair]redirect.ProxyPort{},
+		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{},
 		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
 	}
 	b.store.onStream = c.OnStream
@@ -164,6 +169,9 @@ func (b *Backend) Status() redirect.Status {
 	b.statusMu.Lock()
 	defer b.statusMu.Unlock()
 	s.Revision, s.PID = b.inForce, b.pid
+	if s.State == "ready" && b.failing != "" {
+		s.Detail = b.failing
+	}
 	if s.State != "ready" && b.lost != "" {
 		s.State, s.Detail = "down", b.lost
 	}
@@ -221,7 +229,7 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 		numbers := []redirect.SetNumber{}
 		for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
 			if n != 0 {
-				b.sets[n] = denyAll()
+				b.sets[n] = closed()
 				numbers = append(numbers, n)
 			}
 		}
@@ -264,7 +272,7 @@ func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error
 	if err != nil {
 		return 0, err
 	}
-	l, err := listenerOf(p, port)
+	l, err := listenerOf(p, port, b.raw(p))
 	if err != nil {
 		return 0, err
 	}

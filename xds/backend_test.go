@@ -129,7 +129,7 @@ func TestEnforceWaitsForAcknowledgement(t *testing.T) {
 	hold.Store(true)
 	done := make(chan error, 1)
 	ctx := patient(t)
-	go func() { done <- b.Enforce(ctx, snapshot(2, httpSet(1, "PUT"))) }()
+	go func() { done <- b.Enforce(ctx, snapshot(2, httpSet(9, "PUT"))) }()
 	select {
 	case err := <-done:
 		t.Fatalf("Enforce returned before Envoy answered: %v", err)
@@ -241,12 +241,12 @@ func TestForgottenSetDeniesAndGoes(t *testing.T) {
 func TestUntranslatableSetDeniesAlone(t *testing.T) {
 	b, f, _ := served(t, nil)
 	bad := httpSet(2, "(")
-	err := b.Enforce(patient(t), snapshot(2, httpSet(1, "POST"), bad))
+	err := b.Enforce(patient(t), snapshot(2, httpSet(9, "POST"), bad))
 	var sets *redirect.SetsError
 	if !errors.As(err, &sets) || len(sets.Failed) != 1 || sets.Failed[number+1] == "" {
 		t.Fatalf("Enforce gave %v", err)
 	}
-	if _, err := b.Serve(patient(t), redirect.Route{Egress: bad.ID, Ingress: setID(1)}); err != nil {
+	if _, err := b.Serve(patient(t), redirect.Route{Egress: bad.ID, Ingress: setID(9)}); err != nil {
 		t.Fatal(err)
 	}
 	p := pair{number + 1, number}
@@ -276,11 +276,11 @@ func TestWithoutEnvoy(t *testing.T) {
 	// The stream breaks, rules change, the same Envoy comes back with what it has.
 	f.stop()
 	waitFor(t, func() bool { return b.Status().State == "down" })
-	if err := b.Enforce(patient(t), snapshot(2, httpSet(1, "PUT"))); !errors.Is(err, redirect.ErrNotReady) {
+	if err := b.Enforce(patient(t), snapshot(2, httpSet(9, "PUT"))); !errors.Is(err, redirect.ErrNotReady) {
 		t.Errorf("Enforce gave %v", err)
 	}
 	f = connectFake(t, b, f.have, nil)
-	if err := b.Enforce(patient(t), snapshot(2, httpSet(1, "PUT"))); err != nil {
+	if err := b.Enforce(patient(t), snapshot(2, httpSet(9, "PUT"))); err != nil {
 		t.Fatal(err)
 	}
 	if got := allowed(t, f, pair{ingress: number}, ingressFilter); len(got) != 1 || got[0] != "PUT" {

@@ -45,7 +45,12 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 		return nil, errors.New("make Envoy's bootstrap: it needs a node id and a socket")
 	}
 	var b builder
-	runtime, err := structpb.NewStruct(map[string]any{"re2.max_program_size.error_level": maxProgram})
+	runtime, err := structpb.NewStruct(map[string]any{
+		"re2.max_program_size.error_level": maxProgram,
+		// A header that was sent several times is one list (policy.HeaderRule). Value by value,
+		// which is Envoy's default, a second value would pass with the first.
+		"envoy.reloadable_features.rbac_match_headers_individually": false,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
 	}

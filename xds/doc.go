@@ -18,10 +18,15 @@
 // the server. What a local process sends to the port itself, past the gate, is
 // closed.
 //
-// Two RBAC filters judge each request, egress first, as sets are meant: both must
-// allow. In the listener they deny everything. What they allow stands in the
-// route configuration, which alone changes: a change of the listener would leave
-// open connections with the old rules until they are drained.
+// RBAC filters judge each request, egress first, as sets are meant: both must allow.
+// Of each direction one holds the rules that deny, the next those that allow; rules of
+// policies that audit are their shadow rules. In the listener they deny everything. What
+// they allow stands in the route configuration, which alone changes: a change of the
+// listener would leave open connections with the old rules until they are drained.
+//
+// What these filters cannot do is a script's, which is the same for all and is told by
+// the route what to do (script.lua): list what a request may be taken for, for rules that
+// deny; edit headers; give answers of a policy's own. It fails closed.
 //
 // # When a change is in force
 //
@@ -34,11 +39,8 @@
 // they go, and their connections are closed within DrainTime. A set that cannot
 // be translated denies every request, and no other set suffers from it.
 //
-// # Where it is stricter than the Go proxy
+// Tunnels are judged again here, as Envoy judges them but once (tunnel.go).
 //
-// Methods that Envoy does not know are refused, and a request target of * is
-// denied. Expressions match UTF-8 only. Envoy cannot tell an X-Forwarded-Proto
-// that was sent from its own: none is passed on, and a set with a rule about it
-// denies everything. Fields of one hop (Connection, TE and their like) and
-// X-Envoy-* are gone before rules about headers are asked.
+// docs/envoy.md has how rules are translated, and where Envoy differs from headgate's own
+// proxy.
 package xds

@@ -8,12 +8,9 @@ import (
 	"maps"
 	"slices"
 
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -23,9 +20,6 @@ import (
 // no more are taken away: their ports belong to no route any longer. A rule that Envoy
 // refuses is left out, which allows less, and is named by a redirect.SetsError.
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
-	if s.Audit {
-		return errors.New("enforce by Envoy: it cannot be told to deny nothing yet: leave out --audit, or start the agent with --backend go")
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t, err := b.translate(s)
@@ -33,12 +27,15 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 		return err
 	}
 	b.sets, b.numbers, b.failed = t.rules, t.numbers, t.failed
-	if err := errors.Join(b.restorePorts(), b.push(ctx, b.accepted), b.dropForgotten(ctx)); err != nil {
+	if err := errors.Join(b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx), b.dropForgotten(ctx)); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
 	b.accepted = maps.Clone(b.sets)
+	inUse := maps.Clone(b.sets)
+	b.inUse.Store(&inUse)
+	b.judgeTunnels()
 	b.statusMu.Lock()
-	b.inForce = s.Revision
+	b.inForce, b.failing = s.Revision, failing(b.failed)
 	b.statusMu.Unlock()
 	if len(b.failed) > 0 {
 		return &redirect.SetsError{Failed: maps.Clone(b.failed)}
@@ -49,16 +46,18 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 // translation is a snapshot in Envoy's words.
 type translation struct {
 	numbers map[policy.SetID]redirect.SetNumber
-	rules   map[redirect.SetNumber]*rbacv3.RBAC
+	rules   map[redirect.SetNumber]*program
 	failed  map[redirect.SetNumber]string // what of these is not in force
+	made    map[policy.SetID]*program
 }
 
 // translate makes the rules of every set. What cannot be translated denies.
 func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 	t := &translation{
 		numbers: make(map[policy.SetID]redirect.SetNumber, len(s.Sets)),
-		rules:   make(map[redirect.SetNumber]*rbacv3.RBAC, len(s.Sets)),
+		rules:   make(map[redirect.SetNumber]*program, len(s.Sets)),
 		failed:  map[redirect.SetNumber]string{},
+		made:    make(map[policy.SetID]*program, len(s.Sets)),
 	}
 	for id, n := range s.Sets {
 		if n.Number == 0 || n.Set == nil || n.Number.Protocol() != n.Set.Protocol {
@@ -67,16 +66,16 @@ func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 		if t.rules[n.Number] != nil {
 			return nil, fmt.Errorf("take set %x: number %#x is another set's too", id, uint32(n.Number))
 		}
-		rules, err := rbacOf(n.Set)
+		p, err := b.translated(id, n.Set, &s)
 		if err != nil {
-			rules, t.failed[n.Number] = denyAll(), err.Error()
+			p, t.failed[n.Number] = closed(), err.Error()
 		}
-		for name, why := range b.refusals[id] {
-			delete(rules.GetPolicies(), name)
+		for _, why := range b.refusals[id] {
 			t.failed[n.Number] = why
 		}
-		t.numbers[id], t.rules[n.Number] = n.Number, rules
+		t.numbers[id], t.rules[n.Number], t.made[id] = n.Number, p, p
 	}
+	b.made = t.made
 	for id := range b.refusals {
 		if _, ok := t.numbers[id]; !ok {
 			delete(b.refusals, id)
@@ -85,9 +84,22 @@ func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 	return t, nil
 }
 
+// translated makes a set's program, or finds the one of before: equal ids are equal rules.
+func (b *Backend) translated(id policy.SetID, set *policy.L7Set, s *redirect.Snapshot) (*program, error) {
+	secrets := set.Secrets(s.Secrets)
+	if old := b.made[id]; old != nil && old.set != nil && old.audit == s.Audit && old.left == len(b.refusals[id]) && maps.Equal(old.secrets, secrets) {
+		return old, nil
+	}
+	p, err := programOf(set.Reveal(secrets), options{audit: s.Audit, keep: leftOut(b.refusals[id])})
+	if err == nil {
+		p.left, p.secrets = len(b.refusals[id]), secrets
+	}
+	return p, err
+}
+
 // push brings every route configuration up to date. What Envoy refuses is looked for
 // set by set; before is what was in force.
-func (b *Backend) push(ctx context.Context, before map[redirect.SetNumber]*rbacv3.RBAC) error {
+func (b *Backend) push(ctx context.Context, before map[redirect.SetNumber]*program) error {
 	err := b.pushRoutes(ctx)
 	if !refusedBy(err) {
 		return err
@@ -96,11 +108,11 @@ func (b *Backend) push(ctx context.Context, before map[redirect.SetNumber]*rbacv
 	b.sets = maps.Clone(want)
 	var changed []redirect.SetNumber
 	for n, rules := range want {
-		if proto.Equal(rules, before[n]) {
+		if rules.equal(before[n]) {
 			continue
 		}
 		changed = append(changed, n)
-		b.sets[n] = cmp.Or(before[n], denyAll())
+		b.sets[n] = cmp.Or(before[n], closed())
 	}
 	slices.Sort(changed)
 	return b.admit(ctx, changed, want)
@@ -121,16 +133,39 @@ func (b *Backend) pushRoutes(ctx context.Context) error {
 // routes makes the route configuration of a pair from the sets in force. A set
 // that is not among them denies.
 func (b *Backend) routes(p pair) (*routev3.RouteConfiguration, error) {
-	rules := func(n redirect.SetNumber) *rbacv3.RBAC {
+	rules := func(n redirect.SetNumber) *program {
 		if n == 0 {
 			return nil
 		}
 		if r := b.sets[n]; r != nil {
 			return r
 		}
-		return denyAll()
+		return closed()
 	}
 	return routesOf(p, rules(p.egress), rules(p.ingress))
+}
+
+// pushListeners brings the listeners up to date.
+func (b *Backend) pushListeners(ctx context.Context) error {
+	update := make(map[string]types.Resource, len(b.ports))
+	for p, port := range b.ports {
+		l, err := listenerOf(p, port, b.raw(p))
+		if err != nil {
+			return err
+		}
+		update[p.name()] = l
+	}
+	return b.store.change(ctx, resource.ListenerType, update)
+}
+
+// raw: no policy that enforces has a say in what is not HTTP.
+func (b *Backend) raw(p pair) bool {
+	for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
+		if n != 0 && (b.sets[n] == nil || !b.sets[n].raw) {
+			return false
+		}
+	}
+	return true
 }
 
 // dropForgotten takes away the listeners that deny because a set of theirs is gone.
@@ -154,3 +189,15 @@ func (b *Backend) dropForgotten(ctx context.Context) error {
 }
 
 func (b *Backend) knows(n redirect.SetNumber) bool { return n == 0 || b.sets[n] != nil }
+
+// failing says which sets are not in force, or not whole; empty: none.
+func failing(failed map[redirect.SetNumber]string) string {
+	numbers := slices.Sorted(maps.Keys(failed))
+	switch len(numbers) {
+	case 0:
+		return ""
+	case 1:
+		return failed[numbers[0]]
+	}
+	return fmt.Sprintf("%d sets are not whole, among them: %s", len(numbers), failed[numbers[0]])
+}

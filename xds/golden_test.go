@@ -49,7 +49,7 @@ func goldenJSON(t *testing.T, name string, text []byte) {
 
 func TestResources(t *testing.T) {
 	p := pair{egress: 0x01000002, ingress: 0x01000005}
-	l, err := listenerOf(p, 12345)
+	l, err := listenerOf(p, 12345, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,17 +68,17 @@ func TestResources(t *testing.T) {
 
 func TestRoutes(t *testing.T) {
 	ref := func(path string) policy.Ref { return policy.Ref{Policy: "default/rule1", Path: path} }
-	rules, err := rbacOf(&policy.L7Set{Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{
+	rules, err := programOf(&policy.L7Set{Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{
 		{Method: "GET|HEAD", Path: "/v[0-9]+/.*", Host: `(.+\.)?example\.com`, Ref: ref("http[0]")},
 		{Headers: []policy.HeaderRule{{Name: "X-Token", Value: "a,b"}, {Name: "X-There"}, {Name: "Host", Value: "h"}}, Ref: ref("http[1]")},
 		{Ref: ref("http[2]")},
 		{Ref: ref("http[2]")}, // twice: both are kept
-	}})
+	}}, options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]pair{"routes_both": {1, 2}, "routes_ingress": {0, 2}} {
-		egress := denyAll()
+		egress := closed()
 		if c.egress == 0 {
 			egress = nil
 		}
@@ -92,12 +92,11 @@ func TestRoutes(t *testing.T) {
 
 func TestUntranslatable(t *testing.T) {
 	for name, set := range map[string]*policy.L7Set{
-		"protocol":        {Protocol: policy.ProtocolKafka},
-		"expression":      {Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Path: "("}}},
-		"header name":     {Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Headers: []policy.HeaderRule{{}}}}},
-		"forwarded proto": {Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Headers: []policy.HeaderRule{{Name: "X-Forwarded-Proto"}}}}},
+		"protocol":    {Protocol: policy.ProtocolKafka},
+		"expression":  {Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Path: "("}}},
+		"header name": {Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Headers: []policy.HeaderRule{{}}}}},
 	} {
-		if r, err := rbacOf(set); err == nil {
+		if r, err := programOf(set, options{}); err == nil {
 			t.Errorf("%s: translated to %v", name, r)
 		}
 	}
@@ -106,8 +105,8 @@ func TestUntranslatable(t *testing.T) {
 // A set without rules lets nothing through; nor does a missing one. An RBAC filter
 // without rules would let everything through.
 func TestEmptySetDenies(t *testing.T) {
-	r, err := rbacOf(&policy.L7Set{Protocol: policy.ProtocolHTTP})
-	if err != nil || rulesOf(r, "") == nil || rulesOf(r, "").GetRules() == nil || len(r.GetPolicies()) != 0 {
+	r, err := programOf(&policy.L7Set{Protocol: policy.ProtocolHTTP}, options{})
+	if err != nil || rulesOf(r.allow, nil, "").GetRules() == nil || len(r.allow.GetPolicies()) != 0 {
 		t.Errorf("an empty set became %v, %v", r, err)
 	}
 }
@@ -119,7 +118,7 @@ func TestEqualRulesGiveEqualBytes(t *testing.T) {
 	}
 	var first []byte
 	for range 20 {
-		r, err := rbacOf(set)
+		r, err := programOf(set, options{})
 		if err != nil {
 			t.Fatal(err)
 		}

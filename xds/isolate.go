@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
-
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -20,7 +18,7 @@ func refusedBy(err error) bool {
 
 // admit puts sets in force at Envoy, of which it refused some when they were offered
 // together, and finds these by halves. Until then what b.sets has of them holds.
-func (b *Backend) admit(ctx context.Context, numbers []redirect.SetNumber, want map[redirect.SetNumber]*rbacv3.RBAC) error {
+func (b *Backend) admit(ctx context.Context, numbers []redirect.SetNumber, want map[redirect.SetNumber]*program) error {
 	if len(numbers) == 0 {
 		return nil
 	}
@@ -34,8 +32,11 @@ func (b *Backend) admit(ctx context.Context, numbers []redirect.SetNumber, want 
 	}
 	b.sets = before
 	if len(numbers) == 1 {
-		b.sets[numbers[0]] = denyAll()
-		names := slices.Sorted(maps.Keys(want[numbers[0]].GetPolicies()))
+		b.sets[numbers[0]] = closed()
+		names := want[numbers[0]].rules
+		if len(names) == 0 {
+			return err
+		}
 		return b.admitRules(ctx, numbers[0], names, want[numbers[0]])
 	}
 	half := len(numbers) / 2
@@ -46,22 +47,18 @@ func (b *Backend) admit(ctx context.Context, numbers []redirect.SetNumber, want 
 }
 
 // admitRules does the same with the rules of one set. A rule that is refused allows
-// nothing; the others hold.
-func (b *Backend) admitRules(ctx context.Context, n redirect.SetNumber, names []string, want *rbacv3.RBAC) error {
+// nothing, or denies everything; the others hold.
+func (b *Backend) admitRules(ctx context.Context, n redirect.SetNumber, names []string, want *program) error {
 	if len(names) == 0 {
 		return nil
 	}
 	before := b.sets[n]
-	more := denyAll()
-	more.Policies = maps.Clone(before.GetPolicies())
-	if more.Policies == nil {
-		more.Policies = map[string]*rbacv3.Policy{}
-	}
-	for _, name := range names {
-		more.Policies[name] = want.GetPolicies()[name]
+	more, err := want.only(slices.Concat(before.kept, names))
+	if err != nil {
+		return err
 	}
 	b.sets[n] = more
-	err := b.pushRoutes(ctx)
+	err = b.pushRoutes(ctx)
 	if !refusedBy(err) {
 		return err
 	}

@@ -2,16 +2,20 @@ package xds
 
 import (
 	"fmt"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/headgate/headgate/redirect"
@@ -27,11 +31,29 @@ func (p pair) name() string {
 	return fmt.Sprintf("route-%08x-%08x", uint32(p.egress), uint32(p.ingress))
 }
 
-// listenerOf makes the listener of a pair. It is never changed: what changes is
-// the route configuration of the same name.
-func listenerOf(p pair, port redirect.ProxyPort) (*listenerv3.Listener, error) {
+// pairNamed reads a name; no pair: it is none.
+func pairNamed(name string) pair {
+	var p pair
+	if _, err := fmt.Sscanf(name, "route-%08x-%08x", &p.egress, &p.ingress); err != nil {
+		return pair{}
+	}
+	return p
+}
+
+// listenerOf makes the listener of a pair. What changes is the route configuration of
+// the same name; the listener does only when what is not HTTP begins, or ceases, to pass
+// unread.
+func listenerOf(p pair, port redirect.ProxyPort, raw bool) (*listenerv3.Listener, error) {
 	var b builder
-	l := &listenerv3.Listener{
+	l := b.listener(p, port)
+	if raw {
+		b.passUnread(l, p)
+	}
+	return l, b.check(l)
+}
+
+func (b *builder) listener(p pair, port redirect.ProxyPort) *listenerv3.Listener {
+	return &listenerv3.Listener{
 		Name:                p.name(),
 		StatPrefix:          p.name(),
 		Address:             tcp(loopback4, port),
@@ -48,7 +70,24 @@ func listenerOf(p pair, port redirect.ProxyPort) (*listenerv3.Listener, error) {
 			b.filter("envoy.filters.network.http_connection_manager", b.connectionManager(p)),
 		}}},
 	}
-	return l, b.check(l)
+}
+
+// sniffTime is how long a client may take to say what it speaks, where that need not be
+// HTTP: its server may be to speak first.
+const sniffTime = time.Second
+
+// passUnread has the listener carry what is not HTTP as it is.
+func (b *builder) passUnread(l *listenerv3.Listener, p pair) {
+	l.ListenerFilters = append(l.ListenerFilters, b.listenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}))
+	l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(sniffTime), true
+	l.FilterChains[0].FilterChainMatch = &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
+	l.DefaultFilterChain = &listenerv3.FilterChain{Filters: []*listenerv3.Filter{
+		b.filter("envoy.filters.network.rbac", onlyRedirected()),
+		b.filter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+			StatPrefix: p.name(), ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: clusterName},
+			IdleTimeout: durationpb.New(0), AccessLog: b.unreadLogOf(p),
+		}),
+	}}
 }
 
 // onlyRedirected closes connections that were made to the port itself: they did

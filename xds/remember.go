@@ -72,7 +72,7 @@ func (b *Backend) restorePorts() error {
 		if err != nil {
 			return err
 		}
-		l, err := listenerOf(p, port)
+		l, err := listenerOf(p, port, b.raw(p))
 		if err != nil {
 			return err
 		}

@@ -30,11 +30,43 @@ func (d Dir) Read(ref policy.SecretRef) (string, error) {
 	if policy.ValidateName(ref.Namespace) != nil || policy.ValidateName(ref.Name) != nil {
 		return "", fmt.Errorf("read secret %q/%q: it is no name of a secret", ref.Namespace, ref.Name)
 	}
-	value, err := read(filepath.Join(string(d), ref.Namespace, ref.Name))
+	path := filepath.Join(string(d), ref.Namespace, ref.Name)
+	if ref.Key != "" {
+		return readKey(path, ref)
+	}
+	value, err := read(path)
 	if err != nil {
 		return "", fmt.Errorf("read secret %s/%s: %w", ref.Namespace, ref.Name, err)
 	}
 	return value, nil
+}
+
+// maxKey is more than chains of certificates need.
+const maxKey = 256 << 10
+
+// readKey reads one value of a secret that has several, as it is.
+func readKey(path string, ref policy.SecretRef) (string, error) {
+	if policy.ValidateName(ref.Key) != nil {
+		return "", fmt.Errorf("read secret %s/%s: %q is no name of a key", ref.Namespace, ref.Name, ref.Key)
+	}
+	data, err := readAtMost(filepath.Join(path, ref.Key), maxKey)
+	if err != nil {
+		return "", fmt.Errorf("read key %s of secret %s/%s: %w", ref.Key, ref.Namespace, ref.Name, err)
+	}
+	return string(data), nil
+}
+
+func readAtMost(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s has more than %d bytes", path, most)
+	}
+	return data, err
 }
 
 func read(path string) (string, error) {
@@ -47,20 +79,12 @@ func read(path string) (string, error) {
 			return "", err
 		}
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxValue+1))
+	data, err := readAtMost(path, maxValue)
 	if err != nil {
 		return "", err
 	}
 	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	switch {
-	case len(data) > maxValue:
-		return "", fmt.Errorf("%s has more than %d bytes", path, maxValue)
-	case !policy.ValidHeaderValue(value):
+	if !policy.ValidHeaderValue(value) {
 		return "", fmt.Errorf("%s holds nothing that a header can carry: write one line of text", path)
 	}
 	return value, nil

@@ -53,3 +53,22 @@ func TestRead(t *testing.T) {
 		t.Error("no directory is no error")
 	}
 }
+
+func TestReadKey(t *testing.T) {
+	dir := t.TempDir()
+	for name, value := range map[string]string{"shop/tls/tls.crt": "two\nlines\n", "shop/tls/long": strings.Repeat("a", maxKey+1), "outside": "outside"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, want := range map[string]string{"tls.crt": "two\nlines\n", "tls.key": "!", "long": "!", "../../outside": "!", "..": "!"} {
+		got, err := Dir(dir).Read(policy.SecretRef{Namespace: "shop", Name: "tls", Key: key})
+		if want == "!" && err == nil || want != "!" && (err != nil || got != want) {
+			t.Errorf("%s: got %q, %v", key, got, err)
+		}
+	}
+}

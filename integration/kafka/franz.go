@@ -2,21 +2,36 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"os"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 type franz struct{ settings }
 
 func (f franz) options(more ...kgo.Opt) []kgo.Opt {
 	o := append([]kgo.Opt{kgo.SeedBrokers(f.settings["broker"]), kgo.ClientID(f.settings["id"])}, more...)
+	if ca := f.settings["ca"]; ca != "" {
+		roots := x509.NewCertPool()
+		if text, err := os.ReadFile(ca); err == nil {
+			roots.AppendCertsFromPEM(text)
+		}
+		o = append(o, kgo.DialTLSConfig(&tls.Config{RootCAs: roots}))
+	}
 	if user := f.settings["user"]; user != "" {
-		o = append(o, kgo.SASL(plain.Auth{User: user, Pass: f.settings["password"]}.AsMechanism()))
+		mechanism := plain.Auth{User: user, Pass: f.settings["password"]}.AsMechanism()
+		if f.settings["mechanism"] == "scram" {
+			mechanism = scram.Auth{User: user, Pass: f.settings["password"]}.AsSha256Mechanism()
+		}
+		o = append(o, kgo.SASL(mechanism))
 	}
 	return o
 }
@@ -24,7 +39,7 @@ func (f franz) options(more ...kgo.Opt) []kgo.Opt {
 func (f franz) do(ctx context.Context, operation string) error {
 	switch operation {
 	case "produce":
-		return f.produce(ctx, f.options(kgo.AllowAutoTopicCreation()))
+		return f.produce(ctx, f.options(f.spread(), kgo.AllowAutoTopicCreation()))
 	case "produce0":
 		return f.produce(ctx, f.options(kgo.RequiredAcks(kgo.NoAck()), kgo.DisableIdempotentWrite()))
 	case "transaction":
@@ -44,10 +59,18 @@ func (f franz) do(ctx context.Context, operation string) error {
 			}
 			return err
 		})
+	case "id":
+		return f.admin(ctx, func(a *kadm.Client) error {
+			list, err := a.ListTopics(ctx, f.topics()...)
+			for _, t := range list {
+				fmt.Printf("id %x\n", t.ID[:])
+			}
+			return err
+		})
 	case "create":
 		return f.admin(ctx, func(a *kadm.Client) error {
 			for _, t := range f.topics() {
-				if _, err := a.CreateTopic(ctx, int32(f.number("partitions", 1)), 1, nil, t); err != nil {
+				if _, err := a.CreateTopic(ctx, int32(f.number("partitions", 1)), int16(f.number("replicas", 1)), nil, t); err != nil {
 					return err
 				}
 			}
@@ -68,8 +91,20 @@ func (f franz) do(ctx context.Context, operation string) error {
 		})
 	case "raw":
 		return f.raw(ctx)
+	case "streams":
+		return f.streams(ctx)
+	case "load-produce", "load-consume":
+		return f.load(ctx, operation == "load-produce")
 	}
 	return unknown(operation)
+}
+
+// spread puts records into all partitions in turn, if that is asked for.
+func (f franz) spread() kgo.Opt {
+	if f.settings["spread"] != "" {
+		return kgo.RecordPartitioner(kgo.RoundRobinPartitioner())
+	}
+	return kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil))
 }
 
 func (f franz) admin(_ context.Context, do func(*kadm.Client) error) error {
@@ -181,7 +216,7 @@ func (f franz) raw(ctx context.Context) error {
 	p.PartitionMaxBytes = 1 << 20
 	t.Partitions = append(t.Partitions, p)
 	r.Topics = append(r.Topics, t)
-	response, err := c.Broker(1).Request(ctx, r)
+	response, err := c.Broker(f.number("node", 1)).Request(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,7 @@
 //
 //	kafka LIBRARY OPERATION [key=value]...
 //
-// LIBRARY is franz, sarama or segmentio. What was done is a line on stdout each;
+// LIBRARY is franz, sarama, segmentio, or raw for what none of them would send. What was done is a line on stdout each;
 // what failed is "error CODE: text" with Kafka's code, or -1 if it has none.
 package main
 
@@ -48,7 +48,7 @@ func main() {
 		key, value, _ := strings.Cut(a, "=")
 		s[key] = value
 	}
-	library := map[string]client{"franz": franz{s}, "sarama": saramas{s}, "segmentio": segmentio{s}}[os.Args[1]]
+	library := map[string]client{"franz": franz{s}, "sarama": saramas{s}, "segmentio": segmentio{s}, "raw": raws{s}}[os.Args[1]]
 	if library == nil {
 		fmt.Println("error -1: there is no library", os.Args[1])
 		os.Exit(2)

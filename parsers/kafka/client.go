@@ -58,6 +58,10 @@ func (s *Session) head(data []byte) (h head, ok bool) {
 	if len(data) < 4 {
 		return h, false
 	}
+	if s.id == 0 && data[0] == tlsHandshake && data[1] == tlsMajor {
+		s.fail(parsers.Client, errTLS)
+		return h, false
+	}
 	size := int32(binary.BigEndian.Uint32(data))
 	if size < minRequest {
 		s.fail(parsers.Client, fmt.Errorf("a request of %d bytes cannot be", size))
@@ -268,7 +272,7 @@ func (s *Session) carry(h *head, data []byte, list []item, p pending) int64 {
 // expect remembers a request until it is answered, if it will be.
 func (s *Session) expect(p pending) {
 	if !p.silent {
-		s.queue = append(s.queue, p)
+		s.enqueue(p)
 		return
 	}
 	for _, j := range p.judged {
@@ -321,6 +325,7 @@ func (s *Session) divide(h *head, data []byte, list []item, drop []bool, c codes
 		if !ok {
 			return nil, false
 		}
+		p.held = answerCost * len(denied)
 		p.merge = func(body []byte) ([]byte, error) { return mergeOffsets(body, offsets) }
 		return frame(rest), true
 	}
@@ -394,8 +399,7 @@ func (s *Session) reply(h *head, response kmsg.Response, p pending) {
 		b = append(b, 0)
 	}
 	p.local = frame(response.AppendTo(b))
-	s.waiting += len(p.local)
-	s.queue = append(s.queue, p)
+	s.enqueue(p)
 }
 
 // tellVersions answers an ApiVersions request of a version that is not known, in

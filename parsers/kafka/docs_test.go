@@ -58,7 +58,7 @@ func table(t *testing.T) string {
 		}
 		request := kmsg.RequestForKey(key)
 		request.SetVersion(a.versions.to)
-		fill(reflect.ValueOf(request), map[string]any{"Acks": int16(1), "SessionID": int32(0), "SessionEpoch": int32(-1), "ShareSessionEpoch": int32(0), "CoordinatorType": int8(0), "ResourceType": int8(2)})
+		fill(reflect.ValueOf(request), map[string]any{"Acks": int16(1), "SessionID": int32(0), "SessionEpoch": int32(-1), "ShareSessionEpoch": int32(0), "ReplicaID": int32(-1), "ReplicaState": noReplica, "CoordinatorType": int8(0), "ResourceType": int8(2)})
 		var s scan
 		if err := s.read(a.request(a.versions.to), a.versions.to, request.AppendTo(nil), maxMarks); err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 const (
 	maxFetches = 4      // sessions of one connection
 	maxFetched = 20_000 // topics and partitions of one
+	maxRefused = 2_000  // of them denied, of which more is kept
 	maxWait    = time.Minute
 	// sessionsFrom is the first version of Fetch that knows sessions.
 	sessionsFrom = 7
@@ -44,17 +45,23 @@ type fetchAnswer struct {
 	denied  []deniedTopic
 }
 
-// fetchHead is what stands before the topics.
+// fetchHead is what stands before the topics, and who asks.
 type fetchHead struct {
-	wait  time.Duration
-	id    int32
-	epoch int32
+	replica int32 // a broker that copies; negative: a client
+	wait    time.Duration
+	id      int32
+	epoch   int32
 }
 
 func (s *Session) fetchHead(h *head, data []byte) (f fetchHead) {
 	r := scan{b: data, pos: h.length, end: len(data)}
+	f.replica = -1
 	if h.version <= 14 {
-		r.int32() // replica
+		f.replica = r.int32()
+	} else if s.request.tagged {
+		if request, err := parse(h.key, h.version, data[h.length:]); err == nil {
+			f.replica = request.(*kmsg.FetchRequest).ReplicaState.ID
+		}
 	}
 	f.wait = min(time.Duration(max(r.int32(), 0))*time.Millisecond, maxWait)
 	r.int32() // least bytes
@@ -76,6 +83,15 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 	f := s.fetchHead(h, data)
 	wanted, forgotten := s.split(list)
 	p := h.pending()
+	if f.replica >= 0 {
+		// What a broker says that it has counts for what others may read.
+		s.id++
+		if !s.hooks.Deny(s.id, h.asked(&item{}), fmt.Sprintf("fetching as broker %d is for brokers", f.replica)) {
+			p.judged = []judged{{s.id, codeClusterDenied}}
+			return s.refuse(h, data[h.length:], codes{other: codeClusterDenied}, p)
+		}
+		p.judged = []judged{{id: s.id}}
+	}
 	p.fetch = &fetchAnswer{begins: h.version >= sessionsFrom && f.epoch == 0}
 	var session *fetching
 	if f.id != 0 {
@@ -95,7 +111,7 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 			return s.noFetchSession(h, data, session.items(), p)
 		}
 		p.fetch.session = session
-		p.judged = s.judge(h, session.items())
+		p.judged = append(p.judged, s.judge(h, session.items())...)
 	}
 	if session == nil && len(wanted) == 0 {
 		wanted = []item{{element: -1}}
@@ -128,7 +144,7 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 	if session != nil {
 		session.take(p.fetch, forgotten)
 	}
-	s.queue = append(s.queue, p)
+	s.enqueue(p)
 	if drop == nil {
 		s.move(parsers.Forward, h.size)
 		return h.size
@@ -311,7 +327,7 @@ func (s *Session) fetched(p *pending, part []byte) (entries []byte, n int, err e
 			return nil, 0, nil
 		case a.session != nil:
 			denied = a.session.denied
-			if a.session.size+len(a.session.allowed) > maxFetched {
+			if a.session.large() {
 				s.forget(a.session.id)
 			}
 		case a.begins && id != 0:
@@ -333,11 +349,14 @@ func (s *Session) fetched(p *pending, part []byte) (entries []byte, n int, err e
 	return entries, n, nil
 }
 
+// large reports whether more is known of a session than may be kept.
+func (f *fetching) large() bool { return f.size > maxRefused || f.size+len(f.allowed) > maxFetched }
+
 // begin remembers a session that the server has begun.
 func (s *Session) begin(id int32, a *fetchAnswer) {
 	f := &fetching{id: id, allowed: map[string]bool{}}
 	f.take(a, nil)
-	if f.size+len(f.allowed) > maxFetched {
+	if f.large() {
 		return // the client will be told that there is none
 	}
 	s.forget(id)

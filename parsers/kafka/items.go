@@ -22,6 +22,10 @@ const (
 // name that a topic can have.
 const anyTopic = "*"
 
+// emptyGroup stands for the group that has an empty name, which brokers know too: a
+// rule that names groups has to be asked about it.
+const emptyGroup = "\x00"
+
 // topicID is the id that a cluster gives a topic; it is never given again.
 type topicID [16]byte
 
@@ -49,8 +53,11 @@ func (s *scan) items(key int16) []item {
 	for i := range s.marks {
 		m := &s.marks[i]
 		text := string(m.text)
+		if m.kind == kindGroup && text == "" {
+			text = emptyGroup
+		}
 		switch {
-		case m.null:
+		case m.null && m.kind != kindGroup:
 		case m.kind == kindTopic:
 			if named == nil {
 				named = map[int32]bool{}

@@ -206,12 +206,14 @@ func everyVersion(t *testing.T, f func(t *testing.T, request kmsg.Request)) {
 			t.Run(fmt.Sprintf("%s/%d", kmsg.NameForKey(key), version), func(t *testing.T) {
 				request := kmsg.RequestForKey(key)
 				request.SetVersion(version)
-				fill(reflect.ValueOf(request), map[string]any{"Acks": int16(1), "SessionID": int32(0), "SessionEpoch": int32(-1), "ShareSessionEpoch": int32(0), "CoordinatorType": int8(0)})
+				fill(reflect.ValueOf(request), map[string]any{"Acks": int16(1), "SessionID": int32(0), "SessionEpoch": int32(-1), "ShareSessionEpoch": int32(0), "ReplicaID": int32(-1), "ReplicaState": noReplica, "CoordinatorType": int8(0)})
 				f(t, request)
 			})
 		}
 	}
 }
+
+var noReplica = kmsg.FetchRequestReplicaState{ID: -1, Epoch: -1}
 
 var thingID = [16]byte{7, 7, 7}
 

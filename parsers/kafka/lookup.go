@@ -61,7 +61,7 @@ func (s *Session) resolve(h *head, list []item) bool {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(h.client)))
 	b = append(append(b, h.client...), 0)
 	s.send(parsers.Server, frame(request.AppendTo(b)))
-	s.queue = append(s.queue, pending{key: keyMetadata, version: lookupVersion, correlation: h.correlation, lookup: true})
+	s.enqueue(pending{key: keyMetadata, version: lookupVersion, correlation: h.correlation, lookup: true})
 	s.lookup = lookup{under: true, asked: true}
 	return false
 }

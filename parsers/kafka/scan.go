@@ -31,6 +31,7 @@ type scan struct {
 	inside   int32 // the element that is being read
 	resource byte  // the last kindResourceType
 	keyType  byte  // kindCoordinatorType
+	tagged   bool  // a tagged field was sent
 
 	marks    []mark
 	elements []element
@@ -182,7 +183,8 @@ func (s *scan) fields(list []field) {
 // long as it says.
 func (s *scan) tags(list []field) {
 	last := int64(-1)
-	for n := s.uvarint(); n > 0 && s.err == nil; n-- {
+	n := s.uvarint()
+	for s.tagged = s.tagged || n > 0; n > 0 && s.err == nil; n-- {
 		tag, size := s.uvarint(), int64(s.uvarint())
 		if int64(tag) <= last || size > int64(s.end-s.pos) {
 			s.fail(errors.New("tagged fields are not in order, or longer than what they are in"))

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
@@ -33,7 +36,7 @@ const (
 	maxPart       = 64 << 10       // of the part of one before its list of topics
 	maxPeek       = 512            // of one in which only the error is looked for
 	maxPending    = 1000           // requests without an answer
-	maxLocal      = 1 << 20        // bytes of answers of our own that wait for their turn
+	maxWaiting    = 1 << 20        // bytes that are kept for answers
 	maxJudged     = 100            // reported of one request
 	heartbeatWait = time.Second    // before a denied heartbeat is answered
 	minRequest    = 10             // key, version, correlation id and the length of the client id
@@ -50,7 +53,7 @@ type Session struct {
 
 	id      uint64 // of what was judged last
 	queue   []pending
-	waiting int    // bytes of local answers in it
+	waiting int    // bytes that are kept for it
 	holds   uint64 // last token
 	held    bool   // until it is released
 	request scan
@@ -88,6 +91,38 @@ type pending struct {
 	merge        func(body []byte) ([]byte, error)
 	fetch        *fetchAnswer
 	share        *shareAnswer
+	held         int // bytes that it keeps
+}
+
+// answerCost is what a byte of a request may cost in the answer to it, as long as
+// that is no bytes yet.
+const answerCost = 16
+
+// enqueue remembers a request until it is answered. What it keeps is counted, so
+// that a client that asks on and on has to wait.
+func (s *Session) enqueue(p pending) {
+	p.held += len(p.local) + len(p.prefix)
+	if p.fetch != nil {
+		for i := range p.fetch.denied {
+			p.held += deniedCost * (1 + len(p.fetch.denied[i].entry.Partitions))
+		}
+		p.held += namesCost(p.fetch.allowed)
+	}
+	if p.share != nil {
+		p.held += len(p.share.member) + namesCost(p.share.allowed)
+	}
+	s.waiting += p.held
+	s.queue = append(s.queue, p)
+}
+
+// deniedCost is what a topic or a partition costs that a fetch is denied.
+const deniedCost = int(unsafe.Sizeof(kmsg.FetchResponseTopicPartition{}))
+
+func namesCost(names []string) (n int) {
+	for _, name := range names {
+		n += 16 + len(name)
+	}
+	return n
 }
 
 // judged is one thing that was reported of a request.
@@ -179,7 +214,7 @@ func (s *Session) end(from parsers.Side, left bool) {
 
 // stalled reports whether requests must wait for the server to get on.
 func (s *Session) stalled() bool {
-	return s.held || len(s.queue) >= maxPending || s.waiting >= maxLocal || s.lookup.under
+	return s.held || len(s.queue) >= maxPending || s.waiting >= maxWaiting || s.lookup.under
 }
 
 // fail ends the connection, or, where nothing is enforced, the reading of it.
@@ -255,7 +290,6 @@ func (s *Session) send(to parsers.Side, b []byte) {
 func (s *Session) proceed() {
 	for len(s.queue) > 0 && s.queue[0].local != nil && s.queue[0].hold == 0 {
 		p := &s.queue[0]
-		s.waiting -= len(p.local)
 		s.send(parsers.Client, p.local)
 		s.answered(p, 0, true)
 		s.pop()
@@ -263,6 +297,7 @@ func (s *Session) proceed() {
 }
 
 func (s *Session) pop() {
+	s.waiting -= s.queue[0].held
 	s.queue[0] = pending{}
 	if s.queue = s.queue[1:]; len(s.queue) == 0 {
 		s.queue = nil

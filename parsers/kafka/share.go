@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -46,9 +47,9 @@ func (s *Session) share(h *head, data []byte, list []item) int64 {
 	p := h.pending()
 	p.share = &shareAnswer{member: value(group) + "\x00" + value(member), begins: epoch == 0, ends: epoch < 0}
 	session := s.shares[p.share.member]
-	if epoch > 0 && session == nil || session != nil && epoch > 0 && s.shareChanged(h, session, value(group)) {
+	if epoch > 0 && session == nil || session != nil && epoch > 0 && s.shareChanged(h, session, groupName(group)) {
 		delete(s.shares, p.share.member)
-		return s.noShareSession(h, []item{{group: value(group), element: -1}}, p)
+		return s.noShareSession(h, []item{{group: groupName(group), element: -1}}, p)
 	}
 	wanted, forgotten := s.split(list)
 	for i := range forgotten {
@@ -56,7 +57,7 @@ func (s *Session) share(h *head, data []byte, list []item) int64 {
 	}
 	judge := wanted
 	if len(judge) == 0 {
-		judge = []item{{group: value(group), element: -1}}
+		judge = []item{{group: groupName(group), element: -1}}
 	}
 	p.judged = s.judge(h, judge)
 	c, left := codes{}, epoch != 0
@@ -81,7 +82,7 @@ func (s *Session) share(h *head, data []byte, list []item) int64 {
 	}
 	drop := s.unwanted(h, wanted, forgotten)
 	if drop == nil {
-		s.queue = append(s.queue, p)
+		s.enqueue(p)
 		s.move(parsers.Forward, h.size)
 		return h.size
 	}
@@ -98,7 +99,7 @@ func (s *Session) share(h *head, data []byte, list []item) int64 {
 		}
 	}
 	rest := s.request.cut(append(make([]byte, 0, len(data)), data[:h.length]...), func(e int32) bool { return drop[e] })
-	s.queue = append(s.queue, p)
+	s.enqueue(p)
 	s.send(parsers.Server, frame(rest))
 	s.move(parsers.Discard, h.size)
 	return h.size
@@ -113,6 +114,9 @@ func holds(list []item, e int32) bool {
 	}
 	return false
 }
+
+// groupName is how rules see the group of a request, which always has one.
+func groupName(s *string) string { return cmp.Or(value(s), emptyGroup) }
 
 func value(s *string) string {
 	if s == nil {

@@ -124,7 +124,7 @@ func render(out *strings.Builder, p *policy.Policy) {
 				fmt.Fprintf(out, "      listener %+v\n", *port.Listener)
 			}
 			if port.TLS != nil {
-				fmt.Fprintf(out, "      TLS ended by %+v, begun again by %+v\n", port.TLS.Terminating, port.TLS.Originating)
+				fmt.Fprintf(out, "      TLS ended by %+v with %+v, begun again by %+v\n", port.TLS.Certificate, port.TLS.PrivateKey, port.TLS.TrustedCA)
 			}
 			renderL7(out, port.L7)
 		}

@@ -63,6 +63,9 @@ func (r *reader) toPort(item manifest.Value, s section) []policy.PortRule {
 			continue
 		}
 		port.Ref, port.L7, port.Listener, port.TLS = common.Ref, common.L7, common.Listener, common.TLS
+		if port.L7 != nil {
+			port.L7.Ends = port.TLS
+		}
 		if port.L7 != nil || port.Listener != nil {
 			checkL7Port(v, &port)
 		}
@@ -92,7 +95,7 @@ func serverNames(v manifest.Value, at policy.PortRule) *policy.L7Rules {
 	switch {
 	case l7 == nil:
 		l7 = &policy.L7Rules{Protocol: policy.ProtocolTLS}
-	case at.TLS == nil || at.TLS.Terminating == nil:
+	case at.TLS == nil || at.TLS.Certificate == (policy.SecretRef{}):
 		v.Fail("does not go with rules unless TLS ends here; write terminatingTLS, or delete one")
 	}
 	if v.Len() == 0 {
@@ -159,28 +162,45 @@ const (
 	kindClusterwideEnvoyConfig = "CiliumClusterwideEnvoyConfig"
 )
 
-// tlsSecrets reads which secrets TLS is ended and begun again by.
+// tlsSecrets reads which secrets TLS is ended and begun again by, and under which keys.
 func (r *reader) tlsSecrets(fields map[string]manifest.Value) *policy.TLSSecrets {
+	const mutual = "certificates of clients cannot be enforced yet; delete it"
 	var secrets policy.TLSSecrets
-	for _, context := range []struct {
-		field string
-		to    **policy.SecretRef
-	}{{"terminatingTLS", &secrets.Terminating}, {"originatingTLS", &secrets.Originating}} {
-		v, ok := fields[context.field]
-		if !ok {
-			continue
-		}
-		in := v.Object([]string{"secret", "trustedCA", "certificate", "privateKey"}, nil)
-		if secret, ok := in["secret"]; ok {
-			*context.to = r.secret(secret)
-		} else {
-			v.Fail("secret is missing; write secret: {name: NAME}")
-		}
+	if v, ok := fields["terminatingTLS"]; ok {
+		in := v.Object([]string{"secret", "certificate", "privateKey"}, map[string]string{"trustedCA": mutual})
+		secrets.Certificate = r.secretKey(v, in, "certificate", "tls.crt")
+		secrets.PrivateKey = r.secretKey(v, in, "privateKey", "tls.key")
+	}
+	if v, ok := fields["originatingTLS"]; ok {
+		in := v.Object([]string{"secret", "trustedCA"}, map[string]string{"certificate": mutual, "privateKey": mutual})
+		secrets.TrustedCA = r.secretKey(v, in, "trustedCA", "ca.crt")
 	}
 	if secrets == (policy.TLSSecrets{}) {
 		return nil
 	}
 	return &secrets
+}
+
+// secretKey is one value of the secret of a TLS context: under the key that a field
+// says, or the usual one.
+func (r *reader) secretKey(v manifest.Value, in map[string]manifest.Value, field, usual string) policy.SecretRef {
+	secret, ok := in["secret"]
+	if !ok {
+		if field != "privateKey" { // said once
+			v.Fail("secret is missing; write secret: {name: NAME}")
+		}
+		return policy.SecretRef{}
+	}
+	ref := *r.secret(secret)
+	ref.Key = usual
+	if key, ok := in[field]; ok {
+		if ref.Key, ok = key.Text(); ok {
+			if err := policy.ValidateName(ref.Key); err != nil {
+				key.Fail("%v", err)
+			}
+		}
+	}
+	return ref
 }
 
 // secret reads a reference to a secret.

@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
+	"github.com/headgate/headgate/redirect"
+)
+
+// ends is how TLS ends on the client's side of a connection and begins on the
+// server's, by what rules say. Sessions see what is in it and know nothing of it.
+//
+// It belongs to an L7 set, and is made anew when one of its secrets changes: new
+// connections have the new certificate. Without a secret that it needs nothing can be
+// ended, and connections are refused.
+type ends struct {
+	by             policy.TLSSecrets
+	client, server *tls.Config // of each side; nil: plain text
+	err            error       // why it cannot be done
+}
+
+// newEnds makes what a set asks for; nil: it asks for nothing.
+func newEnds(by *policy.TLSSecrets, secrets map[policy.SecretRef]string) *ends {
+	if by == nil {
+		return nil
+	}
+	e := &ends{by: *by}
+	if by.Conflict {
+		e.err = errors.New("end TLS: rules for one port name different secrets: write the same in all of them")
+		return e
+	}
+	for _, ref := range by.Refs() {
+		if secrets[ref] == "" {
+			e.err = fmt.Errorf("end TLS: there is no %s in secret %s/%s", ref.Key, ref.Namespace, ref.Name)
+			return e
+		}
+	}
+	if by.Certificate != (policy.SecretRef{}) {
+		pair, err := tls.X509KeyPair([]byte(secrets[by.Certificate]), []byte(secrets[by.PrivateKey]))
+		if err != nil {
+			e.err = fmt.Errorf("end TLS by secret %s/%s: %w", by.Certificate.Namespace, by.Certificate.Name, err)
+			return e
+		}
+		e.client = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	}
+	if by.TrustedCA != (policy.SecretRef{}) {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(secrets[by.TrustedCA])) {
+			e.err = fmt.Errorf("begin TLS by secret %s/%s: %s holds no certificate", by.TrustedCA.Namespace, by.TrustedCA.Name, by.TrustedCA.Key)
+			return e
+		}
+		e.server = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	}
+	return e
+}
+
+func (e *ends) failed() bool { return e != nil && e.err != nil }
+
+// same reports whether a connection that began with e may go on under o.
+func (e *ends) same(o *ends) bool {
+	if e == nil || o == nil {
+		return e == o
+	}
+	return e.by == o.by && !o.failed()
+}
+
+// ending is how TLS ends on a route: as either set says, and both the same.
+func (s *snapshot) ending(r route) (found *ends) {
+	for _, n := range [2]redirect.SetNumber{r.egress, r.ingress} {
+		switch e := s.sets[n].ends; {
+		case n == 0 || e == nil:
+		case found == nil || found.err == nil && found.by == e.by:
+			found = e
+		case found.err == nil:
+			found = &ends{err: errors.New("end TLS: rules of egress and of ingress name different secrets: write the same in both")}
+		}
+	}
+	return found
+}
+
+// endTLS has the client say hello where rules end its TLS. False: it did not, which
+// was reported.
+func (c *conn) endTLS() bool {
+	if c.ending == nil || c.ending.client == nil {
+		return true
+	}
+	e := &c.ends[parsers.Client]
+	under := &wire{Socket: e.sock, local: c.destination, remote: c.source}
+	over := tls.Server(under, c.ending.client)
+	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Head)
+	defer cancel()
+	if err := over.HandshakeContext(ctx); err != nil {
+		c.mu.Lock()
+		c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
+		c.mu.Unlock()
+		return false
+	}
+	under.greeted.Store(true)
+	e.tls = over
+	return true
+}
+
+// beginTLS says hello to the server where rules want that: by the name that the client
+// asked for, or the address that it dialled.
+func (c *conn) beginTLS(sock *epoll.Socket) (*tls.Conn, error) {
+	if c.ending == nil || c.ending.server == nil {
+		return nil, nil
+	}
+	config := c.ending.server.Clone()
+	config.ServerName = c.destination.Addr().String()
+	if client := c.ends[parsers.Client].tls; client != nil {
+		if name := client.ConnectionState().ServerName; name != "" {
+			config.ServerName = name
+		}
+	}
+	under := &wire{Socket: sock, local: c.source, remote: c.destination}
+	over := tls.Client(under, config)
+	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
+	defer cancel()
+	if err := over.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("begin TLS to the server %s: %w", config.ServerName, err)
+	}
+	under.greeted.Store(true)
+	return over, nil
+}
+
+// tryRead reads what there is of a side. EAGAIN: nothing.
+func (e *end) tryRead(b []byte) (int, error) {
+	if e.tls == nil {
+		return e.sock.TryRead(b)
+	}
+	n, err := e.tls.Read(b)
+	if n > 0 {
+		err = nil // it comes again
+	}
+	if e.dry = errors.Is(err, errLater); e.dry {
+		return 0, unix.EAGAIN
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF // many end without saying so in TLS; messages have lengths of their own
+	}
+	return n, err
+}
+
+// dryTLS reads what is left in TLS of what came, before the side may be parked: of that
+// the loop knows nothing. It stands for await.
+func (c *conn) dryTLS(s parsers.Side) (alive, parked bool) {
+	e := &c.ends[s]
+	c.mu.Lock()
+	err := e.room(c.inputLimit(s))
+	c.mu.Unlock()
+	if err == nil {
+		_, err = e.fill()
+	}
+	switch err {
+	case nil:
+		c.activity.Add(1)
+		return true, false
+	case unix.EAGAIN:
+		return c.await(s)
+	}
+	return c.readFailed(s, err), false
+}
+
+// seal writes to a side that speaks TLS.
+func (c *conn) seal(e *end, slices [][]byte) (err error) {
+	for _, b := range slices {
+		if len(b) > 0 && err == nil {
+			_, err = e.tls.Write(b)
+		}
+	}
+	c.activity.Add(1)
+	return err
+}
+
+// endStream says that nothing more will be written, where that is said in TLS too.
+func (e *end) endStream() {
+	if e.tls != nil {
+		_ = e.tls.CloseWrite()
+	}
+}
+
+// wire is the socket under TLS. It waits during the handshake, and then no more for
+// input: the relay does.
+type wire struct {
+	*epoll.Socket
+	local, remote netip.AddrPort
+	greeted       atomic.Bool
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	for {
+		n, err := w.TryRead(b)
+		if err != unix.EAGAIN {
+			return n, err
+		}
+		if w.greeted.Load() {
+			return 0, errLater
+		}
+		if err := w.AwaitInput(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	if err := w.WriteAll([][]byte{b}); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (w *wire) Close() error                   { w.Socket.Close(); return nil }
+func (w *wire) LocalAddr() net.Addr            { return net.TCPAddrFromAddrPort(w.local) }
+func (w *wire) RemoteAddr() net.Addr           { return net.TCPAddrFromAddrPort(w.remote) }
+func (*wire) SetDeadline(time.Time) error      { return nil } // who is late is closed
+func (*wire) SetReadDeadline(time.Time) error  { return nil }
+func (*wire) SetWriteDeadline(time.Time) error { return nil }
+
+// errLater is what TLS takes for a passing failure: it goes on where it was.
+var errLater net.Error = later{}
+
+type later struct{}
+
+func (later) Error() string   { return "nothing has come yet" }
+func (later) Timeout() bool   { return true }
+func (later) Temporary() bool { return true }
