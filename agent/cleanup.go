@@ -44,6 +44,7 @@ func Cleanup(ctx context.Context, runDir, stateDir string, terminate func(ctx co
 	for _, name := range []string{"state.json", "agent.lock"} {
 		err = errors.Join(err, removeFile(filepath.Join(stateDir, name)))
 	}
+	err = errors.Join(err, os.RemoveAll(filepath.Join(stateDir, namesDir)))
 	// Directories go if nobody else has put something there.
 	_, _ = os.Remove(runDir), os.Remove(stateDir)
 	return err

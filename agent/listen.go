@@ -24,7 +24,9 @@ const SocketName = "headgate.sock"
 // serve opens the sockets and answers until the context ends.
 func (a *Agent) serve(ctx context.Context) error {
 	local := grpc.NewServer()
-	agentv1.RegisterAgentServer(local, &serve.Server{Engine: a.engine, Connector: a.connector, Maps: a.gate, Report: a.report, Watch: a.monitors.Watch, Discovery: a.backend.discovery()})
+	agentv1.RegisterAgentServer(local, &serve.Server{
+		Engine: a.engine, Connector: a.connector, Maps: a.gate, Report: a.report, Learnt: a.learnt, Watch: a.monitors.Watch, Discovery: a.backend.discovery(),
+	})
 	a.seeing.server.Register(local)
 	observer := grpc.NewServer()
 	a.seeing.server.Register(observer)

@@ -71,6 +71,9 @@ func (a *Agent) reportParts(r *agentv1.StatusResponse) {
 		names := a.backend.Status().Names
 		add("names", names == "served", "%s", cmp.Or(names, "not served yet"))
 	}
+	if words := a.reportNames(); words != "" {
+		add("fqdn", true, "%s", words)
+	}
 	notReady := uint32(0)
 	for state, n := range r.Endpoints {
 		if state != string(endpoint.Ready) {

@@ -16,6 +16,7 @@ type seeing struct {
 	builder  *observe.Builder
 	sink     *observe.Sink
 	server   *observe.Server
+	names    observe.Names // by which endpoints asked, for flows
 	registry *prometheus.Registry
 
 	events    *bpf.Events
@@ -26,6 +27,7 @@ type seeing struct {
 
 func newSeeing(cfg Config, events *bpf.Events) *seeing {
 	s := &seeing{events: events, ring: observe.NewRing(cfg.FlowBuffer), builder: &observe.Builder{Node: cfg.NodeName}, registry: prometheus.NewRegistry()}
+	s.builder.Names = s.names.Of
 	s.sink = &observe.Sink{Builder: s.builder, Ring: s.ring}
 	if m, err := observe.NewMetrics(s.registry, s.ring); err == nil {
 		s.sink.Metrics = m
@@ -40,6 +42,9 @@ func newSeeing(cfg Config, events *bpf.Events) *seeing {
 func (s *seeing) proxyRecords(records []observe.Record, lost uint64) {
 	// The gate's events gather in batches; a request stands after its connection.
 	s.events.Flush(5 * time.Millisecond)
+	for i := range records {
+		s.names.Learn(&records[i])
+	}
 	s.sink.Records(records)
 	if lost > 0 {
 		s.lostProxy.Add(lost)

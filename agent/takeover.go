@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +65,7 @@ func (a *Agent) startBackend(ctx context.Context) error {
 	}
 	a.backend, err = newBackends(a.cfg.Backends, func(index int) BackendConfig {
 		return BackendConfig{
-			RunDir: a.cfg.RunDir, Layout: bpf.Layout, Maps: files, Logger: a.log, Records: a.seeing.proxyRecords,
+			RunDir: a.cfg.RunDir, Layout: bpf.Layout, Maps: files, NamesDir: filepath.Join(a.cfg.StateDir, namesDir), Logger: a.log, Records: a.seeing.proxyRecords,
 			OnPort: func(port redirect.ProxyPort) { a.onPort(index, port) }, OnReady: a.tryAgain, Identify: a.identify,
 		}
 	})
@@ -106,7 +107,7 @@ func (a *Agent) startBackend(ctx context.Context) error {
 // copyMaps makes descriptors of the maps that a proxy needs.
 func (a *Agent) copyMaps() ([]*os.File, error) {
 	var files []*os.File
-	for _, m := range a.gate.ConntrackMaps() {
+	for _, m := range append(a.gate.ConntrackMaps(), a.gate.NameMaps()...) {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			return nil, fmt.Errorf("copy map descriptor: %w", err)

@@ -37,6 +37,7 @@ func (a *Agent) startControllers(ctx context.Context, pools []*endpoint.Pool) {
 	if a.cfg.PolicyDir != "" {
 		a.control.every(ctx, "policy-dir", 10*time.Second, a.watchDir(ctx), a.readPolicyDir)
 	}
+	a.control.wg.Go(func() { a.makeMissingSets(ctx) })
 	a.control.every(ctx, "secrets", time.Second, nil, a.engine.CheckSecrets)
 	a.control.every(ctx, "config", time.Second, nil, a.engine.EndTrial)
 	a.control.every(ctx, "lost-events", time.Second, nil, a.readLost)

@@ -15,7 +15,7 @@ import (
 
 // Layout names the map layouts of this build. Two processes that share maps must
 // have equal layouts.
-const Layout = "1 nat1 svc1 share1"
+const Layout = "1 nat1 svc1 share1 name1"
 
 // Options are the constants of the programs and the sizes of the maps.
 type Options struct {
@@ -31,7 +31,9 @@ type Options struct {
 	Masquerade      Masquerade
 	// MaxPolicy is the room for policy entries; 0: the default, 1048576.
 	MaxPolicy int
-	Sizes     Sizes
+	// MaxNames is the room for addresses that endpoints know by names; 0: the default, 1048576.
+	MaxNames int
+	Sizes    Sizes
 }
 
 // Sizes of the maps that no flag changes; 0: the default. A gate that is taken over
@@ -70,6 +72,7 @@ func Load(opts Options, maps *Maps) (*Gate, error) {
 	setSize(spec, gateMapHgSvcNat1, opts.MaxServiced)
 	setSize(spec, gateMapHgNatTcp1, opts.MaxTranslations)
 	setSize(spec, gateMapHgPolicy1, opts.MaxPolicy)
+	setSize(spec, gateMapHgName1, opts.MaxNames)
 	for name, n := range map[string]int{
 		gateMapHgEndpoint1: opts.Sizes.Endpoints, gateMapHgIpcache1: opts.Sizes.Identities, gateMapHgSubject1: opts.Sizes.Subjects,
 		gateMapHgRoute1: opts.Sizes.Routes, gateMapHgCtAny1: opts.Sizes.Opening, gateMapHgEvents1: opts.Sizes.Events,

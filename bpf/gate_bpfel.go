@@ -139,6 +139,19 @@ type gateIpcacheKey struct {
 	Addr      [16]uint8
 }
 
+type gateNameEntry struct {
+	_       structs.HostLayout
+	Entry   gatePolicyEntry
+	Lengths uint32
+}
+
+type gateNameKey struct {
+	_        structs.HostLayout
+	Addr     gateAddr
+	Endpoint uint32
+	Pad      uint32
+}
+
 type gateNatHold struct {
 	_      structs.HostLayout
 	Addr   gateAddr
@@ -196,10 +209,10 @@ type gateRouteKey struct {
 }
 
 type gateSubject struct {
-	_        structs.HostLayout
-	Lengths  [2]uint32
-	Flags    uint32
-	Reserved uint32
+	_       structs.HostLayout
+	Lengths [2]uint32
+	Flags   uint32
+	Names   uint32
 }
 
 type gateSvcAffinity struct {
@@ -292,6 +305,8 @@ type gateUsage struct {
 	CtAny    uint64
 	NatTcp   uint64
 	NatAny   uint64
+	Name     uint64
+	NameRule uint64
 	Events   uint64
 }
 
@@ -311,6 +326,8 @@ const (
 	gateMapHgFragment1     = "hg_fragment_1"
 	gateMapHgIpcache1      = "hg_ipcache_1"
 	gateMapHgLost1         = "hg_lost_1"
+	gateMapHgName1         = "hg_name_1"
+	gateMapHgNameRule1     = "hg_name_rule_1"
 	gateMapHgNatAny1       = "hg_nat_any_1"
 	gateMapHgNatNot1       = "hg_nat_not_1"
 	gateMapHgNatTcp1       = "hg_nat_tcp_1"
@@ -431,6 +448,8 @@ type gateMapSpecs struct {
 	HgFragment1 *ebpf.MapSpec `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.MapSpec `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.MapSpec `ebpf:"hg_lost_1"`
+	HgName1     *ebpf.MapSpec `ebpf:"hg_name_1"`
+	HgNameRule1 *ebpf.MapSpec `ebpf:"hg_name_rule_1"`
 	HgNatAny1   *ebpf.MapSpec `ebpf:"hg_nat_any_1"`
 	HgNatNot1   *ebpf.MapSpec `ebpf:"hg_nat_not_1"`
 	HgNatTcp1   *ebpf.MapSpec `ebpf:"hg_nat_tcp_1"`
@@ -501,6 +520,8 @@ type gateMaps struct {
 	HgFragment1 *ebpf.Map `ebpf:"hg_fragment_1"`
 	HgIpcache1  *ebpf.Map `ebpf:"hg_ipcache_1"`
 	HgLost1     *ebpf.Map `ebpf:"hg_lost_1"`
+	HgName1     *ebpf.Map `ebpf:"hg_name_1"`
+	HgNameRule1 *ebpf.Map `ebpf:"hg_name_rule_1"`
 	HgNatAny1   *ebpf.Map `ebpf:"hg_nat_any_1"`
 	HgNatNot1   *ebpf.Map `ebpf:"hg_nat_not_1"`
 	HgNatTcp1   *ebpf.Map `ebpf:"hg_nat_tcp_1"`
@@ -538,6 +559,8 @@ func (m *gateMaps) Close() error {
 		m.HgFragment1,
 		m.HgIpcache1,
 		m.HgLost1,
+		m.HgName1,
+		m.HgNameRule1,
 		m.HgNatAny1,
 		m.HgNatNot1,
 		m.HgNatTcp1,

@@ -10,12 +10,7 @@ import (
 )
 
 // PolicyEntry is a policy.Entry with numbers in place of names.
-type PolicyEntry struct {
-	Verdict policy.Verdict
-	Set     uint32 // of the L7 set
-	Rule    uint32 // for people; with Audit, the one that would deny
-	Audit   bool   // let through, and reported as what a policy that audits would deny
-}
+type PolicyEntry = policy.NumberedEntry
 
 // PolicyTable is the policy of one subject.
 type PolicyTable map[policy.Key]PolicyEntry
@@ -148,8 +143,14 @@ func (g *Gate) Policies() (map[uint32]PolicyTable, error) {
 	return out, it.Err()
 }
 
+// putSubject leaves a subject the table of rules about names that it has.
 func (g *Gate) putSubject(subject uint32, lengths [2]uint32, flags uint32) error {
-	if err := g.objs.HgSubject1.Put(subject, gateSubject{Lengths: lengths, Flags: flags}); err != nil {
+	var v gateSubject
+	if err := ignoreMissing(g.objs.HgSubject1.Lookup(subject, &v)); err != nil {
+		return fmt.Errorf("read subject %d of the datapath: %w", subject, err)
+	}
+	v.Lengths, v.Flags = lengths, flags
+	if err := g.objs.HgSubject1.Put(subject, v); err != nil {
 		return fmt.Errorf("write subject %d to the datapath: %w", subject, err)
 	}
 	return nil

@@ -40,6 +40,7 @@ func (g *Gate) Usage() ([]Usage, error) {
 		of("subjects", o.HgSubject1, u.Subject, false), of("policy", o.HgPolicy1, u.Policy, false),
 		of("routes", o.HgRoute1, u.Route, false), of("ct-tcp", o.HgCtTcp1, u.CtTcp, false),
 		of("ct-any", o.HgCtAny1, u.CtAny, true), of("nat-tcp", o.HgNatTcp1, u.NatTcp, false), of("nat-any", o.HgNatAny1, u.NatAny, true),
+		of("names", o.HgName1, u.Name, false), of("name-rules", o.HgNameRule1, u.NameRule, false),
 		of("events", o.HgEvents1, u.Events, true),
 	}, nil
 }

@@ -27,6 +27,8 @@ const (
 type Builder struct {
 	Directory Directory // nil: no names
 	Node      string
+	// Names are those by which somebody asked for an address; nil: they are not known.
+	Names func(asker, address netip.Addr) []string
 
 	// PolicyKind is the kind of the policy a rule belongs to
 	// ("CiliumNetworkPolicy"), "" or nil if not known: hubble's
@@ -111,6 +113,14 @@ func (l *late) build() *flowpb.Flow {
 	}
 	if r.Interface != 0 {
 		f.Interface = &flowpb.NetworkInterface{Index: r.Interface}
+	}
+	if b.Names != nil && r.Direction == policy.Egress {
+		names := b.Names(r.Source.Addr().Unmap(), r.Destination.Addr().Unmap())
+		if answer {
+			f.SourceNames = names
+		} else {
+			f.DestinationNames = names
+		}
 	}
 	if r.Kind == KindL7 {
 		f.Type = flowpb.FlowType_L7

@@ -32,7 +32,9 @@ func (u *unenforceable) rule(r *Rule) {
 	for _, p := range r.Peers {
 		switch p.(type) {
 		case FQDN:
-			u.add(r.Ref.Path+".toFQDNs", "a rule for DNS names", "write toCIDR, or toEntities: [world]")
+			if r.Node {
+				u.add(r.Ref.Path+".toFQDNs", "a rule of a node for DNS names", "write toCIDR, or toEntities: [world]")
+			}
 		case NodeSelector:
 			u.add(r.Ref.Path, "a selector of nodes", "write the entities host and remote-node")
 		}

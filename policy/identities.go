@@ -24,6 +24,7 @@ type IdentityInfo struct {
 	Labels     Labels
 	Prefix     netip.Prefix // of a CIDR identity; invalid for others
 	NamedPorts NamedPorts   // of a workload, for egress rules that name ports
+	Picked     []FQDN       // of addresses that have names: what picks them, besides their labels
 }
 
 // Identities is what is known of identities; selectors pick from it. The
@@ -91,6 +92,9 @@ func (ids *Identities) insert(info *IdentityInfo) {
 			addTo(ids.under, p, info.ID)
 		}
 	}
+	for _, f := range info.Picked {
+		addTo(ids.byKey, f.Name, info.ID)
+	}
 	for name := range info.NamedPorts {
 		addTo(ids.names, name, info.ID)
 	}
@@ -112,6 +116,9 @@ func (ids *Identities) Remove(id Identity) {
 		for _, p := range strides(info.Prefix) {
 			removeFrom(ids.under, p, id)
 		}
+	}
+	for _, f := range info.Picked {
+		removeFrom(ids.byKey, f.Name, id)
 	}
 	for name := range info.NamedPorts {
 		removeFrom(ids.names, name, id)

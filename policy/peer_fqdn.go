@@ -59,6 +59,9 @@ func (f FQDN) selects(info *IdentityInfo, _ string) bool {
 	if !info.Prefix.IsValid() {
 		return false
 	}
+	if slices.ContainsFunc(info.Picked, func(p FQDN) bool { return compareFQDN(p, f) == 0 }) {
+		return true
+	}
 	for _, l := range info.Labels.list {
 		if l.Source == SourceFQDN && f.MatchesName(l.Key) {
 			return true

@@ -30,6 +30,7 @@ type api struct {
 func (p *process) newAPI() *grpc.Server {
 	s := grpc.NewServer(grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(maxMessage))
 	proxyv1.RegisterProxyServer(s, &api{p: p})
+	proxyv1.RegisterNamesServer(s, &namesAPI{p: p})
 	return s
 }
 
@@ -63,7 +64,7 @@ func (a *api) Hello(context.Context, *proxyv1.HelloRequest) (*proxyv1.HelloRespo
 
 // Enforce puts a snapshot in force. Judges are looked up for each request, so
 // whoever is judged after the swap is judged by the new ones.
-func (a *api) Enforce(_ context.Context, r *proxyv1.EnforceRequest) (*proxyv1.EnforceResponse, error) {
+func (a *api) Enforce(ctx context.Context, r *proxyv1.EnforceRequest) (*proxyv1.EnforceResponse, error) {
 	a.enforcing.Lock()
 	defer a.enforcing.Unlock()
 	wanted, err := snapshotFromProto(r)
@@ -80,6 +81,9 @@ func (a *api) Enforce(_ context.Context, r *proxyv1.EnforceRequest) (*proxyv1.En
 	a.p.snapshot.Store(next)
 	a.p.names.Update(wanted.Zone)
 	a.p.lookAtTunnels()
+	if err := a.p.enforceNames(ctx, wanted.Names); err != nil {
+		return nil, err
+	}
 	return &proxyv1.EnforceResponse{Failed: next.failures()}, nil
 }
 
@@ -124,7 +128,7 @@ func (a *api) Records(_ *proxyv1.RecordsRequest, stream grpc.ServerStreamingServ
 }
 
 // Status for people.
-func (a *api) Status(context.Context, *proxyv1.StatusRequest) (*proxyv1.StatusResponse, error) {
+func (a *api) Status(ctx context.Context, _ *proxyv1.StatusRequest) (*proxyv1.StatusResponse, error) {
 	p := a.p
 	s := &proxyv1.StatusResponse{
 		Connections: uint64(p.open()), Accepted: p.accepted.Load(), Requests: p.requests.Load(),
@@ -134,6 +138,7 @@ func (a *api) Status(context.Context, *proxyv1.StatusRequest) (*proxyv1.StatusRe
 	if snapshot := p.snapshot.Load(); snapshot != nil {
 		s.Revision, s.Failed = snapshot.revision, snapshot.failures()
 	}
+	s.Learnt = p.learntStats(ctx)
 	return s, nil
 }
 

@@ -10,21 +10,25 @@ import (
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/fqdn"
 	"github.com/headgate/headgate/redirect"
 )
 
 // ProtocolVersion is that of the socket between agent and proxy.
-const ProtocolVersion = 2
+const ProtocolVersion = 3
 
 // File descriptors that the agent hands to the process.
 const (
-	DescriptorSocket   = 3 // listening unix socket of the API
-	DescriptorTCPMap   = 4 // conntrack, established TCP
-	DescriptorAnyMap   = 5 // conntrack, everything else
-	DescriptorConfig   = 6 // the datapath's configuration, with its revision
-	DescriptorNATMap   = 7 // who holds which port of the node
-	DescriptorServices = 8 // translations of services
-	DescriptorShares   = 9 // what workloads have of the room for connections
+	DescriptorSocket   = 3  // listening unix socket of the API
+	DescriptorTCPMap   = 4  // conntrack, established TCP
+	DescriptorAnyMap   = 5  // conntrack, everything else
+	DescriptorConfig   = 6  // the datapath's configuration, with its revision
+	DescriptorNATMap   = 7  // who holds which port of the node
+	DescriptorServices = 8  // translations of services
+	DescriptorShares   = 9  // what workloads have of the room for connections
+	DescriptorNames    = 10 // addresses that endpoints know by names
+	DescriptorRules    = 11 // what rules say of these
+	DescriptorState    = 12 // directory for what is to survive a restart
 
 	// Behind all maps, of which there may be more: sockets to send datagrams by.
 	DescriptorSender4 = 30
@@ -69,11 +73,12 @@ type Config struct {
 
 	API         net.Listener // unix socket, see InheritedListener
 	Connections Connections
-	Collector   Collector // optional
-	TimeWaits   TimeWaits // optional
-	Datagrams   Datagrams // nil: no questions by UDP are carried
-	Senders     [2]int    // descriptors of redirect.OpenSenders
-	Learner     Learner   // nil: answers are released at once
+	Collector   Collector    // optional
+	TimeWaits   TimeWaits    // optional
+	Names       *fqdn.Config // of what is learnt of names; nil: nothing is
+	Datagrams   Datagrams    // nil: no questions by UDP are carried
+	Senders     [2]int       // descriptors of redirect.OpenSenders
+	Learner     Learner      // nil: answers are released at once
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.

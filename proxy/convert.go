@@ -14,7 +14,7 @@ import (
 )
 
 func snapshotToProto(s redirect.Snapshot) *proxyv1.EnforceRequest {
-	r := &proxyv1.EnforceRequest{Revision: s.Revision, Audit: s.Audit, Zone: zoneToProto(s.Zone)}
+	r := &proxyv1.EnforceRequest{Revision: s.Revision, Audit: s.Audit, Zone: zoneToProto(s.Zone), Names: namesToProto(s.Names)}
 	for id, set := range s.Sets {
 		p := setToProto(set.Set)
 		p.Number, p.Id = uint32(set.Number), id[:]
@@ -58,6 +58,9 @@ func snapshotFromProto(r *proxyv1.EnforceRequest) (redirect.Snapshot, error) {
 	}
 	var err error
 	if s.Zone, err = zoneFromProto(r.Zone); err != nil {
+		return s, err
+	}
+	if s.Names, err = namesFromProto(r.Names); err != nil {
 		return s, err
 	}
 	return s, nil

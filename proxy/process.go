@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/parsers/kafka"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/proxy/epoll"
+	"github.com/headgate/headgate/proxy/fqdn"
 )
 
 // process is the state of the proxy process.
@@ -36,7 +37,8 @@ type process struct {
 	loops    *epoll.Loops
 	brokers  kafka.Directory
 	names    *nameserver.Server
-	dns      *dnsServer // nil: no questions by UDP
+	learnt   *fqdn.Store // nil: nothing is learnt of names
+	dns      *dnsServer  // nil: no questions by UDP
 
 	asked                                          dnsCounts
 	accepted, requests, denied, malformed, refused atomic.Uint64

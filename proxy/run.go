@@ -41,6 +41,9 @@ func Run(ctx context.Context, config Config) error {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	defer p.loops.Stop()
+	if err := p.openNames(); err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
 	listeners, port, err := p.listenAll(life, config)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
@@ -71,6 +74,9 @@ func Run(ctx context.Context, config Config) error {
 		})
 	}
 	running.Go(func() { p.janitor(life) })
+	if p.learnt != nil {
+		running.Go(func() { p.learnt.Run(life) })
+	}
 	if config.Collector != nil {
 		running.Go(func() { p.collect(life) })
 	}
@@ -117,6 +123,7 @@ func (p *process) waitForEnd(ctx context.Context, failed <-chan error, listeners
 			done, stopping = nil, true
 			begin(p.config.Limits.Grace)
 		case grace := <-p.drain:
+			p.handOverNames()
 			p.log.Info("proxy drains", "grace", grace, "connections", p.open())
 			begin(grace)
 		case <-look:

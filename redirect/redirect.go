@@ -46,8 +46,9 @@ type Snapshot struct {
 	Secrets map[policy.SecretRef]string
 	// Configs are the objects that define listeners of Envoy, by their keys.
 	Configs map[string]*policy.EnvoyConfig
-	Audit   bool  // nothing is denied; what would be is reported
-	Zone    *Zone // names to give out; nil: none
+	Audit   bool   // nothing is denied; what would be is reported
+	Zone    *Zone  // names to give out; nil: none
+	Names   *Names // what rules say of addresses that are known by names; nil: nothing
 }
 
 // Zone is what a node's name server knows. It is served by headgate's own proxy,

@@ -37,6 +37,8 @@ type Gate interface {
 	Revision() (uint32, error)
 	SetRevision(uint32) error
 	SetSettings(bpf.Settings) error
+	SetNameTable(subject, table uint32) error
+	NameTables() (map[uint32]uint32, error)
 }
 
 // Config of an Engine.
@@ -61,6 +63,8 @@ type Config struct {
 	Services Services
 	// Names are given out by the proxy as this says; nil: not at all.
 	Names *redirect.Zone
+	// NameLimits bound what is kept of answers.
+	NameLimits redirect.NameLimits
 	// Pools are the addresses of endpoints, which no service may have.
 	Pools []netip.Prefix
 	// Save is called with the state after each change that must survive a restart.
@@ -108,14 +112,15 @@ type Engine struct {
 	prefixes map[netip.Prefix]policy.Identity
 	routes   map[bpf.Route]uint16 // to ports of their own, as in the gate
 	// inherited are numbers that another set took, which the backend may not know yet.
-	inherited map[redirect.SetNumber]bool
-	secrets   map[policy.SecretRef]string      // as the backend was given them
-	written   map[netip.Addr]bpf.Endpoint      // as in the gate
-	dirty     bool                             // the last sync did not end well
-	unplaced  map[netip.Prefix]policy.Identity // that found no room in the gate
-	chosen    map[string]string                // settings that were set
-	trial     *Trial
-	inGate    *bpf.Settings
+	inherited  map[redirect.SetNumber]bool
+	secrets    map[policy.SecretRef]string      // as the backend was given them
+	written    map[netip.Addr]bpf.Endpoint      // as in the gate
+	dirty      bool                             // the last sync did not end well
+	unplaced   map[netip.Prefix]policy.Identity // that found no room in the gate
+	chosen     map[string]string                // settings that were set
+	trial      *Trial
+	inGate     *bpf.Settings
+	nameTables map[policy.SetID]*nameTable
 
 	enforced  atomic.Uint64
 	directory atomic.Pointer[directory]
@@ -129,16 +134,18 @@ type Policy struct {
 
 // subject is a policy table and who has it.
 type subject struct {
-	number   uint32
-	identity policy.Identity
-	of       policy.Subject
-	table    bpf.PolicyTable // as in the gate
-	want     bpf.PolicyTable
-	resolved *resolved   // what want was made from; nil: to be made
-	names    [2][]string // policies that select it, by direction
-	ports    []Redirect
-	users    int
-	failed   bool // the last write did not end well: the gate keeps it closed
+	number    uint32
+	identity  policy.Identity
+	of        policy.Subject
+	table     bpf.PolicyTable // as in the gate
+	want      bpf.PolicyTable
+	resolved  *resolved   // what want was made from; nil: to be made
+	names     [2][]string // policies that select it, by direction
+	ports     []Redirect
+	users     int
+	nameTable uint32 // of rules about names, as in the gate; 0: none
+	wantNames uint32
+	failed    bool // the last write did not end well: the gate keeps it closed
 }
 
 // Redirect is a port that goes to the proxy.
@@ -154,7 +161,7 @@ func New(cfg Config) *Engine {
 		cfg: cfg, endpoints: map[string]*endpoint.Endpoint{}, namespaces: map[string]map[string]string{},
 		policies: map[string]*Policy{}, services: map[string]*service.Service{}, book: newRulebook(), subjects: map[string]*subject{},
 		routes: map[bpf.Route]uint16{}, inherited: map[redirect.SetNumber]bool{}, prefixes: map[netip.Prefix]policy.Identity{}, written: map[netip.Addr]bpf.Endpoint{},
-		unplaced: map[netip.Prefix]policy.Identity{},
+		unplaced: map[netip.Prefix]policy.Identity{}, nameTables: map[policy.SetID]*nameTable{},
 	}
 	e.ids = e.book.index.Identities()
 	e.numbers.init()
@@ -221,7 +228,7 @@ func (e *Engine) readGate() (stale map[uint32]bpf.PolicyTable, err error) {
 	if e.prefixes, err = e.cfg.Gate.Identities(); err != nil {
 		return nil, err
 	}
-	if err := e.readRoutes(); err != nil {
+	if err := errors.Join(e.readRoutes(), e.readNameTables()); err != nil {
 		return nil, err
 	}
 	eps, err := e.cfg.Gate.Endpoints()

@@ -28,12 +28,13 @@ type fakeGate struct {
 	room      int // entries that a table may have; 0: any number
 	spareRoom int // prefixes, likewise
 	settings  bpf.Settings
+	names     map[uint32]uint32 // tables of rules about names, by subject
 }
 
 func newFakeGate(log *[]string) *fakeGate {
 	return &fakeGate{
 		endpoints: map[netip.Addr]bpf.Endpoint{}, prefixes: map[netip.Prefix]policy.Identity{},
-		tables: map[uint32]bpf.PolicyTable{}, closed: map[uint32]bool{}, log: log,
+		tables: map[uint32]bpf.PolicyTable{}, closed: map[uint32]bool{}, log: log, names: map[uint32]uint32{},
 	}
 }
 
@@ -146,6 +147,13 @@ func (g *fakeGate) SetRevision(r uint32) error {
 }
 
 // fakeBackend remembers the snapshots it got.
+func (g *fakeGate) SetNameTable(subject, table uint32) error {
+	g.names[subject] = table
+	return nil
+}
+
+func (g *fakeGate) NameTables() (map[uint32]uint32, error) { return g.names, nil }
+
 type fakeBackend struct {
 	log  *[]string
 	fail error

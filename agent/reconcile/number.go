@@ -17,6 +17,8 @@ type Numbers struct {
 	Identities map[string]policy.Identity    `json:"identities"` // labels, or a CIDR
 	Sets       map[string]redirect.SetNumber `json:"sets"`       // by SetID in hex
 	NextSet    map[policy.Protocol]uint32    `json:"nextSet"`
+	Names      map[string]uint32             `json:"names,omitempty"` // tables of rules about names, by id in hex
+	NextNames  uint32                        `json:"nextNames,omitempty"`
 	rules      map[policy.Ref]uint32         // for people: made anew by each agent
 	refs       map[uint32]policy.Ref
 	setIDs     map[redirect.SetNumber]policy.SetID
@@ -36,6 +38,9 @@ func (n *Numbers) init() {
 	}
 	if n.NextSet == nil {
 		n.NextSet = map[policy.Protocol]uint32{}
+	}
+	if n.Names == nil {
+		n.Names = map[string]uint32{}
 	}
 	n.rules, n.refs = map[policy.Ref]uint32{}, map[uint32]policy.Ref{}
 	n.setIDs = map[redirect.SetNumber]policy.SetID{}

@@ -73,6 +73,13 @@ func (e *Engine) routesInUse() map[bpf.Route]bool {
 	for p := range pairsOf(all) {
 		routes[bpf.Route{Egress: p.egress, Ingress: p.ingress}] = true
 	}
+	for _, t := range e.nameTables { // whose addresses are nobody's here
+		for id := range t.sets {
+			if n := e.numbers.Sets[fmt.Sprintf("%x", id)]; n != 0 && e.perRoute(n) {
+				routes[bpf.Route{Egress: uint32(n)}] = true
+			}
+		}
+	}
 	return routes
 }
 

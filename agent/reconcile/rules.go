@@ -78,7 +78,8 @@ func (e *Engine) updateRules() {
 type resolved struct {
 	table policy.AuditedTable
 	sets  policy.L7Table
-	audit bool // it was made for a node on which policies only audit
+	names *nameTable // of rules about names; nil: none
+	audit bool       // it was made for a node on which policies only audit
 }
 
 // resolve makes the tables anew of those whom the change concerns, and says who they are.

@@ -32,7 +32,7 @@ func (e *Engine) sync(ctx context.Context) error {
 	// One write that fails closes what it concerns; what the others forbid binds open
 	// connections all the same.
 	e.placeAgain()
-	err = errors.Join(e.writeTables(), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil), e.writeSettings())
+	err = errors.Join(e.writeTables(), e.writeNameTables(), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil), e.writeSettings())
 	err = errors.Join(err, e.cfg.Gate.SetRevision(uint32(e.revision)))
 	if err == nil {
 		err = e.removeUnused()
@@ -92,6 +92,7 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 			maps.Copy(sets, s.resolved.sets)
 		}
 	}
+	e.resolveNames(changed, sets, now.Audit)
 	inherited := e.inheritNumbers(sets)
 	for i, s := range changed {
 		if err := e.numberTable(s, s.resolved.table, sets); err != nil {
@@ -100,6 +101,9 @@ func (e *Engine) resolveSubjects() (map[string]*subject, error) {
 			}
 			return nil, err
 		}
+	}
+	if err := e.numberNameSets(); err != nil {
+		return nil, err
 	}
 	if !maps.EqualFunc(sets, e.sets, func(a, b *policy.L7Set) bool { return a.ID == b.ID }) {
 		e.lastSets, e.sets = maps.Clone(e.sets), sets
@@ -184,6 +188,7 @@ func (e *Engine) enforce(ctx context.Context) error {
 		}
 	}
 	snap.Configs = e.envoyConfigs()
+	snap.Names = e.namesFor(snap.Sets)
 	snap.Secrets, _ = e.readSecrets() // whoever is told of errors is CheckSecrets
 	e.secrets = snap.Secrets
 	ctx, cancel := context.WithTimeout(ctx, backendPatience)
@@ -227,6 +232,7 @@ func (e *Engine) removeUnused() error {
 		}
 		delete(e.subjects, key)
 	}
+	e.forgetNameTables()
 	used := map[policy.Identity]bool{}
 	for _, id := range e.prefixes {
 		used[id] = true

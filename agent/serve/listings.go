@@ -12,7 +12,7 @@ import (
 // numeric are the columns of all listings whose cells are numbers.
 func numeric() []string {
 	return []string{
-		"Subject", "Identity", "Id", "Ifindex", "Proxy port", "Packets", "Bytes", "Replies", "Reply bytes", "Revision",
+		"Table", "Subject", "Identity", "Id", "Ifindex", "Proxy port", "Packets", "Bytes", "Replies", "Reply bytes", "Revision",
 		"Source identity", "Destination identity", "Connections", "Entries", "Limit", "Percent", "Lost", "Waiting", "First ends at",
 	}
 }

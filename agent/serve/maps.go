@@ -34,6 +34,8 @@ type Maps interface {
 	Lost() (uint64, error)
 	Conntrack() *bpf.Conntrack
 	Translations(func(bpf.Translation) bool) error
+	Names() *bpf.Names
+	NameTables() (map[uint32]uint32, error)
 	serviceMaps
 	networkMaps
 }
@@ -47,7 +49,7 @@ func (s *Server) ListMap(_ context.Context, r *agentv1.ListMapRequest) (*agentv1
 		"policy": s.listPolicyMap, "ct": s.listConntrack, "ipcache": s.listIPCache,
 		"endpoints": s.listEndpointMap, "routes": s.listRoutes, "drops": s.listDrops, "nat": s.listNAT,
 		"services": s.listServices, "fragments": s.listFragments, "devices": s.listDevices, "node": s.listNode,
-		"subjects": s.listSubjects, "config": s.listConfig, "events": s.listEvents, "shares": s.listShares, "open": s.listOpen, "usage": s.listUsage,
+		"subjects": s.listSubjects, "config": s.listConfig, "events": s.listEvents, "names": s.listNameMap, "name-rules": s.listNameRules, "shares": s.listShares, "open": s.listOpen, "usage": s.listUsage,
 	}
 	list := lists[r.Map]
 	if list == nil {

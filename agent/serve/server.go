@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -16,6 +18,7 @@ import (
 	"github.com/headgate/headgate/agent/reconcile"
 	"github.com/headgate/headgate/agent/service"
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
+	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
@@ -31,6 +34,8 @@ type Server struct {
 	Maps      Maps
 	// Watch calls f with each event of the gate, until f fails or done is closed.
 	Watch func(done <-chan struct{}, f func(e *bpf.Event, missed uint64) error) error
+	// Learnt says what is known of names; nil: nothing is learnt here.
+	Learnt func(ctx context.Context, limit uint32) (*proxyv1.ListNamesResponse, error)
 	// Report makes the answer to Status.
 	Report func() *agentv1.StatusResponse
 	// Discovery is what is handed out by xDS; nil: nothing is.
@@ -116,7 +121,7 @@ func (s *Server) ApplyPolicies(ctx context.Context, r *agentv1.ApplyPoliciesRequ
 	ctx, cancel := context.WithTimeout(ctx, timeout(r.TimeoutNs))
 	defer cancel()
 	revision, changes, err := s.Engine.ApplyPolicies(ctx, policies)
-	out := &agentv1.ApplyPoliciesResponse{Revision: revision, Changes: protoChanges(changes), Warnings: warnings}
+	out := &agentv1.ApplyPoliciesResponse{Revision: revision, Changes: protoChanges(changes), Warnings: append(warnings, s.unlearnt(policies)...)}
 	out.Enforced, err = s.settle(ctx, revision, r.Wait, err)
 	if err != nil {
 		return nil, grpcError(err)
@@ -233,6 +238,22 @@ func decodeFiles(files []*agentv1.PolicyFile) ([]policy.Policy, []string, error)
 		out = append(out, ps...)
 	}
 	return out, warnings, errs
+}
+
+// unlearnt warns of what was applied and picks by names that nobody learns.
+func (s *Server) unlearnt(applied []policy.Policy) []string {
+	all, _ := s.Engine.Policies()
+	plain := make([]*policy.Policy, len(all))
+	for i, p := range all {
+		plain[i] = &p.Policy
+	}
+	var out []string
+	for _, warning := range policy.Unlearnt(plain) {
+		if slices.ContainsFunc(applied, func(p policy.Policy) bool { return strings.HasPrefix(warning, p.Kind+" "+p.FullName()+": ") }) {
+			out = append(out, warning)
+		}
+	}
+	return out
 }
 
 // enforceable refuses policies that this node could not carry out as they stand.

@@ -35,6 +35,7 @@ type agentFlags struct {
 	cgroupRoot    string
 	dns           string
 	dnsUpstreams  []string
+	fqdn          nameLimits
 }
 
 func newAgentCommand() *cobra.Command {
@@ -76,6 +77,7 @@ out of the kernel again: 'headgate cleanup'.`,
 	fs.StringArrayVar(&f.dnsUpstreams, "dns-upstream", nil, "IP[:PORT] that answers for other names; repeatable; off (default: those of /etc/resolv.conf)")
 	fs.Uint32Var(&f.proxyUID, "proxy-uid", 0, "user and group that the proxy runs as (default: one that nobody else has)")
 	f.proxy.addTo(fs)
+	f.fqdn.addTo(fs)
 	return c
 }
 
@@ -114,6 +116,9 @@ func (f *agentFlags) agentConfig() (agent.Config, error) {
 		Version: buildVersion().Version, RunDir: f.dirs.run, StateDir: f.dirs.state, PolicyDir: f.policyDir, SecretsDir: f.secretsDir,
 		NodeName: f.nodeName, MetricsListen: f.metrics, FlowBuffer: f.flowBuffer, Logger: log,
 		Backends: proxies, CgroupRoot: f.cgroupRoot,
+	}
+	if cfg.NameLimits, err = f.fqdn.limits(); err != nil {
+		return cfg, err
 	}
 	if cfg.Names, err = f.names(); err != nil {
 		return cfg, err

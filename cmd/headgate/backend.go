@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -34,13 +37,36 @@ func (f *agentFlags) backends() ([]agent.BackendFactory, error) {
 // newGoBackend makes the agent's side of headgate's own proxy.
 func newGoBackend(uid uint32, limits *proxyLimits) func(agent.BackendConfig) (agent.Backend, error) {
 	return func(cfg agent.BackendConfig) (agent.Backend, error) {
+		names, err := openNamesDir(cfg.NamesDir, uid)
+		if err != nil {
+			return nil, err
+		}
 		return proxy.NewBackend(proxy.BackendConfig{
 			RunDir: cfg.RunDir, Version: buildVersion().String(), Layout: layoutWith(cfg.Layout, limits), Logger: cfg.Logger,
 			Arguments: append([]string{"headgate", "proxy", "--run-dir", cfg.RunDir}, limits.arguments()...),
 			OnPort:    cfg.OnPort, Sink: cfg.Records,
-			MapFiles: cfg.Maps, UID: uid, GID: uid,
+			MapFiles: append(slices.Clone(cfg.Maps), names), UID: uid, GID: uid,
 		})
 	}
+}
+
+// openNamesDir opens the directory in which the proxy keeps what it learns of names, for
+// its user: the directories above are closed to that.
+func openNamesDir(path string, uid uint32) (*os.File, error) {
+	if uid == 0 {
+		uid = proxy.DefaultUser
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make directory for names: %w", err)
+	}
+	if err := os.Chown(path, int(uid), int(uid)); err != nil {
+		return nil, fmt.Errorf("give the directory for names to the proxy's user: %w", err)
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open directory for names: %w", err)
+	}
+	return dir, nil
 }
 
 func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, error) {

@@ -36,6 +36,12 @@ ended: the next may have it.`, true},
 		{"route", "routes", "List which L7 sets go to which port of the proxy", "", false},
 		{"service", "services", "List the services as the kernel knows them", `Each row is a backend of one address of a service, with how many of the slots
 of its Maglev table it has: the part of new connections that it gets.`, false},
+		{"name", "names", "List the addresses that endpoints know by names", `Each row is an address that an endpoint was told in an answer of the DNS, and the
+identity by which rules about names (toFQDNs) judge it. 'headgate fqdn list' has
+the names.`, true},
+		{"name-rules", "name-rules", "List what rules about names say of such identities", `Each entry is what a table of rules about names says of one identity, for a
+protocol and a port. An address whose identity is not listed for an endpoint's
+table is judged by its prefix alone.`, true},
 		{"device", "devices", "List the node's devices that lead to other networks", `Each row is a device that the gate is on, with the addresses that endpoints'
 connections get there.`, false},
 		{"node", "node", "List the addresses that the kernel's programs take for this machine's", "", false},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
 )
 
@@ -82,6 +83,11 @@ func validate(file string, data []byte) fileView {
 			v.Warnings = append(v.Warnings, fmt.Sprintf("%s (%s): %s", p.Origin, name, w))
 		}
 	}
+	all := make([]*policy.Policy, len(policies))
+	for i := range policies {
+		all[i] = &policies[i]
+	}
+	v.Warnings = append(v.Warnings, policy.Unlearnt(all)...)
 	var list decode.Errors
 	switch {
 	case errors.As(err, &list):

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
 	"github.com/headgate/headgate/policy"
@@ -97,9 +99,13 @@ func askWorld(c *cobra.Command, world *verdict.World) error {
 		for _, s := range services.GetServices() {
 			world.Services = append(world.Services, serviceOf(s))
 		}
-		identities, err := agent.ListIdentities(ctx, &agentv1.ListIdentitiesRequest{})
-		for _, i := range identities.GetIdentities() {
-			world.Names = append(world.Names, namesOf(i)...)
+		names, err := agent.ListNames(ctx, &agentv1.ListNamesRequest{})
+		for _, n := range names.GetNames() {
+			world.Names = append(world.Names, verdict.Name{Name: n.GetName(), IPs: []string{n.GetAddress()}})
+		}
+		switch status.Code(err) {
+		case codes.Unavailable, codes.Unimplemented: // as if no name had been asked for
+			return nil
 		}
 		return err
 	})
@@ -141,20 +147,6 @@ func serviceOf(s *agentv1.Service) verdict.Service {
 		}
 	}
 	return out
-}
-
-func namesOf(i *agentv1.Identity) []verdict.Name {
-	p, err := netip.ParsePrefix(i.GetPrefix())
-	if err != nil || !p.IsSingleIP() {
-		return nil
-	}
-	var list []verdict.Name
-	for _, l := range i.GetLabels() {
-		if name, ok := strings.CutPrefix(l, policy.SourceFQDN+":"); ok {
-			list = append(list, verdict.Name{Name: name, IPs: []string{p.Addr().String()}})
-		}
-	}
-	return list
 }
 
 // place puts a label of an endpoint that is described by labels alone where it

@@ -9,6 +9,7 @@ import (
 
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/proxy"
+	"github.com/headgate/headgate/proxy/fqdn"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -48,7 +49,12 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	if err != nil {
 		return err
 	}
+	names, err := openNames(ct)
+	if err != nil {
+		return err
+	}
 	cfg := proxy.Config{
+		Names:   names,
 		Version: buildVersion().String(), Layout: layoutWith(bpf.Layout, limits), Logger: log, API: api,
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
@@ -59,6 +65,20 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		log.Warn("cannot end TIME_WAIT of proxied connections", "error", err)
 	}
 	return proxy.Run(ctx, cfg)
+}
+
+// openNames takes what is needed to learn names. Without a place to keep them they are
+// forgotten with the process.
+func openNames(ct *bpf.Conntrack) (*fqdn.Config, error) {
+	maps, err := bpf.OpenNames([2]int{proxy.DescriptorNames, proxy.DescriptorRules})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := fqdn.OpenDir(proxy.DescriptorState)
+	if err != nil {
+		return nil, err
+	}
+	return &fqdn.Config{Maps: maps, Connections: ct, Disk: dir}, nil
 }
 
 // connections is the datapath's conntrack as the proxy asks for it.

@@ -67,7 +67,7 @@ Start the agent, give it workloads and policies, and watch what happens:`,
 		}
 	}
 	add(groupWork, newEndpointCommand(), newNamespaceCommand(), newServiceCommand(), newPolicyCommand())
-	add(groupSee, newObserveCommand(), newMonitorCommand(), newStatusCommand(), newIdentityCommand(), newBPFCommand(), newXDSCommand())
+	add(groupSee, newObserveCommand(), newMonitorCommand(), newStatusCommand(), newIdentityCommand(), newFQDNCommand(), newBPFCommand(), newXDSCommand())
 	// agent, proxy, cleanup and check join here.
 	add(groupNode, newNodeCommands()...)
 	add(groupNode, newConfigCommand())

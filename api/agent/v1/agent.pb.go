@@ -3666,6 +3666,270 @@ func (x *XDSSubscription) GetRefusals() uint64 {
 	return 0
 }
 
+type ListNamesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pattern       string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	Endpoint      string                 `protobuf:"bytes,2,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamesRequest) Reset() {
+	*x = ListNamesRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamesRequest) ProtoMessage() {}
+
+func (x *ListNamesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamesRequest.ProtoReflect.Descriptor instead.
+func (*ListNamesRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ListNamesRequest) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *ListNamesRequest) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+type ListNamesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []*LearntName          `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	LeftOff       uint64                 `protobuf:"varint,2,opt,name=left_off,json=leftOff,proto3" json:"left_off,omitempty"` // of those that were asked for
+	Selectors     []*NameSelector        `protobuf:"bytes,3,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamesResponse) Reset() {
+	*x = ListNamesResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamesResponse) ProtoMessage() {}
+
+func (x *ListNamesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamesResponse.ProtoReflect.Descriptor instead.
+func (*ListNamesResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *ListNamesResponse) GetNames() []*LearntName {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ListNamesResponse) GetLeftOff() uint64 {
+	if x != nil {
+		return x.LeftOff
+	}
+	return 0
+}
+
+func (x *ListNamesResponse) GetSelectors() []*NameSelector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+type LearntName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Endpoint      string                 `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Expires       int64                  `protobuf:"varint,4,opt,name=expires,proto3" json:"expires,omitempty"`   // Unix
+	Kept          bool                   `protobuf:"varint,5,opt,name=kept,proto3" json:"kept,omitempty"`         // it has run out: a connection keeps it, or the grace
+	Identity      uint32                 `protobuf:"varint,6,opt,name=identity,proto3" json:"identity,omitempty"` // 0: no rule is about it
+	Selectors     []string               `protobuf:"bytes,7,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LearntName) Reset() {
+	*x = LearntName{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LearntName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LearntName) ProtoMessage() {}
+
+func (x *LearntName) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LearntName.ProtoReflect.Descriptor instead.
+func (*LearntName) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *LearntName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LearntName) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LearntName) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *LearntName) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *LearntName) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *LearntName) GetIdentity() uint32 {
+	if x != nil {
+		return x.Identity
+	}
+	return 0
+}
+
+func (x *LearntName) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+type NameSelector struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Selector      string                 `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
+	Names         uint64                 `protobuf:"varint,2,opt,name=names,proto3" json:"names,omitempty"`
+	Addresses     uint64                 `protobuf:"varint,3,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameSelector) Reset() {
+	*x = NameSelector{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameSelector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameSelector) ProtoMessage() {}
+
+func (x *NameSelector) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameSelector.ProtoReflect.Descriptor instead.
+func (*NameSelector) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *NameSelector) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+func (x *NameSelector) GetNames() uint64 {
+	if x != nil {
+		return x.Names
+	}
+	return 0
+}
+
+func (x *NameSelector) GetAddresses() uint64 {
+	if x != nil {
+		return x.Addresses
+	}
+	return 0
+}
+
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
@@ -3983,7 +4247,27 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05acked\x18\x03 \x01(\tR\x05acked\x12\x18\n" +
 	"\arefused\x18\x04 \x01(\tR\arefused\x12\x1c\n" +
 	"\tresponses\x18\x05 \x01(\x04R\tresponses\x12\x1a\n" +
-	"\brefusals\x18\x06 \x01(\x04R\brefusals2\x8a\x10\n" +
+	"\brefusals\x18\x06 \x01(\x04R\brefusals\"H\n" +
+	"\x10ListNamesRequest\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\x12\x1a\n" +
+	"\bendpoint\x18\x02 \x01(\tR\bendpoint\"\xa2\x01\n" +
+	"\x11ListNamesResponse\x123\n" +
+	"\x05names\x18\x01 \x03(\v2\x1d.headgate.agent.v1.LearntNameR\x05names\x12\x19\n" +
+	"\bleft_off\x18\x02 \x01(\x04R\aleftOff\x12=\n" +
+	"\tselectors\x18\x03 \x03(\v2\x1f.headgate.agent.v1.NameSelectorR\tselectors\"\xbe\x01\n" +
+	"\n" +
+	"LearntName\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x18\n" +
+	"\aexpires\x18\x04 \x01(\x03R\aexpires\x12\x12\n" +
+	"\x04kept\x18\x05 \x01(\bR\x04kept\x12\x1a\n" +
+	"\bidentity\x18\x06 \x01(\rR\bidentity\x12\x1c\n" +
+	"\tselectors\x18\a \x03(\tR\tselectors\"^\n" +
+	"\fNameSelector\x12\x1a\n" +
+	"\bselector\x18\x01 \x01(\tR\bselector\x12\x14\n" +
+	"\x05names\x18\x02 \x01(\x04R\x05names\x12\x1c\n" +
+	"\taddresses\x18\x03 \x01(\x04R\taddresses2\xe2\x10\n" +
 	"\x05Agent\x12M\n" +
 	"\x06Status\x12 .headgate.agent.v1.StatusRequest\x1a!.headgate.agent.v1.StatusResponse\x12Q\n" +
 	"\vAddEndpoint\x12%.headgate.agent.v1.AddEndpointRequest\x1a\x1b.headgate.agent.v1.Endpoint\x12\\\n" +
@@ -4004,7 +4288,8 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\vAddBackends\x12\".headgate.agent.v1.BackendsRequest\x1a\x1a.headgate.agent.v1.Service\x12_\n" +
 	"\x0eRemoveBackends\x12\".headgate.agent.v1.BackendsRequest\x1a).headgate.agent.v1.RemoveBackendsResponse\x12e\n" +
 	"\x0eListIdentities\x12(.headgate.agent.v1.ListIdentitiesRequest\x1a).headgate.agent.v1.ListIdentitiesResponse\x12P\n" +
-	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponse\x12S\n" +
+	"\aListMap\x12!.headgate.agent.v1.ListMapRequest\x1a\".headgate.agent.v1.ListMapResponse\x12V\n" +
+	"\tListNames\x12#.headgate.agent.v1.ListNamesRequest\x1a$.headgate.agent.v1.ListNamesResponse\x12S\n" +
 	"\tGetConfig\x12#.headgate.agent.v1.GetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12S\n" +
 	"\tSetConfig\x12#.headgate.agent.v1.SetConfigRequest\x1a!.headgate.agent.v1.ConfigResponse\x12b\n" +
 	"\rConfirmConfig\x12'.headgate.agent.v1.ConfirmConfigRequest\x1a(.headgate.agent.v1.ConfirmConfigResponse\x12O\n" +
@@ -4023,7 +4308,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: headgate.agent.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: headgate.agent.v1.StatusResponse
@@ -4079,30 +4364,34 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*XDSResource)(nil),            // 51: headgate.agent.v1.XDSResource
 	(*XDSClient)(nil),              // 52: headgate.agent.v1.XDSClient
 	(*XDSSubscription)(nil),        // 53: headgate.agent.v1.XDSSubscription
-	nil,                            // 54: headgate.agent.v1.StatusResponse.EndpointsEntry
-	nil,                            // 55: headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	nil,                            // 56: headgate.agent.v1.Endpoint.LabelsEntry
-	nil,                            // 57: headgate.agent.v1.LabelEndpointRequest.SetEntry
-	nil,                            // 58: headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	nil,                            // 59: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
-	nil,                            // 60: headgate.agent.v1.Service.LabelsEntry
-	nil,                            // 61: headgate.agent.v1.Service.SelectorEntry
+	(*ListNamesRequest)(nil),       // 54: headgate.agent.v1.ListNamesRequest
+	(*ListNamesResponse)(nil),      // 55: headgate.agent.v1.ListNamesResponse
+	(*LearntName)(nil),             // 56: headgate.agent.v1.LearntName
+	(*NameSelector)(nil),           // 57: headgate.agent.v1.NameSelector
+	nil,                            // 58: headgate.agent.v1.StatusResponse.EndpointsEntry
+	nil,                            // 59: headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	nil,                            // 60: headgate.agent.v1.Endpoint.LabelsEntry
+	nil,                            // 61: headgate.agent.v1.LabelEndpointRequest.SetEntry
+	nil,                            // 62: headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	nil,                            // 63: headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	nil,                            // 64: headgate.agent.v1.Service.LabelsEntry
+	nil,                            // 65: headgate.agent.v1.Service.SelectorEntry
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	11, // 0: headgate.agent.v1.StatusResponse.parts:type_name -> headgate.agent.v1.Part
-	54, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
+	58, // 1: headgate.agent.v1.StatusResponse.endpoints:type_name -> headgate.agent.v1.StatusResponse.EndpointsEntry
 	12, // 2: headgate.agent.v1.StatusResponse.redirects:type_name -> headgate.agent.v1.Redirect
 	13, // 3: headgate.agent.v1.StatusResponse.controllers:type_name -> headgate.agent.v1.Controller
 	14, // 4: headgate.agent.v1.StatusResponse.drops:type_name -> headgate.agent.v1.Drop
 	15, // 5: headgate.agent.v1.StatusResponse.backend:type_name -> headgate.agent.v1.Backend
 	2,  // 6: headgate.agent.v1.StatusResponse.maps:type_name -> headgate.agent.v1.MapUsage
 	6,  // 7: headgate.agent.v1.ConfigResponse.settings:type_name -> headgate.agent.v1.Setting
-	55, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
-	56, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
+	59, // 8: headgate.agent.v1.AddEndpointRequest.labels:type_name -> headgate.agent.v1.AddEndpointRequest.LabelsEntry
+	60, // 9: headgate.agent.v1.Endpoint.labels:type_name -> headgate.agent.v1.Endpoint.LabelsEntry
 	17, // 10: headgate.agent.v1.ListEndpointsResponse.endpoints:type_name -> headgate.agent.v1.Endpoint
-	57, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
-	58, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
-	59, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
+	61, // 11: headgate.agent.v1.LabelEndpointRequest.set:type_name -> headgate.agent.v1.LabelEndpointRequest.SetEntry
+	62, // 12: headgate.agent.v1.LabelNamespaceRequest.set:type_name -> headgate.agent.v1.LabelNamespaceRequest.SetEntry
+	63, // 13: headgate.agent.v1.LabelNamespaceResponse.labels:type_name -> headgate.agent.v1.LabelNamespaceResponse.LabelsEntry
 	26, // 14: headgate.agent.v1.ApplyPoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
 	28, // 15: headgate.agent.v1.ApplyPoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	26, // 16: headgate.agent.v1.DeletePoliciesRequest.files:type_name -> headgate.agent.v1.PolicyFile
@@ -4110,8 +4399,8 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	28, // 18: headgate.agent.v1.DeletePoliciesResponse.changes:type_name -> headgate.agent.v1.PolicyChange
 	34, // 19: headgate.agent.v1.ListPoliciesResponse.policies:type_name -> headgate.agent.v1.Policy
 	31, // 20: headgate.agent.v1.Policy.key:type_name -> headgate.agent.v1.PolicyKey
-	60, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
-	61, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
+	64, // 21: headgate.agent.v1.Service.labels:type_name -> headgate.agent.v1.Service.LabelsEntry
+	65, // 22: headgate.agent.v1.Service.selector:type_name -> headgate.agent.v1.Service.SelectorEntry
 	36, // 23: headgate.agent.v1.Service.fronts:type_name -> headgate.agent.v1.ServiceFront
 	35, // 24: headgate.agent.v1.ListServicesResponse.services:type_name -> headgate.agent.v1.Service
 	35, // 25: headgate.agent.v1.RemoveBackendsResponse.service:type_name -> headgate.agent.v1.Service
@@ -4120,57 +4409,61 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	51, // 28: headgate.agent.v1.DumpXDSResponse.resources:type_name -> headgate.agent.v1.XDSResource
 	52, // 29: headgate.agent.v1.DumpXDSResponse.clients:type_name -> headgate.agent.v1.XDSClient
 	53, // 30: headgate.agent.v1.XDSClient.types:type_name -> headgate.agent.v1.XDSSubscription
-	0,  // 31: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
-	16, // 32: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
-	18, // 33: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
-	18, // 34: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
-	20, // 35: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
-	22, // 36: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
-	23, // 37: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
-	25, // 38: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
-	29, // 39: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
-	32, // 40: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
-	35, // 41: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
-	37, // 42: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
-	37, // 43: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
-	39, // 44: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
-	41, // 45: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
-	41, // 46: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
-	43, // 47: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
-	46, // 48: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
-	3,  // 49: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
-	4,  // 50: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
-	7,  // 51: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
-	9,  // 52: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
-	49, // 53: headgate.agent.v1.Agent.DumpXDS:input_type -> headgate.agent.v1.DumpXDSRequest
-	1,  // 54: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
-	17, // 55: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
-	19, // 56: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
-	17, // 57: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
-	21, // 58: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
-	17, // 59: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
-	24, // 60: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
-	27, // 61: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
-	30, // 62: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
-	33, // 63: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
-	35, // 64: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
-	38, // 65: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
-	35, // 66: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
-	40, // 67: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
-	35, // 68: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
-	42, // 69: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
-	44, // 70: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
-	47, // 71: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
-	5,  // 72: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
-	5,  // 73: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
-	8,  // 74: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
-	10, // 75: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
-	50, // 76: headgate.agent.v1.Agent.DumpXDS:output_type -> headgate.agent.v1.DumpXDSResponse
-	54, // [54:77] is the sub-list for method output_type
-	31, // [31:54] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	56, // 31: headgate.agent.v1.ListNamesResponse.names:type_name -> headgate.agent.v1.LearntName
+	57, // 32: headgate.agent.v1.ListNamesResponse.selectors:type_name -> headgate.agent.v1.NameSelector
+	0,  // 33: headgate.agent.v1.Agent.Status:input_type -> headgate.agent.v1.StatusRequest
+	16, // 34: headgate.agent.v1.Agent.AddEndpoint:input_type -> headgate.agent.v1.AddEndpointRequest
+	18, // 35: headgate.agent.v1.Agent.DeleteEndpoint:input_type -> headgate.agent.v1.EndpointName
+	18, // 36: headgate.agent.v1.Agent.GetEndpoint:input_type -> headgate.agent.v1.EndpointName
+	20, // 37: headgate.agent.v1.Agent.ListEndpoints:input_type -> headgate.agent.v1.ListEndpointsRequest
+	22, // 38: headgate.agent.v1.Agent.LabelEndpoint:input_type -> headgate.agent.v1.LabelEndpointRequest
+	23, // 39: headgate.agent.v1.Agent.LabelNamespace:input_type -> headgate.agent.v1.LabelNamespaceRequest
+	25, // 40: headgate.agent.v1.Agent.ApplyPolicies:input_type -> headgate.agent.v1.ApplyPoliciesRequest
+	29, // 41: headgate.agent.v1.Agent.DeletePolicies:input_type -> headgate.agent.v1.DeletePoliciesRequest
+	32, // 42: headgate.agent.v1.Agent.ListPolicies:input_type -> headgate.agent.v1.ListPoliciesRequest
+	35, // 43: headgate.agent.v1.Agent.AddService:input_type -> headgate.agent.v1.Service
+	37, // 44: headgate.agent.v1.Agent.DeleteService:input_type -> headgate.agent.v1.ServiceName
+	37, // 45: headgate.agent.v1.Agent.GetService:input_type -> headgate.agent.v1.ServiceName
+	39, // 46: headgate.agent.v1.Agent.ListServices:input_type -> headgate.agent.v1.ListServicesRequest
+	41, // 47: headgate.agent.v1.Agent.AddBackends:input_type -> headgate.agent.v1.BackendsRequest
+	41, // 48: headgate.agent.v1.Agent.RemoveBackends:input_type -> headgate.agent.v1.BackendsRequest
+	43, // 49: headgate.agent.v1.Agent.ListIdentities:input_type -> headgate.agent.v1.ListIdentitiesRequest
+	46, // 50: headgate.agent.v1.Agent.ListMap:input_type -> headgate.agent.v1.ListMapRequest
+	54, // 51: headgate.agent.v1.Agent.ListNames:input_type -> headgate.agent.v1.ListNamesRequest
+	3,  // 52: headgate.agent.v1.Agent.GetConfig:input_type -> headgate.agent.v1.GetConfigRequest
+	4,  // 53: headgate.agent.v1.Agent.SetConfig:input_type -> headgate.agent.v1.SetConfigRequest
+	7,  // 54: headgate.agent.v1.Agent.ConfirmConfig:input_type -> headgate.agent.v1.ConfirmConfigRequest
+	9,  // 55: headgate.agent.v1.Agent.Monitor:input_type -> headgate.agent.v1.MonitorRequest
+	49, // 56: headgate.agent.v1.Agent.DumpXDS:input_type -> headgate.agent.v1.DumpXDSRequest
+	1,  // 57: headgate.agent.v1.Agent.Status:output_type -> headgate.agent.v1.StatusResponse
+	17, // 58: headgate.agent.v1.Agent.AddEndpoint:output_type -> headgate.agent.v1.Endpoint
+	19, // 59: headgate.agent.v1.Agent.DeleteEndpoint:output_type -> headgate.agent.v1.DeleteEndpointResponse
+	17, // 60: headgate.agent.v1.Agent.GetEndpoint:output_type -> headgate.agent.v1.Endpoint
+	21, // 61: headgate.agent.v1.Agent.ListEndpoints:output_type -> headgate.agent.v1.ListEndpointsResponse
+	17, // 62: headgate.agent.v1.Agent.LabelEndpoint:output_type -> headgate.agent.v1.Endpoint
+	24, // 63: headgate.agent.v1.Agent.LabelNamespace:output_type -> headgate.agent.v1.LabelNamespaceResponse
+	27, // 64: headgate.agent.v1.Agent.ApplyPolicies:output_type -> headgate.agent.v1.ApplyPoliciesResponse
+	30, // 65: headgate.agent.v1.Agent.DeletePolicies:output_type -> headgate.agent.v1.DeletePoliciesResponse
+	33, // 66: headgate.agent.v1.Agent.ListPolicies:output_type -> headgate.agent.v1.ListPoliciesResponse
+	35, // 67: headgate.agent.v1.Agent.AddService:output_type -> headgate.agent.v1.Service
+	38, // 68: headgate.agent.v1.Agent.DeleteService:output_type -> headgate.agent.v1.DeleteServiceResponse
+	35, // 69: headgate.agent.v1.Agent.GetService:output_type -> headgate.agent.v1.Service
+	40, // 70: headgate.agent.v1.Agent.ListServices:output_type -> headgate.agent.v1.ListServicesResponse
+	35, // 71: headgate.agent.v1.Agent.AddBackends:output_type -> headgate.agent.v1.Service
+	42, // 72: headgate.agent.v1.Agent.RemoveBackends:output_type -> headgate.agent.v1.RemoveBackendsResponse
+	44, // 73: headgate.agent.v1.Agent.ListIdentities:output_type -> headgate.agent.v1.ListIdentitiesResponse
+	47, // 74: headgate.agent.v1.Agent.ListMap:output_type -> headgate.agent.v1.ListMapResponse
+	55, // 75: headgate.agent.v1.Agent.ListNames:output_type -> headgate.agent.v1.ListNamesResponse
+	5,  // 76: headgate.agent.v1.Agent.GetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	5,  // 77: headgate.agent.v1.Agent.SetConfig:output_type -> headgate.agent.v1.ConfigResponse
+	8,  // 78: headgate.agent.v1.Agent.ConfirmConfig:output_type -> headgate.agent.v1.ConfirmConfigResponse
+	10, // 79: headgate.agent.v1.Agent.Monitor:output_type -> headgate.agent.v1.MonitorEvent
+	50, // 80: headgate.agent.v1.Agent.DumpXDS:output_type -> headgate.agent.v1.DumpXDSResponse
+	57, // [57:81] is the sub-list for method output_type
+	33, // [33:57] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -4184,7 +4477,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   62,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,7 @@ const (
 	Agent_RemoveBackends_FullMethodName = "/headgate.agent.v1.Agent/RemoveBackends"
 	Agent_ListIdentities_FullMethodName = "/headgate.agent.v1.Agent/ListIdentities"
 	Agent_ListMap_FullMethodName        = "/headgate.agent.v1.Agent/ListMap"
+	Agent_ListNames_FullMethodName      = "/headgate.agent.v1.Agent/ListNames"
 	Agent_GetConfig_FullMethodName      = "/headgate.agent.v1.Agent/GetConfig"
 	Agent_SetConfig_FullMethodName      = "/headgate.agent.v1.Agent/SetConfig"
 	Agent_ConfirmConfig_FullMethodName  = "/headgate.agent.v1.Agent/ConfirmConfig"
@@ -75,6 +76,8 @@ type AgentClient interface {
 	ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error)
 	// ListMap shows a kernel map as rows of text columns.
 	ListMap(ctx context.Context, in *ListMapRequest, opts ...grpc.CallOption) (*ListMapResponse, error)
+	// ListNames says what endpoints have learnt of names.
+	ListNames(ctx context.Context, in *ListNamesRequest, opts ...grpc.CallOption) (*ListNamesResponse, error)
 	// Settings that change while the agent runs.
 	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error)
 	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error)
@@ -274,6 +277,16 @@ func (c *agentClient) ListMap(ctx context.Context, in *ListMapRequest, opts ...g
 	return out, nil
 }
 
+func (c *agentClient) ListNames(ctx context.Context, in *ListNamesRequest, opts ...grpc.CallOption) (*ListNamesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNamesResponse)
+	err := c.cc.Invoke(ctx, Agent_ListNames_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentClient) GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*ConfigResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConfigResponse)
@@ -370,6 +383,8 @@ type AgentServer interface {
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
 	// ListMap shows a kernel map as rows of text columns.
 	ListMap(context.Context, *ListMapRequest) (*ListMapResponse, error)
+	// ListNames says what endpoints have learnt of names.
+	ListNames(context.Context, *ListNamesRequest) (*ListNamesResponse, error)
 	// Settings that change while the agent runs.
 	GetConfig(context.Context, *GetConfigRequest) (*ConfigResponse, error)
 	SetConfig(context.Context, *SetConfigRequest) (*ConfigResponse, error)
@@ -442,6 +457,9 @@ func (UnimplementedAgentServer) ListIdentities(context.Context, *ListIdentitiesR
 }
 func (UnimplementedAgentServer) ListMap(context.Context, *ListMapRequest) (*ListMapResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMap not implemented")
+}
+func (UnimplementedAgentServer) ListNames(context.Context, *ListNamesRequest) (*ListNamesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNames not implemented")
 }
 func (UnimplementedAgentServer) GetConfig(context.Context, *GetConfigRequest) (*ConfigResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetConfig not implemented")
@@ -803,6 +821,24 @@ func _Agent_ListMap_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_ListNames_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNamesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).ListNames(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_ListNames_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).ListNames(ctx, req.(*ListNamesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Agent_GetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetConfigRequest)
 	if err := dec(in); err != nil {
@@ -957,6 +993,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMap",
 			Handler:    _Agent_ListMap_Handler,
+		},
+		{
+			MethodName: "ListNames",
+			Handler:    _Agent_ListNames_Handler,
 		},
 		{
 			MethodName: "GetConfig",

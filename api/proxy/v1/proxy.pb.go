@@ -169,6 +169,7 @@ type EnforceRequest struct {
 	Secrets       []*SecretValue         `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"` // that the sets refer to, as far as they are known
 	Zone          *Zone                  `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`       // absent: no names are given out
 	Before        uint32                 `protobuf:"varint,6,opt,name=before,proto3" json:"before,omitempty"`  // port of the proxy whose place this one takes; it may have questions under way
+	Names         *NameRules             `protobuf:"bytes,20,opt,name=names,proto3" json:"names,omitempty"`    // absent: no rule is about names
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +244,13 @@ func (x *EnforceRequest) GetBefore() uint32 {
 		return x.Before
 	}
 	return 0
+}
+
+func (x *EnforceRequest) GetNames() *NameRules {
+	if x != nil {
+		return x.Names
+	}
+	return nil
 }
 
 // Zone is what the node's name server knows.
@@ -2018,8 +2026,9 @@ type StatusResponse struct {
 	RecordsLost   uint64                 `protobuf:"varint,8,opt,name=records_lost,json=recordsLost,proto3" json:"records_lost,omitempty"`
 	StartedNs     int64                  `protobuf:"varint,9,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
 	Failed        []*SetFailure          `protobuf:"bytes,10,rep,name=failed,proto3" json:"failed,omitempty"` // sets in force that deny all
-	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"`   // "served", or why names are not; empty: not asked for
-	Dns           *DNSStatus             `protobuf:"bytes,12,opt,name=dns,proto3" json:"dns,omitempty"`       // absent: it carries no questions
+	Learnt        *NameStats             `protobuf:"bytes,20,opt,name=learnt,proto3" json:"learnt,omitempty"`
+	Names         string                 `protobuf:"bytes,11,opt,name=names,proto3" json:"names,omitempty"` // "served", or why names are not; empty: not asked for
+	Dns           *DNSStatus             `protobuf:"bytes,12,opt,name=dns,proto3" json:"dns,omitempty"`     // absent: it carries no questions
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2120,6 +2129,13 @@ func (x *StatusResponse) GetStartedNs() int64 {
 func (x *StatusResponse) GetFailed() []*SetFailure {
 	if x != nil {
 		return x.Failed
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetLearnt() *NameStats {
+	if x != nil {
+		return x.Learnt
 	}
 	return nil
 }
@@ -2387,7 +2403,7 @@ var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
 
 const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
-	"\x18api/proxy/v1/proxy.proto\x12\x11headgate.proxy.v1\"D\n" +
+	"\x18api/proxy/v1/proxy.proto\x12\x11headgate.proxy.v1\x1a\x18api/proxy/v1/names.proto\"D\n" +
 	"\fHelloRequest\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\"\x9f\x01\n" +
@@ -2397,14 +2413,15 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x05R\x03pid\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xef\x01\n" +
+	"\x06layout\x18\x06 \x01(\fR\x06layout\"\xa3\x02\n" +
 	"\x0eEnforceRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\x04sets\x18\x02 \x03(\v2\x18.headgate.proxy.v1.L7SetR\x04sets\x12\x14\n" +
 	"\x05audit\x18\x03 \x01(\bR\x05audit\x128\n" +
 	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\x12+\n" +
 	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\x12\x16\n" +
-	"\x06before\x18\x06 \x01(\rR\x06before\"\xbe\x01\n" +
+	"\x06before\x18\x06 \x01(\rR\x06before\x122\n" +
+	"\x05names\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameRulesR\x05names\"\xbe\x01\n" +
 	"\x04Zone\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
 	"\x05names\x18\x02 \x03(\v2\x17.headgate.proxy.v1.NameR\x05names\x12\x16\n" +
@@ -2552,7 +2569,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03ttl\x18\x05 \x01(\rR\x03ttl\x12\x14\n" +
 	"\x05chain\x18\x06 \x03(\tR\x05chain\x12\x1c\n" +
 	"\taddresses\x18\a \x03(\fR\taddresses\"\x0f\n" +
-	"\rStatusRequest\"\x95\x03\n" +
+	"\rStatusRequest\"\xcb\x03\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
 	"\vconnections\x18\x02 \x01(\x04R\vconnections\x12\x1a\n" +
@@ -2565,7 +2582,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"started_ns\x18\t \x01(\x03R\tstartedNs\x125\n" +
 	"\x06failed\x18\n" +
-	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x12\x14\n" +
+	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x124\n" +
+	"\x06learnt\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameStatsR\x06learnt\x12\x14\n" +
 	"\x05names\x18\v \x01(\tR\x05names\x12.\n" +
 	"\x03dns\x18\f \x01(\v2\x1c.headgate.proxy.v1.DNSStatusR\x03dns\"\xac\x03\n" +
 	"\tDNSStatus\x12\x18\n" +
@@ -2644,61 +2662,65 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*DNSStatus)(nil),       // 28: headgate.proxy.v1.DNSStatus
 	(*DrainRequest)(nil),    // 29: headgate.proxy.v1.DrainRequest
 	(*DrainResponse)(nil),   // 30: headgate.proxy.v1.DrainResponse
+	(*NameRules)(nil),       // 31: headgate.proxy.v1.NameRules
+	(*NameStats)(nil),       // 32: headgate.proxy.v1.NameStats
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
 	6,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
 	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
-	4,  // 3: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
-	5,  // 4: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
-	8,  // 5: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	13, // 6: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 7: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 8: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	11, // 9: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
-	12, // 10: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
-	9,  // 11: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	17, // 12: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
-	10, // 13: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
-	5,  // 14: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 15: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 16: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
-	13, // 17: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 18: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 19: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 20: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
-	19, // 21: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	20, // 22: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	14, // 23: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	15, // 24: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 25: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 26: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	20, // 27: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 28: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 29: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	23, // 30: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	20, // 31: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	20, // 32: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	19, // 33: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	24, // 34: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	25, // 35: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
-	8,  // 36: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	28, // 37: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
-	0,  // 38: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 39: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	21, // 40: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	26, // 41: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	29, // 42: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 43: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 44: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	22, // 45: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	27, // 46: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	30, // 47: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	43, // [43:48] is the sub-list for method output_type
-	38, // [38:43] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	31, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
+	4,  // 4: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
+	5,  // 5: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
+	8,  // 6: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	13, // 7: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	18, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 9: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	11, // 10: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	12, // 11: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	9,  // 12: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
+	17, // 13: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
+	10, // 14: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
+	5,  // 15: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 16: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 17: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
+	13, // 18: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	18, // 19: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 20: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	17, // 21: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	19, // 22: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	20, // 23: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	14, // 24: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	15, // 25: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 26: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 27: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	20, // 28: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	20, // 29: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	20, // 30: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	23, // 31: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	20, // 32: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	20, // 33: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	19, // 34: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	24, // 35: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	25, // 36: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	8,  // 37: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	32, // 38: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	28, // 39: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 40: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 41: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	21, // 42: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	26, // 43: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	29, // 44: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 45: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 46: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	22, // 47: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	27, // 48: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	30, // 49: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	45, // [45:50] is the sub-list for method output_type
+	40, // [40:45] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2706,6 +2728,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 	if File_api_proxy_v1_proxy_proto != nil {
 		return
 	}
+	file_api_proxy_v1_names_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

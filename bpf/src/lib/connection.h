@@ -25,7 +25,7 @@ struct ruling {
 inline int judge_end(struct __sk_buff *skb, struct packet *p, const struct endpoint *end,
 		     __u8 direction, bool report, struct ruling *r)
 {
-	struct judgement j = { .direction = direction, .kind = EVENT_VERDICT };
+	struct judgement j = { .direction = direction, .kind = EVENT_VERDICT, .endpoint = end ? end->id : 0 };
 	int reason;
 
 	if (!end && !host_flags())

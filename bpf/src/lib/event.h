@@ -37,6 +37,7 @@ struct judgement {
 	__u8 direction;
 	__u8 match;
 	__u8 audit;
+	__u16 endpoint;         /* of whose policy it is; 0: of this machine */
 };
 
 global int emit(struct __sk_buff *skb, const struct packet *p, const struct judgement *j)

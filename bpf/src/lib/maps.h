@@ -73,7 +73,7 @@ struct {
 struct subject {
 	__u32 lengths[2];       /* by direction: bit n set, entries with n port bits exist */
 	__u32 flags;
-	__u32 reserved;
+	__u32 names;            /* number of its table of rules about names, 0: it has none; see name.h */
 };
 
 #define SUBJECT_CLOSED 1        /* its table could not be brought up to date: deny */

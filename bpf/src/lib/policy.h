@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
-#include "event.h"
+#include "name.h"
 
 inline __u32 identity_of(const struct addr *a)
 {
@@ -52,7 +52,7 @@ inline bool is_carried(__u8 proto, __u32 set)
  * order as policy.Table.Lookup. What is not found is denied. */
 global int judge(struct packet *p, __u32 subject, struct judgement *j)
 {
-	struct policy_entry *e;
+	struct policy_entry *e = NULL;
 	struct subject *s;
 	__u32 peer, what;
 
@@ -69,7 +69,10 @@ global int judge(struct packet *p, __u32 subject, struct judgement *j)
 	if (!peer)
 		return j->reason = REASON_IDENTITY;
 	what = (__u32)(j->direction & 1) << 24 | (__u32)p->proto << 16 | p->policy_port;
-	e = policy_find((__u64)subject << 32 | peer, s->lengths[j->direction & 1], what);
+	if (s->names && j->direction == DIR_EGRESS && is_outside(peer))
+		e = name_find(&p->destination, s->names, j->endpoint, what & 0xffffff);
+	if (!e)
+		e = policy_find((__u64)subject << 32 | peer, s->lengths[j->direction & 1], what);
 	if (!e)
 		e = policy_find((__u64)subject << 32, s->lengths[j->direction & 1], what);
 	if (!e)

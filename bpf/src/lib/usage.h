@@ -27,6 +27,8 @@ struct usage {
 	__u64 ct_any;
 	__u64 nat_tcp;
 	__u64 nat_any;
+	__u64 name;
+	__u64 name_rule;
 	__u64 events;           /* bytes that wait to be read */
 };
 
@@ -48,6 +50,8 @@ inline int usage(struct __sk_buff *skb)
 	u->ct_any = ELEMENTS(hg_ct_any_1);
 	u->nat_tcp = ELEMENTS(hg_nat_tcp_1);
 	u->nat_any = ELEMENTS(hg_nat_any_1);
+	u->name = ELEMENTS(hg_name_1);
+	u->name_rule = ELEMENTS(hg_name_rule_1);
 	u->events = bpf_ringbuf_query(&hg_events_1, BPF_RB_AVAIL_DATA);
 	return bpf_skb_store_bytes(skb, 0, u, sizeof(*u), 0);
 }

@@ -1,0 +1,249 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Rules about DNS names are judged by the proxy, which sees the answers. It gets what
+// they say of addresses outside as tables, by number; which table a subject has stands
+// in the gate. A table's number means the same rules for ever, so the gate goes from the
+// old to the new with one write, and where the proxy does not know a table yet, what it
+// would allow is denied.
+
+// maxMissing bounds how many unions of rules for requests are made for one table.
+const maxMissing = 4096
+
+// maxSingles bounds for how many selectors of a table the sets are made before any name
+// is known. Others are made when they are missed.
+const maxSingles = 256
+
+// nameTable is a table of rules about names.
+type nameTable struct {
+	*policy.NameTable
+	number  uint32
+	sets    policy.L7Table // that it leads to, as far as is known
+	unions  []redirect.MissingSet
+	current bool // a subject has it
+}
+
+// nameTable numbers a table. Numbers are not used again until all have been: a subject
+// may still have one that is gone.
+func (n *Numbers) nameTable(id policy.SetID) uint32 {
+	key := fmt.Sprintf("%x", id)
+	if number, ok := n.Names[key]; ok {
+		return number
+	}
+	taken := make(map[uint32]bool, len(n.Names))
+	for _, number := range n.Names {
+		taken[number] = true
+	}
+	for {
+		if n.NextNames++; n.NextNames != 0 && !taken[n.NextNames] {
+			n.Names[key] = n.NextNames
+			return n.NextNames
+		}
+	}
+}
+
+// resolveNames finds the tables of rules about names of those whom the change concerns,
+// and adds the sets that all of them lead to.
+func (e *Engine) resolveNames(changed []*subject, sets policy.L7Table, audit bool) {
+	concerned := make(map[*subject]bool, len(changed))
+	for _, s := range changed {
+		concerned[s] = true
+	}
+	for _, t := range e.nameTables {
+		t.current = false
+	}
+	for key, s := range e.subjects {
+		s.wantNames = 0
+		if s.users == 0 || s.resolved == nil {
+			continue
+		}
+		if concerned[s] && !s.of.Node {
+			s.resolved.names = e.nameTableOf(s, e.book.index.Rules(key), audit)
+		}
+		if t := s.resolved.names; t != nil {
+			e.nameTables[t.ID] = t
+			t.current, s.wantNames = true, t.number
+			maps.Copy(sets, t.sets)
+		}
+	}
+}
+
+// nameTableOf finds a subject's table, or makes it; nil: it has none.
+func (e *Engine) nameTableOf(s *subject, rules []policy.Rule, audit bool) *nameTable {
+	found := policy.NewNameTable(s.of, rules, e.book.prefixes, audit)
+	if found == nil {
+		return nil
+	}
+	t := e.nameTables[found.ID]
+	if t == nil {
+		t = &nameTable{NameTable: found, number: e.numbers.nameTable(found.ID), sets: policy.L7Table{}}
+		t.foresee()
+		e.nameTables[found.ID] = t
+	}
+	return t
+}
+
+// numberNameSets gives the sets their numbers, which connections will carry, before the
+// state is saved.
+func (e *Engine) numberNameSets() error {
+	for _, t := range e.nameTables {
+		for _, set := range t.sets {
+			if _, err := e.numbers.set(set); t.current && err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// foresee makes the sets that an address leads to which has one name that rules for
+// requests select.
+func (t *nameTable) foresee() {
+	all := t.Selectors()
+	var singles [][]policy.FQDN
+	for i := range t.Rules {
+		if !slices.ContainsFunc(t.Rules[i].Ports, func(p policy.PortRule) bool { return p.L7 != nil }) {
+			continue
+		}
+		for _, p := range t.Rules[i].Peers {
+			if f, ok := p.(policy.FQDN); ok && len(singles) < maxSingles {
+				singles = append(singles, pickedWith(f, all))
+			}
+		}
+	}
+	for _, picked := range singles {
+		for _, world := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+			_, sets := t.Resolve(world, picked)
+			maps.Copy(t.sets, sets)
+		}
+	}
+}
+
+// pickedWith are the selectors that pick every name that f picks, as far as is known.
+func pickedWith(f policy.FQDN, all []policy.FQDN) []policy.FQDN {
+	if f.Name == "" {
+		return []policy.FQDN{f}
+	}
+	var out []policy.FQDN
+	for _, other := range all {
+		if other.MatchesName(f.Name) {
+			out = append(out, other)
+		}
+	}
+	return out
+}
+
+// AddMissing makes the sets that the proxy misses, and hands them to it.
+func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	added := false
+	for _, m := range missing {
+		for _, t := range e.nameTables {
+			if t.number != m.Table || len(t.unions) >= maxMissing {
+				continue
+			}
+			t.unions = append(t.unions, m)
+			_, sets := t.Resolve(m.Prefix, m.Picked)
+			maps.Copy(t.sets, sets)
+			added = true
+		}
+	}
+	if !added {
+		return nil
+	}
+	return e.sync(ctx)
+}
+
+// writeNameTables tells the gate which tables subjects have now. A subject that cannot be
+// told is closed: it would go by rules that are no more.
+func (e *Engine) writeNameTables() error {
+	var errs error
+	for _, s := range e.subjects {
+		if s.users == 0 || s.failed || s.nameTable == s.wantNames {
+			continue
+		}
+		if err := e.cfg.Gate.SetNameTable(s.number, s.wantNames); err != nil {
+			s.failed = true
+			errs = errors.Join(errs, err, e.cfg.Gate.ClosePolicy(s.number))
+			continue
+		}
+		s.nameTable = s.wantNames
+	}
+	return errs
+}
+
+// namesFor is what the proxy needs to judge names. Sets are those of the same snapshot.
+func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet) *redirect.Names {
+	n := &redirect.Names{
+		Tables: map[uint32]*policy.NameTable{}, Rules: map[policy.Ref]uint32{}, Sets: map[policy.SetID]redirect.SetNumber{},
+		Limits: e.cfg.NameLimits, Prefixes: e.outsidePrefixes(),
+	}
+	for _, t := range e.nameTables {
+		if !t.current {
+			continue
+		}
+		n.Tables[t.number] = t.NameTable
+		for _, ref := range t.Refs() {
+			n.Rules[ref] = e.numbers.rule(ref)
+		}
+		for id := range t.sets {
+			if s, ok := sets[id]; ok {
+				n.Sets[id] = s.Number
+			}
+		}
+	}
+	for _, key := range sortedKeys(e.endpoints) {
+		ep := e.endpoints[key]
+		n.Endpoints = append(n.Endpoints, redirect.NamedEndpoint{ID: ep.ID, Name: key, Addrs: ep.IPs, Table: e.subjectOf(ep).wantNames})
+	}
+	return n
+}
+
+// outsidePrefixes are those that rules tell apart, now or until the gate has the new
+// ones: the finer never judges otherwise than what it is part of.
+func (e *Engine) outsidePrefixes() []netip.Prefix {
+	out := slices.Clone(e.book.prefixes)
+	for p, id := range e.prefixes {
+		if id.Local() && p.Bits() > 0 {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
+}
+
+// forgetNameTables drops those that no subject has.
+func (e *Engine) forgetNameTables() {
+	for id, t := range e.nameTables {
+		if !t.current {
+			delete(e.nameTables, id)
+			delete(e.numbers.Names, fmt.Sprintf("%x", id))
+		}
+	}
+	for key := range e.numbers.Names { // of an agent before
+		if !slices.ContainsFunc(slices.Collect(maps.Values(e.nameTables)), func(t *nameTable) bool { return fmt.Sprintf("%x", t.ID) == key }) {
+			delete(e.numbers.Names, key)
+		}
+	}
+}
+
+// readNameTables learns which numbers the gate has already.
+func (e *Engine) readNameTables() error {
+	tables, err := e.cfg.Gate.NameTables()
+	for _, n := range tables {
+		e.numbers.NextNames = max(e.numbers.NextNames, n)
+	}
+	return err
+}

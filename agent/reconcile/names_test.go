@@ -1,0 +1,100 @@
+package reconcile
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+const named = `
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: named}
+spec:
+  endpointSelector: {matchLabels: {app: a}}
+  egress:
+  - toFQDNs: [{matchName: api.example.com}]
+    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{path: /a}]}}]
+  - toFQDNs: [{matchPattern: "*.example.com"}]
+    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{path: /b}]}}]
+  - toCIDR: [198.51.100.0/24]
+`
+
+func (n *node) nameTable(ip string) uint32 {
+	return n.gate.names[n.gate.endpoints[netip.MustParseAddr(ip)].Subject]
+}
+
+// The proxy has a table before the gate names it, and the sets that a name leads to
+// before anybody asks for it.
+func TestNameTables(t *testing.T) {
+	n := newNode(t)
+	n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+	n.add("b", "10.0.0.2", map[string]string{"app": "b"})
+	if n.nameTable("10.0.0.1") != 0 {
+		t.Error("there is a table though no rule is about names")
+	}
+	n.apply(named)
+	first := n.nameTable("10.0.0.1")
+	names := n.backend.last.Names
+	if first == 0 || n.nameTable("10.0.0.2") != 0 || names == nil || names.Tables[first] == nil {
+		t.Fatalf("table %d of a, %d of b; the proxy has %+v", first, n.nameTable("10.0.0.2"), names)
+	}
+	if len(names.Endpoints) != 2 || names.Endpoints[0].Table != first || names.Endpoints[1].Table != 0 {
+		t.Errorf("endpoints %+v", names.Endpoints)
+	}
+	if !slices.Contains(names.Prefixes, netip.MustParsePrefix("198.51.100.0/24")) {
+		t.Errorf("prefixes %v", names.Prefixes)
+	}
+	world := netip.MustParsePrefix("0.0.0.0/0")
+	known := func(m redirect.MissingSet) bool {
+		_, sets := n.backend.last.Names.Tables[m.Table].Resolve(m.Prefix, m.Picked)
+		for id := range sets {
+			if s := n.backend.last.Names.Sets[id]; s == 0 || n.backend.last.Sets[id].Number != s {
+				return false
+			}
+		}
+		return len(sets) > 0
+	}
+	selectors := names.Tables[first].Selectors()
+	for i := range selectors {
+		if m := (redirect.MissingSet{Table: first, Prefix: world, Picked: pickedWith(selectors[i], selectors)}); !known(m) {
+			t.Errorf("the set of %s is not made before", selectors[i])
+		}
+	}
+	// One that only a name brings together is made when it is missed, and kept.
+	api := slices.IndexFunc(selectors, func(f policy.FQDN) bool { return f.Name != "" })
+	missed := redirect.MissingSet{Table: first, Prefix: world, Picked: []policy.FQDN{selectors[api]}}
+	if known(missed) {
+		t.Fatal("a set is made that no name leads to")
+	}
+	if err := n.engine.AddMissing(t.Context(), []redirect.MissingSet{missed}); err != nil || !known(missed) {
+		t.Errorf("a set that was missed: %v", err)
+	}
+	n.add("c", "10.0.0.3", map[string]string{"app": "c"})
+	if !known(missed) {
+		t.Error("it is forgotten with the next change")
+	}
+
+	n.log = nil
+	n.apply(strings.Replace(named, "path: /a", "path: /other", 1))
+	if second := n.nameTable("10.0.0.1"); second == 0 || second == first {
+		t.Errorf("other rules have table %d, and had %d", second, first)
+	}
+
+	// The next agent gives the same rules the same number.
+	second := n.nameTable("10.0.0.1")
+	policies := n.policies()
+	n.restart(n.state, policies)
+	if got := n.nameTable("10.0.0.1"); got != second {
+		t.Errorf("after a restart table %d, before %d", got, second)
+	}
+	// One that remembers nothing gives none that the gate has.
+	n.restart(State{Endpoints: n.state.Endpoints}, policies)
+	if got := n.nameTable("10.0.0.1"); got <= second {
+		t.Errorf("an agent without memory gives number %d, which may be another's", got)
+	}
+}

@@ -1,0 +1,17 @@
+// Package fqdn makes names hold in egress policy. It remembers which addresses each
+// endpoint was told under which names, and writes what follows to the kernel: under
+// which identity an endpoint knows an address, and what rules about names say of that
+// identity.
+//
+// An identity stands for the prefix that an address would be judged by without a name,
+// and the selectors that pick its names: many addresses have one. What a table of rules
+// says of it is resolved here, by package policy, from what the agent delivered last, so
+// all of this works while no agent is there. What one endpoint was told opens nothing to
+// another.
+//
+// One goroutine owns all state; answers wait for it in a queue, and what gathers there
+// meanwhile is written with one system call. An answer is done when the kernel has the
+// rules of each identity it led to, then its addresses: in this order, so that nothing
+// ever stands for an identity of which the kernel knows nothing. What leaves goes the
+// other way round.
+package fqdn

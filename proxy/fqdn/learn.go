@@ -1,0 +1,290 @@
+package fqdn
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/headgate/headgate/policy"
+)
+
+// maxBatch bounds how many answers are put in force at once: who came first does not
+// wait for all who came after.
+const maxBatch = 256
+
+// maxWait is how long an answer may wait for rules that the agent is to make. Whoever
+// asked has gone by then.
+const maxWait = 10 * time.Second
+
+// task is one answer on its way.
+type task struct {
+	question
+	host  *host
+	addrs []netip.Addr
+	err   error
+}
+
+// write is an address that becomes known as something.
+type write struct {
+	host *host
+	addr netip.Addr
+	id   policy.Identity
+}
+
+// learn puts in force what has gathered in the queue.
+func (s *Store) learn() {
+	s.mu.Lock()
+	n := min(len(s.queue), maxBatch)
+	batch := s.queue[:n:n]
+	s.queue = s.queue[n:]
+	if len(s.queue) == 0 {
+		s.queue = nil
+	} else {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+	s.mu.Unlock()
+	tasks := make([]task, n)
+	for i := range batch {
+		tasks[i] = task{question: batch[i]}
+		s.note(&tasks[i])
+	}
+	failed := s.admit(tasks)
+	for i := range tasks {
+		s.answer(&tasks[i], failed)
+	}
+}
+
+// note remembers what an answer says.
+func (s *Store) note(t *task) {
+	switch {
+	case s.over:
+		t.err = ErrEnded
+		return
+	case s.names == nil:
+		t.err = ErrNotYet
+		return
+	}
+	t.host = s.byAddr[t.answer.Client.Unmap()]
+	name := policy.NormalName(t.answer.Name)
+	if t.host == nil || len(t.answer.Addresses) == 0 || policy.ValidateDNSName(name) != nil {
+		return // no rule concerns it
+	}
+	e := t.host.known[name]
+	if e == nil {
+		e = &entry{name: name, pick: s.pickOf(name)}
+	}
+	for _, a := range t.answer.Addresses {
+		addr := a.Addr.Unmap().WithZone("")
+		if !addr.IsValid() {
+			continue
+		}
+		ttl := min(max(a.TTL, s.limits.MinTTL), maxTTL)
+		if t.err = s.remember(t.host, e, addr, t.answer.At.Add(ttl)); t.err != nil {
+			return
+		}
+		t.addrs = append(t.addrs, addr)
+	}
+}
+
+// remember adds an address to a name of a host, or lets it count for longer.
+func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) error {
+	raw, expires := addr.As16(), uint32(until.Unix()+1)
+	if s.expires == 0 || int64(expires) < s.expires {
+		s.expires = int64(expires)
+	}
+	if s.changed.IsZero() {
+		s.changed = s.now()
+	}
+	for i := range e.addrs {
+		if e.addrs[i].addr == raw {
+			e.addrs[i].expires = max(e.addrs[i].expires, expires)
+			return nil
+		}
+	}
+	have, known := h.holds[raw]
+	switch {
+	case len(e.addrs) >= 2*s.limits.PerName: // the janitor brings it back to PerName
+		return fmt.Errorf("%w: %s has %d", ErrShare, e.name, len(e.addrs))
+	case !known && len(h.holds) >= s.limits.PerEndpoint:
+		return fmt.Errorf("%w: %s has %d", ErrShare, h.name, len(h.holds))
+	case !known && s.addresses >= s.config.Maps.Room() && !s.makeRoom():
+		return ErrFull
+	}
+	h.known[e.name] = e
+	e.addrs = append(e.addrs, learnt{raw, expires})
+	switch {
+	case !known:
+		have.one = e
+		s.addresses++
+	case have.more == nil:
+		have.more = &[]*entry{have.one, e}
+	default:
+		*have.more = append(*have.more, e)
+	}
+	h.holds[raw] = have
+	return nil
+}
+
+// makeRoom forgets what no rule is about. It says whether there was any. Whoever fills
+// the room does not have it looked for all the time.
+func (s *Store) makeRoom() bool {
+	before, now := s.addresses, s.now()
+	if now.Sub(s.madeRoom) < time.Second {
+		return false
+	}
+	s.madeRoom = now
+	for _, h := range s.hosts {
+		for _, e := range h.known {
+			if e.pick == s.none {
+				s.forgetName(h, e, func(learnt) bool { return true })
+			}
+		}
+	}
+	return s.addresses < before
+}
+
+// admit writes the rules of what addresses are known as now, then the addresses. It says
+// which were not written, and why.
+func (s *Store) admit(tasks []task) map[policy.NameKey]error {
+	var writes []write
+	seen := map[policy.NameKey]bool{}
+	for i := range tasks {
+		t := &tasks[i]
+		for _, addr := range t.addrs {
+			k := policy.NameKey{Endpoint: t.host.idOf(), Addr: addr}
+			if have, ok := t.host.holds[addr.As16()]; ok && !seen[k] {
+				seen[k] = true
+				if id := s.identify(addr, have.entries()); id != have.as {
+					writes = append(writes, write{t.host, addr, id})
+				}
+			}
+		}
+	}
+	return s.write(writes)
+}
+
+func (h *host) idOf() uint16 { return h.id }
+
+// write brings addresses in the kernel from what they are known as to what they are to
+// be known as. It says which were not written, and why.
+func (s *Store) write(writes []write) map[policy.NameKey]error {
+	failed := map[policy.NameKey]error{}
+	var keys, gone []policy.NameKey
+	var ids []policy.Identity
+	var puts []write
+	for _, w := range writes {
+		k := policy.NameKey{Endpoint: w.host.id, Addr: w.addr}
+		have := w.host.holds[w.addr.As16()]
+		switch {
+		case w.id == 0:
+			gone = append(gone, k)
+			s.become(w)
+			continue
+		case have.as == 0 && s.inKernel+len(puts) >= s.room():
+			failed[k] = ErrFull
+			continue
+		}
+		if err := s.ensure(w.host, w.id); err != nil {
+			failed[k] = err
+			continue
+		}
+		keys, ids, puts = append(keys, k), append(ids, w.id), append(puts, w)
+	}
+	done, err := s.config.Maps.Put(keys, ids)
+	for i, w := range puts {
+		if i < done {
+			s.become(w)
+		} else {
+			failed[keys[i]] = errors.Join(ErrFull, err)
+		}
+	}
+	if err := s.config.Maps.Delete(gone); err != nil {
+		s.log.Error("names stay in the datapath that no rule is about", "error", err)
+	}
+	return failed
+}
+
+// room is how many addresses may be in the kernel: what it has is kept by slots, which
+// do not fill evenly.
+func (s *Store) room() int { return s.config.Maps.Room() / 100 * 98 }
+
+// become notes what the kernel knows an address as.
+func (s *Store) become(w write) {
+	raw := w.addr.As16()
+	have := w.host.holds[raw]
+	if have.as == 0 && w.id != 0 {
+		s.inKernel++
+	}
+	if have.as != 0 && w.id == 0 {
+		s.inKernel--
+	}
+	s.use(w.host, have.as, -1)
+	s.use(w.host, w.id, 1)
+	have.as = w.id
+	w.host.holds[raw] = have
+}
+
+// answer says that an answer is in force, or why not, or lets it wait for rules that the
+// agent is to make.
+func (s *Store) answer(t *task, failed map[policy.NameKey]error) {
+	var missing []policy.NameRulesKey
+	for _, addr := range t.addrs {
+		if err := failed[policy.NameKey{Endpoint: t.host.id, Addr: addr}]; err != nil {
+			t.err = errors.Join(t.err, err)
+			break
+		}
+		id := t.host.holds[addr.As16()].as
+		for _, table := range t.host.tables {
+			if r := s.rules[policy.NameRulesKey{Table: table, Identity: id}]; r != nil && r.missing {
+				missing = append(missing, policy.NameRulesKey{Table: table, Identity: id})
+			}
+		}
+	}
+	switch {
+	case t.err != nil:
+		s.stats.refused.Add(1)
+	case len(missing) > 0:
+		s.waiting = append(s.waiting, waiting{missing, s.now().Add(maxWait), t.done})
+		return
+	default:
+		s.stats.took(time.Since(t.at))
+	}
+	t.done(t.err)
+}
+
+// expireWaiting gives up on rules that nobody makes.
+func (s *Store) expireWaiting() {
+	now := s.now()
+	s.settle(func(w waiting) (bool, error) { return now.After(w.until), ErrMissing })
+}
+
+// settleWaiting answers whose rules are in force.
+func (s *Store) settleWaiting() {
+	s.settle(func(w waiting) (bool, error) {
+		for _, k := range w.keys {
+			if r := s.rules[k]; r != nil && r.missing {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+func (s *Store) settle(over func(waiting) (bool, error)) {
+	var left []waiting
+	for _, w := range s.waiting {
+		if done, err := over(w); done {
+			if err != nil {
+				s.stats.refused.Add(1)
+			}
+			w.done(err)
+			continue
+		}
+		left = append(left, w)
+	}
+	s.waiting = left
+}

@@ -1,0 +1,193 @@
+package fqdn
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	saveAfter = 200 * time.Millisecond // of the first change
+	saveRest  = 20                     // times as long as the last one took
+	magic     = "headgate names 1\n"
+)
+
+// saved is an endpoint as it stands on disk.
+type saved struct {
+	id    uint16
+	name  string
+	names []savedName
+}
+
+type savedName struct {
+	name  string
+	addrs []learnt
+}
+
+func (s *Store) dirty() {
+	if s.changed.IsZero() {
+		s.changed = s.now()
+	}
+}
+
+// saveDue reports whether there is something to be written, and it is time to.
+func (s *Store) saveDue() bool {
+	if s.config.Disk == nil || s.changed.IsZero() || s.over || s.names == nil || !s.sweepAt.IsZero() {
+		return false // until the sweep the file is that of the process before
+	}
+	now := s.now()
+	if now.Sub(s.changed) < saveAfter || now.Sub(s.savedAt) < time.Duration(s.stats.saveTook.Load())*saveRest {
+		return false
+	}
+	s.changed, s.savedAt = time.Time{}, now
+	return true
+}
+
+// encode is everything that is known, with a sum at its end.
+func (s *Store) encode() []byte {
+	if s.config.Disk == nil || s.names == nil { // what was restored is nobody's yet
+		return nil
+	}
+	b := make([]byte, 0, 64+32*s.addresses)
+	b = append(b, magic...)
+	b = binary.AppendUvarint(b, uint64(len(s.hosts)))
+	for _, h := range s.hosts {
+		b = binary.AppendUvarint(b, uint64(h.id))
+		b = appendText(b, h.name)
+		b = binary.AppendUvarint(b, uint64(len(h.known)))
+		for _, e := range h.known {
+			b = appendText(b, e.name)
+			b = binary.AppendUvarint(b, uint64(len(e.addrs)))
+			for _, l := range e.addrs {
+				b = binary.BigEndian.AppendUint32(append(b, l.addr[:]...), l.expires)
+			}
+		}
+	}
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func (s *Store) save(data []byte) {
+	if data == nil {
+		return
+	}
+	start := time.Now()
+	err := s.config.Disk.Save(data)
+	s.stats.saveTook.Store(int64(time.Since(start)))
+	if failing := err != nil; failing != s.stats.saveFails.Swap(failing) && failing {
+		s.log.Error("names are not kept for after a restart", "error", err)
+	}
+}
+
+// restore reads what an earlier process has learnt. What cannot be read whole is not
+// read at all: it would admit who knows what.
+func (s *Store) restore() {
+	if s.config.Disk == nil {
+		return
+	}
+	data, err := s.config.Disk.Load()
+	if err == nil && data == nil {
+		return
+	}
+	if err == nil {
+		s.restored, err = decode(data)
+	}
+	if err != nil {
+		s.restored = nil
+		s.log.Error("start without the names that were remembered", "error", err)
+	}
+}
+
+var errCorrupt = errors.New("the file of names is damaged")
+
+// reader reads what encode writes; after the first fault it reads nothing.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) number(most uint64) int {
+	n, size := binary.Uvarint(r.b)
+	if r.bad || size <= 0 || n > most {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[size:]
+	return int(n)
+}
+
+func (r *reader) bytes(n int) []byte {
+	if r.bad || n > len(r.b) {
+		r.bad = true
+		return make([]byte, n)
+	}
+	out := r.b[:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func decode(data []byte) ([]saved, error) {
+	body := len(data) - sha256.Size
+	if body < len(magic) || !bytes.HasPrefix(data, []byte(magic)) {
+		return nil, fmt.Errorf("%w: it does not begin as one", errCorrupt)
+	}
+	if sum := sha256.Sum256(data[:body]); !bytes.Equal(sum[:], data[body:]) {
+		return nil, fmt.Errorf("%w: its sum is wrong", errCorrupt)
+	}
+	r := reader{b: data[len(magic):body]}
+	var out []saved
+	for range r.number(1 << 16) {
+		h := saved{id: uint16(r.number(1<<16 - 1)), name: string(r.bytes(r.number(1 << 12)))}
+		for range r.number(1 << 24) {
+			n := savedName{name: string(r.bytes(r.number(255)))}
+			for range r.number(1 << 24) {
+				l := learnt{}
+				copy(l.addr[:], r.bytes(len(l.addr)))
+				l.expires = binary.BigEndian.Uint32(r.bytes(4))
+				if r.bad {
+					return nil, errCorrupt
+				}
+				n.addrs = append(n.addrs, l)
+			}
+			h.names = append(h.names, n)
+		}
+		out = append(out, h)
+	}
+	if r.bad || len(r.b) > 0 {
+		return nil, errCorrupt
+	}
+	return out, nil
+}
+
+// readmit gives an endpoint what it knew before a restart. What has run out since counts
+// for the grace once more: clients may not have heard of it.
+func (s *Store) readmit(h *host) {
+	for _, old := range s.restored {
+		if old.id != h.id || old.name != h.name {
+			continue
+		}
+		for _, n := range old.names {
+			e := h.known[n.name]
+			if e == nil {
+				e = &entry{name: n.name, pick: s.none}
+			}
+			for _, l := range n.addrs {
+				s.recall(h, e, l)
+			}
+		}
+	}
+}
+
+func (s *Store) recall(h *host, e *entry, l learnt) {
+	until := time.Unix(int64(max(l.expires, uint32(s.now().Unix())))-1, 0)
+	if err := s.remember(h, e, addrOf(l), until); err != nil {
+		s.log.Warn("not every name that was remembered has room", "endpoint", h.name, "error", err)
+	}
+}

@@ -1,0 +1,265 @@
+package fqdn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Maps are the kernel's maps of names: *bpf.Names.
+type Maps interface {
+	// Put writes addresses and says how many of them.
+	Put([]policy.NameKey, []policy.Identity) (int, error)
+	Delete([]policy.NameKey) error
+	All(func(policy.NameKey, policy.Identity) bool) error
+	SyncRules(k policy.NameRulesKey, old, want policy.NameRules) error
+	Rules() (map[policy.NameRulesKey]policy.NameRules, error)
+	Room() int
+}
+
+// Connections tells which addresses are connected: *bpf.Conntrack.
+type Connections interface {
+	// Pairs calls f for who opened each connection, and to whom.
+	Pairs(ctx context.Context, f func(opener, other netip.Addr)) error
+}
+
+// Disk keeps what was learnt. A nil Disk keeps nothing.
+type Disk interface {
+	Load() ([]byte, error) // nil: there is nothing yet
+	Save([]byte) error
+}
+
+// Answer is what one answer says of the name that was asked.
+type Answer struct {
+	Client    netip.Addr
+	Name      string
+	Addresses []Address
+	At        time.Time
+}
+
+// Address is one of a name's.
+type Address struct {
+	Addr netip.Addr
+	TTL  time.Duration
+}
+
+// Why an answer is not done.
+var (
+	ErrBusy    = errors.New("too many answers wait for the datapath")
+	ErrFull    = errors.New("there is no room for another address known by a name")
+	ErrShare   = errors.New("the endpoint knows as many addresses by names as it may")
+	ErrMissing = errors.New("rules for requests that only names bring together are not made yet")
+	ErrNotYet  = errors.New("no policy is in force yet")
+	ErrEnded   = errors.New("another proxy has taken over")
+)
+
+// maxQueue bounds how many answers wait.
+const maxQueue = 16384
+
+// Config of a Store. Maps is required.
+type Config struct {
+	Maps        Maps
+	Connections Connections // nil: no address is in use
+	Disk        Disk        // nil: nothing is remembered
+	Logger      *slog.Logger
+	Now         func() time.Time // time.Now
+}
+
+// Store is what is known of names. Run does the work.
+type Store struct {
+	config Config
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu     sync.Mutex
+	queue  []question
+	ended  bool
+	wake   chan struct{}
+	orders chan func() // run by the owner of the state
+
+	missing chan struct{} // there is something in the state's missing
+	stats   stats
+	state
+}
+
+type question struct {
+	answer Answer
+	at     time.Time
+	done   func(error)
+}
+
+// New makes a Store over maps that may hold what an earlier process has written.
+func New(c Config) (*Store, error) {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Store{
+		config: c, log: c.Logger, now: c.Now, wake: make(chan struct{}, 1), orders: make(chan func()), missing: make(chan struct{}, 1),
+	}
+	s.state.init()
+	if err := s.adopt(); err != nil {
+		return nil, err
+	}
+	s.restore()
+	return s, nil
+}
+
+// Learn queues an answer. It does not block, and keeps nothing of what it is given. It
+// calls done once, when the kernel admits every address that rules let through, or
+// with why not.
+func (s *Store) Learn(a Answer, done func(error)) {
+	q := question{answer: a, at: time.Now(), done: done}
+	q.answer.Name = strings.Clone(a.Name)
+	q.answer.Addresses = append([]Address(nil), a.Addresses...)
+	s.mu.Lock()
+	var err error
+	switch {
+	case s.ended:
+		err = ErrEnded
+	case len(s.queue) >= maxQueue:
+		err = ErrBusy
+	default:
+		s.queue = append(s.queue, q)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.stats.refused.Add(1)
+		done(err)
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until the context ends.
+func (s *Store) Run(ctx context.Context) {
+	tick := time.NewTicker(janitorEvery)
+	defer tick.Stop()
+	var background sync.WaitGroup
+	defer background.Wait()
+	saved := make(chan struct{}, 1)
+	saving, cleaning := false, make(chan struct{}, 1)
+	cleans := false
+	for {
+		select {
+		case <-ctx.Done():
+			if !s.over { // else it is another's to say what is on disk
+				s.finish()
+			}
+			return
+		case <-s.wake:
+			s.learn()
+		case f := <-s.orders:
+			f()
+		case <-saved:
+			saving = false
+		case <-cleaning:
+			cleans = false
+		case <-tick.C:
+			s.expireWaiting()
+			if !cleans && s.cleanDue() {
+				cleans = true
+				background.Go(func() { s.clean(ctx); cleaning <- struct{}{} })
+			}
+		}
+		if !saving && s.saveDue() {
+			saving = true
+			data := s.encode()
+			background.Go(func() { s.save(data); saved <- struct{}{} })
+		}
+	}
+}
+
+// do runs f where the state is owned.
+func (s *Store) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case s.orders <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-done
+	return nil
+}
+
+// finish answers who still waits, and saves.
+func (s *Store) finish() {
+	s.mu.Lock()
+	s.ended = true
+	left := s.queue
+	s.queue = nil
+	s.mu.Unlock()
+	for _, q := range left {
+		q.done(ErrEnded)
+	}
+	for _, w := range s.waiting {
+		w.done(ErrEnded)
+	}
+	s.waiting = nil
+	s.save(s.encode())
+}
+
+// leaveAfter is how long a process goes on learning from answers to what it asked, after
+// another has taken its place. That one reads what it learnt a while later (sweepAfter).
+const leaveAfter = 6 * time.Second
+
+// Leave makes room for another process: nothing is removed from the kernel any more,
+// and soon nothing learnt.
+func (s *Store) Leave(ctx context.Context) error {
+	return s.do(ctx, func() {
+		if !s.leaving {
+			s.leaving = true
+			time.AfterFunc(leaveAfter, func() { _ = s.HandOver(ctx) })
+		}
+	})
+}
+
+// HandOver saves what is known and learns no more: another process does.
+func (s *Store) HandOver(ctx context.Context) error {
+	return s.do(ctx, func() {
+		if !s.over {
+			s.over = true
+			s.finish()
+		}
+	})
+}
+
+// Update puts a snapshot in force: nil, no rule is about names. When it returns the
+// kernel has all that follows from it.
+func (s *Store) Update(ctx context.Context, n *redirect.Names) error {
+	if n == nil {
+		n = &redirect.Names{}
+	}
+	var err error
+	if stopped := s.do(ctx, func() { err = s.update(n) }); stopped != nil {
+		return stopped
+	}
+	return err
+}
+
+// Missing waits until there are sets that nobody has made, and takes them.
+func (s *Store) Missing(ctx context.Context) ([]redirect.MissingSet, error) {
+	for {
+		select {
+		case <-s.missing:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		var out []redirect.MissingSet
+		if err := s.do(ctx, func() { out = s.takeMissing() }); err != nil || len(out) > 0 {
+			return out, err
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package fqdn
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// tableStays is how long the table that a subject had before is kept: the gate changes
+// to the new one a moment after the proxy has it.
+const tableStays = 5 * time.Second
+
+// update puts a snapshot in force. What the gate goes by until it is told of the new
+// tables stays as it is; what the new ones need is there before.
+func (s *Store) update(n *redirect.Names) error {
+	if s.over {
+		return ErrEnded
+	}
+	before := s.names
+	s.delivered, n = n, s.withTablesOfBefore(n)
+	s.names, s.limits = n, withDefaults(n.Limits)
+	gone := s.updateHosts(n)
+	var writes []write
+	if before == nil || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
+		writes = s.recompute()
+	}
+	numbered := before == nil || !maps.Equal(before.Rules, n.Rules) || !maps.Equal(before.Sets, n.Sets)
+	err := s.renewRules(numbered)
+	for k, e := range s.write(writes) {
+		err = errors.Join(err, fmt.Errorf("%s for endpoint %d: %w", k.Addr, k.Endpoint, e))
+	}
+	if e := s.config.Maps.Delete(gone); e != nil {
+		err = errors.Join(err, e)
+	}
+	if before == nil {
+		s.sweepAt = s.now().Add(sweepAfter)
+	}
+	s.settleWaiting()
+	if err != nil {
+		return fmt.Errorf("put names in force: %w", err)
+	}
+	return nil
+}
+
+// withTablesOfBefore adds the tables that endpoints may still have in the gate.
+func (s *Store) withTablesOfBefore(n *redirect.Names) *redirect.Names {
+	out := *n
+	out.Tables = maps.Clone(n.Tables)
+	if out.Tables == nil {
+		out.Tables = map[uint32]*policy.NameTable{}
+	}
+	if s.names == nil {
+		return &out
+	}
+	kept := false
+	for _, h := range s.hosts {
+		for _, number := range h.tables {
+			if t := s.names.Tables[number]; t != nil && out.Tables[number] == nil {
+				out.Tables[number], kept = t, true
+			}
+		}
+	}
+	if kept { // and what their entries are called
+		out.Rules, out.Sets = maps.Clone(s.names.Rules), maps.Clone(s.names.Sets)
+		if out.Rules == nil {
+			out.Rules = map[policy.Ref]uint32{}
+		}
+		if out.Sets == nil {
+			out.Sets = map[policy.SetID]redirect.SetNumber{}
+		}
+		maps.Copy(out.Rules, n.Rules)
+		maps.Copy(out.Sets, n.Sets)
+	}
+	return &out
+}
+
+// updateHosts takes over which endpoints there are. It says what of those that are gone
+// is in the kernel.
+func (s *Store) updateHosts(n *redirect.Names) (gone []policy.NameKey) {
+	s.byAddr = map[netip.Addr]*host{}
+	there := map[uint16]bool{}
+	for _, e := range n.Endpoints {
+		there[e.ID] = true
+		h := s.hosts[e.ID]
+		if h != nil && h.name != e.Name {
+			gone = append(gone, s.forgetHost(h)...)
+			h = nil
+		}
+		if h == nil {
+			h = &host{id: e.ID, name: e.Name, known: map[string]*entry{}, holds: map[[16]byte]held{}, numbers: map[policy.Identity]int{}}
+			s.hosts[e.ID] = h
+			s.readmit(h)
+		}
+		h.addrs = e.Addrs
+		h.setTable(e.Table, s.now())
+		for _, a := range e.Addrs {
+			s.byAddr[a.Unmap()] = h
+		}
+	}
+	for id, h := range s.hosts {
+		if !there[id] {
+			gone = append(gone, s.forgetHost(h)...)
+		}
+	}
+	s.restored = nil // who was not among them is gone for good
+	return gone
+}
+
+func (h *host) setTable(table uint32, now time.Time) {
+	current := uint32(0)
+	if len(h.tables) > 0 {
+		current = h.tables[0]
+	}
+	if table == current {
+		return
+	}
+	before := h.tables
+	h.tables, h.since = nil, now
+	if table != 0 {
+		h.tables = append(h.tables, table)
+	}
+	if current != 0 {
+		h.tables = append(h.tables, before[0])
+	}
+	if table == 0 { // that it has none now stands first too
+		h.tables = append([]uint32{0}, h.tables...)
+	}
+}
+
+// dropOldTables forgets the tables that the gate no longer goes by.
+func (s *Store) dropOldTables() {
+	now := s.now()
+	used := map[uint32]bool{}
+	for _, h := range s.hosts {
+		if len(h.tables) > 1 && now.Sub(h.since) > tableStays {
+			h.tables = h.tables[:1]
+		}
+		for _, t := range h.tables {
+			used[t] = true
+		}
+	}
+	if s.names == nil {
+		return
+	}
+	for t := range s.names.Tables {
+		if !used[t] {
+			delete(s.names.Tables, t) // ours: withTablesOfBefore made the map
+		}
+	}
+}
+
+func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
+	for raw, have := range h.holds {
+		if have.as != 0 {
+			gone = append(gone, policy.NameKey{Endpoint: h.id, Addr: netip.AddrFrom16(raw).Unmap()})
+			s.use(h, have.as, -1)
+			s.inKernel--
+		}
+		s.addresses--
+	}
+	delete(s.hosts, h.id)
+	s.dirty()
+	return gone
+}
+
+func sameSelectors(a, b *redirect.Names) bool {
+	return slices.Equal(selectorTexts(a), selectorTexts(b))
+}
+
+func selectorTexts(n *redirect.Names) []string {
+	var out []string
+	for _, f := range selectorsOf(n) {
+		out = append(out, f.String())
+	}
+	return out
+}
+
+// selectorsOf are those of every table, each once and in order.
+func selectorsOf(n *redirect.Names) []policy.FQDN {
+	byText := map[string]policy.FQDN{}
+	for _, t := range n.Tables {
+		for _, f := range t.Selectors() {
+			byText[f.String()] = f
+		}
+	}
+	out := make([]policy.FQDN, 0, len(byText))
+	for _, text := range slices.Sorted(maps.Keys(byText)) {
+		out = append(out, byText[text])
+	}
+	return out
+}
+
+// recompute finds what every address is known as by the selectors and prefixes there are
+// now.
+func (s *Store) recompute() []write {
+	s.matcher, s.prefixes = newMatcher(selectorsOf(s.names)), newPrefixes(s.names.Prefixes)
+	s.picks = map[string]*pick{"": s.none}
+	var writes []write
+	for _, h := range s.hosts {
+		for _, e := range h.known {
+			e.pick = s.pickOf(e.name)
+		}
+		for raw, have := range h.holds {
+			addr := netip.AddrFrom16(raw).Unmap()
+			if id := s.identify(addr, have.entries()); id != have.as {
+				writes = append(writes, write{h, addr, id})
+			}
+		}
+	}
+	return writes
+}
+
+// renewRules makes the rules of every table about every identity that is in use.
+func (s *Store) renewRules(again bool) error {
+	var errs error
+	done := map[policy.NameRulesKey]bool{}
+	for _, h := range s.hosts {
+		for _, t := range h.tables {
+			for id := range h.numbers {
+				k := policy.NameRulesKey{Table: t, Identity: id}
+				if done[k] {
+					continue
+				}
+				done[k] = true
+				errs = errors.Join(errs, s.rule(k, again))
+			}
+		}
+	}
+	return errs
+}
