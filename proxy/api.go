@@ -20,6 +20,9 @@ import (
 // maxMessage bounds one snapshot.
 const maxMessage = 256 << 20
 
+// recordWindow is how many bytes of records may be on their way to the agent.
+const recordWindow = 8 << 20
+
 // api serves the agent.
 type api struct {
 	proxyv1.UnimplementedProxyServer

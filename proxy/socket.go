@@ -183,6 +183,9 @@ func connectOnce(ctx context.Context, path, version string) (*link, error) {
 			}
 		}),
 		grpc.WithIdleTimeout(0),
+		// Of fixed size: one that grows by round trips starts anew at 64 KB with each
+		// stream, and a proxy whose loops are busy hears of room every 10 ms only.
+		grpc.WithInitialWindowSize(recordWindow), grpc.WithInitialConnWindowSize(recordWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
 	if err != nil {
 		_ = c.Close()
