@@ -37,7 +37,7 @@ remote-control:
 `
 	dnsdistText = `setLocal("10.9.1.1:5302")
 setACL("0.0.0.0/0")
-newServer({address="10.9.2.2:53", sockets=4})
+newServer({address="10.9.2.2:53", sockets=4, checkName="host-1.example.org."})
 `
 	dnsPolicy = `apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
