@@ -297,8 +297,6 @@ func twoEndpoints(rules ...policy.Rule) *redirect.Names {
 			n.Rules[ref] = uint32(i + 1)
 		}
 	}
-	for _, p := range policy.Prefixes(rules) {
-		n.Prefixes = append(n.Prefixes, p)
-	}
+	n.Prefixes = append(n.Prefixes, policy.Prefixes(rules)...)
 	return n
 }
