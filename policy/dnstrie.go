@@ -3,16 +3,26 @@ package policy
 import "strings"
 
 // dnsTrie finds the first of many rules that matches a name, at a cost that does not grow
-// with the rules: names that are wanted exactly are in a map, patterns in a tree of their
-// labels, from the last to the first. Labels with "*" are found by what stands before the
-// first star and behind the last.
+// with the rules. Names that are wanted exactly are in a map, and so are patterns with
+// stars in their first label only, by what follows it, which are nearly all that people
+// write. Others are in a tree of their labels, from the last to the first. Labels with "*"
+// are found by what stands before the first star and behind the last.
 type dnsTrie struct {
 	exact map[string][]int32 // numbers of rules, rising
 	every []int32            // that match whatever is asked
 	all   []int32            // that match every name
-	root  dnsNode
+	tails map[string]*dnsTail
+	deep  map[string][]int32 // "**." and what follows it
+	root  *dnsNode           // nil: there are no others
 }
 
+// dnsTail is the patterns that are alike behind their first label.
+type dnsTail struct {
+	any    []int32 // whose first label is "*"
+	labels dnsNode
+}
+
+// dnsNode is where one or more labels lead, read from the last.
 type dnsNode struct {
 	labels map[string]*dnsNode
 	globs  map[string][]dnsGlob // by "before*behind"
@@ -30,28 +40,65 @@ type dnsGlob struct {
 type dnsShape struct{ before, behind int }
 
 func (t *dnsTrie) add(rule int32, m *dnsMatcher) {
+	pattern := m.pattern.rest
+	first, rest, _ := strings.Cut(pattern, ".")
 	switch {
 	case m.rule.Pattern == "" && m.rule.Name == "":
 		t.every = append(t.every, rule)
 	case m.rule.Pattern == "":
-		if t.exact == nil {
-			t.exact = map[string][]int32{}
-		}
-		t.exact[m.name] = append(t.exact[m.name], rule)
+		t.exact = added(t.exact, m.name, rule)
 	case m.pattern.all:
 		t.all = append(t.all, rule)
+	case m.pattern.deep && !strings.Contains(pattern, "*"):
+		t.deep = added(t.deep, pattern, rule)
+	case !m.pattern.deep && !strings.Contains(pattern, "*"):
+		t.exact = added(t.exact, pattern, rule)
+	case !m.pattern.deep && !strings.Contains(rest, "*"):
+		t.tail(rest).add(first, rule)
 	default:
-		n := &t.root
-		for rest, more := m.pattern.rest, true; more; {
-			var label string
-			label, rest, more = lastLabel(rest)
-			n = n.child(label)
+		if t.root == nil {
+			t.root = &dnsNode{}
 		}
-		if m.pattern.deep {
-			n.deep = append(n.deep, rule)
-		} else {
-			n.here = append(n.here, rule)
-		}
+		t.root.add(pattern, m.pattern.deep, rule)
+	}
+}
+
+func added(rules map[string][]int32, key string, rule int32) map[string][]int32 {
+	if rules == nil {
+		rules = map[string][]int32{}
+	}
+	rules[key] = append(rules[key], rule)
+	return rules
+}
+
+func (t *dnsTrie) tail(rest string) *dnsTail {
+	if t.tails == nil {
+		t.tails = map[string]*dnsTail{}
+	}
+	if t.tails[rest] == nil {
+		t.tails[rest] = &dnsTail{}
+	}
+	return t.tails[rest]
+}
+
+func (t *dnsTail) add(label string, rule int32) {
+	if label == "*" {
+		t.any = append(t.any, rule)
+		return
+	}
+	t.labels.add(label, false, rule)
+}
+
+func (n *dnsNode) add(pattern string, deep bool, rule int32) {
+	for rest, more := pattern, true; more; {
+		var label string
+		label, rest, more = lastLabel(rest)
+		n = n.child(label)
+	}
+	if deep {
+		n.deep = append(n.deep, rule)
+	} else {
+		n.here = append(n.here, rule)
 	}
 }
 
@@ -128,9 +175,27 @@ func (t *dnsTrie) find(rules []dnsMatcher, name string, typ uint16) int32 {
 		s.offer(t.all)
 	case inDNS(name):
 		s.offer(t.all)
-		t.root.walk(&s, name, true)
+		t.patterns(&s, name)
 	}
 	return s.best
+}
+
+func (t *dnsTrie) patterns(s *dnsSearch, name string) {
+	label, rest, _ := strings.Cut(name, ".")
+	if tail := t.tails[rest]; tail != nil {
+		s.offer(tail.any)
+		tail.labels.walk(s, label, true)
+	}
+	if len(t.deep) > 0 {
+		for i := range len(name) {
+			if name[i] == '.' {
+				s.offer(t.deep[name[i+1:]])
+			}
+		}
+	}
+	if t.root != nil {
+		t.root.walk(s, name, true)
+	}
 }
 
 // walk goes on with what of the name stands before the labels that led to n.
