@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +27,9 @@ type faulty struct {
 }
 
 func (f *faulty) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step, error) {
+	if eof && f.fails == "the end" {
+		panic("at the end")
+	}
 	if from == parsers.Server || len(data) == 0 || data[0] != '!' {
 		return f.frames.Feed(from, data, eof)
 	}
@@ -103,4 +109,50 @@ func TestFailuresCostOneConnection(t *testing.T) {
 			speaks()
 		})
 	}
+}
+
+// A session that fails in the goroutine of a side, here at its end, leaves nothing locked:
+// what the other side sends then holds up neither the loop nor other connections.
+func TestFailureAtTheEndHoldsUpNobody(t *testing.T) {
+	r := framed(t, func(c *net.TCPConn) {
+		for {
+			_, p, err := readFrame(c)
+			for err == nil {
+				if _, err = c.Write(frame('F', p)); string(p) != "talk" {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if err != nil {
+				return
+			}
+		}
+	}, func(c *Config) {
+		c.NewSession = func(_ policy.Protocol, h parsers.Hooks) parsers.Session {
+			return &faulty{hooks: h, fails: "the end"}
+		}
+	})
+	others := make([]*net.TCPConn, 2*runtime.GOMAXPROCS(0)) // of every loop
+	for i := range others {
+		others[i] = r.dial()
+	}
+	c := r.dial()
+	_, _ = c.Write(frame('F', []byte("talk")))
+	if _, p, err := readFrame(c); err != nil || string(p) != "talk" {
+		t.Fatalf("before the end: %q, %v", p, err)
+	}
+	must(t, c.CloseWrite())
+	if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection that failed stays open")
+	}
+	for _, other := range others {
+		_, _ = other.Write(frame('F', []byte("hello")))
+		if _, p, err := readFrame(other); err != nil || string(p) != "hello" {
+			t.Fatalf("another connection: %q, %v", p, err)
+		}
+	}
+	eventually(t, "the connection is forgotten and counted", func() bool {
+		s := r.status()
+		return s.Connections == uint64(len(others)) && s.Malformed == 1
+	})
 }

@@ -38,9 +38,7 @@ func (c *conn) advance(s parsers.Side, at stage) bool {
 			if e.r == e.w && !past && (!e.eof || e.eofFed && !e.again) {
 				return true
 			}
-			c.mu.Lock()
-			f = c.feed(s)
-			c.mu.Unlock()
+			f = c.ask(s)
 		}
 		if !f.ok {
 			return true // await knows why
@@ -62,6 +60,13 @@ func (c *conn) advance(s parsers.Side, at stage) bool {
 			return true
 		}
 	}
+}
+
+// ask is feed for who does not hold mu, which a session that fails leaves free.
+func (c *conn) ask(s parsers.Side) fed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.feed(s)
 }
 
 // feed gives the session what was read and makes the program of the steps it
@@ -186,8 +191,10 @@ func (c *conn) await(s parsers.Side) (alive, parked bool) {
 		c.mu.Unlock()
 		return c.dryTLS(s)
 	}
-	err := c.park(s)
-	c.mu.Unlock()
+	err := func() error {
+		defer c.mu.Unlock() // the session is asked how much it may leave
+		return c.park(s)
+	}()
 	if err != nil {
 		return c.readFailed(s, err), false
 	}
