@@ -220,6 +220,11 @@ func (c *conn) park(s parsers.Side) error {
 // reset, and the reader only hears of an end.
 func (c *conn) rest(s parsers.Side) {
 	e, peer := &c.ends[s], &c.ends[s.Peer()]
+	if e.seen != peer.steps { // the peer got on since the session was last asked, and woke nobody
+		e.again = true
+		c.mu.Unlock()
+		return
+	}
 	e.wants, e.parked = true, true
 	if peer.sock == nil || e.out.failed || peer.parked && !peer.again && !e.again {
 		flush := c.closeBoth()
