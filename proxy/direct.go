@@ -41,6 +41,8 @@ func (c *conn) direct(s parsers.Side) (at stage, parked bool) {
 		return stage{}, false
 	}
 	switch _, err := e.fill(); {
+	case err == unix.EAGAIN && e.wants && e.seen != c.ends[s.Peer()].steps:
+		return stage{}, false // the peer got on since the session was last asked
 	case err == unix.EAGAIN:
 		e.sock.Park()
 		return stage{}, true
