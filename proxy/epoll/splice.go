@@ -50,14 +50,15 @@ func (e *WriteError) Unwrap() error { return e.Err }
 
 // Splice waits for something to read and moves up to n bytes of it to another socket
 // inside the kernel: as much as there is, but not more than a pipe holds. more says that
-// more will follow at once.
+// the rest of n follows, at once as long as there is as much as was asked for.
 func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 	for {
 		p, err := s.loop.loops.pipe()
 		if err != nil {
 			return 0, err
 		}
-		got, err := s.fill(p, int(min(n, int64(p.size))))
+		want := int(min(n, int64(p.size)))
+		got, err := s.fill(p, want)
 		switch {
 		case err == unix.EINTR:
 			s.loop.loops.giveBack(p)
@@ -75,7 +76,8 @@ func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 			s.loop.loops.giveBack(p)
 			return 0, err
 		}
-		if err := to.pour(p, got, more && int64(got) < n); err != nil {
+		// The kernel keeps back part of a segment for what follows, so there must be more now.
+		if err := to.pour(p, got, more && got == want && int64(got) < n); err != nil {
 			p.close() // what is left in it is nobody's
 			return 0, &WriteError{err}
 		}
