@@ -10,20 +10,21 @@ import (
 // carried at once: a head or a small message is read, judged, and written without
 // waiting for anything, and the side is parked again. What would have to wait, and all
 // that is out of the ordinary, is left to a goroutine, at the stage that was reached.
-func (c *conn) readable(s parsers.Side) {
+func (c *conn) readable(s parsers.Side) (left bool) {
 	if e := &c.ends[s]; e.tls != nil {
 		e.dry = false
 		go c.pump(s, stage{})
-		return
+		return true
 	}
 	at, parked := stage{}, false
 	defer func() {
-		if !parked {
+		if left = !parked; left {
 			go c.pump(s, at)
 		}
 	}()
 	defer c.guard("what the " + s.String() + " sent")
 	at, parked = c.direct(s)
+	return !parked
 }
 
 // direct carries what there is to read of s as far as that takes no waiting. It holds

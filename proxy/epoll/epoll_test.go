@@ -45,7 +45,7 @@ func pair(t *testing.T, ls *Loops, ready func(*Socket)) (*Socket, *net.TCPConn) 
 	defer near.Close()
 	var s *Socket
 	made := make(chan struct{})
-	s, err = ls.Pick().Adopt(near.(*net.TCPConn), func() { <-made; ready(s) })
+	s, err = ls.Pick().Adopt(near.(*net.TCPConn), func() bool { <-made; ready(s); return false })
 	if err != nil {
 		t.Fatal(err)
 	}

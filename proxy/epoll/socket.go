@@ -16,7 +16,7 @@ import (
 type Socket struct {
 	fd    int
 	loop  *Loop
-	ready func()
+	ready func() (woken bool)
 
 	parked  atomic.Bool
 	watched atomic.Bool  // for input
@@ -90,15 +90,15 @@ func (s *Socket) event(events uint32) (woken bool) {
 		events |= unix.EPOLLIN | unix.EPOLLOUT
 	}
 	if events&unix.EPOLLIN != 0 && s.parked.CompareAndSwap(true, false) {
-		s.ready()
+		woken = s.ready()
 		if events &^= unix.EPOLLIN; events == 0 {
-			return false
+			return woken
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return woken
 	}
 	interest := s.interest
 	if events&unix.EPOLLIN != 0 {
