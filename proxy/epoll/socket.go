@@ -114,7 +114,10 @@ func (s *Socket) event(events uint32) (woken bool) {
 	}
 	_ = s.watch(interest)
 	if s.parked.Load() { // meanwhile
-		_ = s.watch(interest | unix.EPOLLIN)
+		if err := s.watch(interest | unix.EPOLLIN); err != nil && s.parked.CompareAndSwap(true, false) {
+			go s.ready() // as in Park
+			woken = true
+		}
 	}
 	return woken
 }
