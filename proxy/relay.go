@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net"
 
 	"github.com/headgate/headgate/parsers"
 )
@@ -256,12 +257,20 @@ func (c *conn) readFailed(s parsers.Side, err error) bool {
 		c.mu.Unlock()
 		c.flush(flush)
 		return true
+	case errors.Is(err, net.ErrClosed) && c.isClosing():
+		return true // ended closed the socket; a reset would destroy the last answer
 	}
 	if s == parsers.Server {
 		drained(c.ends[parsers.Client].sock) // a reset would overtake the answer
 	}
 	c.abort(true)
 	return false
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
 }
 
 // drain is what a pump does while the connection closes: it drops what the
