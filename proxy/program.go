@@ -129,6 +129,9 @@ func (c *conn) splice(s parsers.Side, n int64) (moved int64, err error) {
 		moved += k
 		c.activity.Add(1)
 	}
+	if errors.Is(err, epoll.ErrPipe) {
+		return moved, nil // copied instead
+	}
 	var failed *epoll.WriteError
 	if errors.As(err, &failed) {
 		e.lame = !c.wrote(s.Peer(), failed)

@@ -394,3 +394,21 @@ func TestTunnelIsRechecked(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+// A transfer for which no pipe can be made goes on by copying.
+func TestTransfersWithoutPipes(t *testing.T) {
+	r := framed(t, echo, nil)
+	c := r.dial()
+	speaks(t, c) // the server is dialled
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	none := limit
+	none.Cur = 1 // what is open stays so
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &none))
+	defer func() { must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }()
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	go func() { _, _ = c.Write(frame('F', sent)) }()
+	if _, got, err := readFrame(c); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes of %d came back, %v", len(got), len(sent), err)
+	}
+}

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +22,7 @@ func (ls *Loops) pipe() (pipe, error) {
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return pipe{}, fmt.Errorf("make a pipe: %w", err)
+		return pipe{}, fmt.Errorf("%w: %w", ErrPipe, err)
 	}
 	p := pipe{fds[0], fds[1], 64 << 10}
 	if size, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err == nil {
@@ -40,6 +41,10 @@ func (ls *Loops) giveBack(p pipe) {
 		p.close()
 	}
 }
+
+// ErrPipe says that there is no pipe to splice with, as when the process has as many
+// descriptors as it may. Nothing was moved, and copying goes on.
+var ErrPipe = errors.New("make a pipe")
 
 // WriteError is of the socket that a splice writes to.
 type WriteError struct{ Err error }
