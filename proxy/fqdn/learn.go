@@ -158,7 +158,7 @@ func (s *Store) admit(tasks []task) map[policy.NameKey]error {
 			k := policy.NameKey{Endpoint: t.host.idOf(), Addr: addr}
 			if have, ok := t.host.holds[addr.As16()]; ok && !seen[k] {
 				seen[k] = true
-				if id := s.identify(addr, have.entries()); id != have.as {
+				if id := s.identify(addr, have.entries()); id != have.as || s.ensure(t.host, id) != nil {
 					writes = append(writes, write{t.host, addr, id})
 				}
 			}
@@ -170,42 +170,66 @@ func (s *Store) admit(tasks []task) map[policy.NameKey]error {
 func (h *host) idOf() uint16 { return h.id }
 
 // write brings addresses in the kernel from what they are known as to what they are to
-// be known as. It says which were not written, and why.
+// be known as. It says which were not written, and why. These are known as nothing then,
+// so that their prefix judges them: what they were known as before may be allowed what
+// they are not.
 func (s *Store) write(writes []write) map[policy.NameKey]error {
 	failed := map[policy.NameKey]error{}
-	var keys, gone []policy.NameKey
+	var keys []policy.NameKey
 	var ids []policy.Identity
-	var puts []write
+	var puts, gone []write
+	fails := func(w write, err error) {
+		failed[w.key()] = err
+		if w.host.holds[w.addr.As16()].as != 0 {
+			gone = append(gone, write{w.host, w.addr, 0})
+		}
+	}
 	for _, w := range writes {
-		k := policy.NameKey{Endpoint: w.host.id, Addr: w.addr}
-		have := w.host.holds[w.addr.As16()]
-		switch {
-		case w.id == 0:
-			gone = append(gone, k)
-			s.become(w)
+		if w.id == 0 {
+			gone = append(gone, w)
 			continue
-		case have.as == 0 && s.inKernel+len(puts) >= s.room():
-			failed[k] = ErrFull
+		}
+		if w.host.holds[w.addr.As16()].as == 0 && s.inKernel+len(puts) >= s.room() {
+			failed[w.key()] = ErrFull
 			continue
 		}
 		if err := s.ensure(w.host, w.id); err != nil {
-			failed[k] = err
+			fails(w, err)
 			continue
 		}
-		keys, ids, puts = append(keys, k), append(ids, w.id), append(puts, w)
+		keys, ids, puts = append(keys, w.key()), append(ids, w.id), append(puts, w)
 	}
 	done, err := s.config.Maps.Put(keys, ids)
 	for i, w := range puts {
 		if i < done {
 			s.become(w)
 		} else {
-			failed[keys[i]] = errors.Join(ErrFull, err)
+			fails(w, errors.Join(ErrFull, err))
 		}
 	}
-	if err := s.config.Maps.Delete(gone); err != nil {
-		s.log.Error("names stay in the datapath that no rule is about", "error", err)
-	}
+	s.withdraw(gone, failed)
 	return failed
+}
+
+func (w *write) key() policy.NameKey { return policy.NameKey{Endpoint: w.host.id, Addr: w.addr} }
+
+// withdraw removes addresses from the kernel. What stays there is ErrStale.
+func (s *Store) withdraw(gone []write, failed map[policy.NameKey]error) {
+	keys := make([]policy.NameKey, len(gone))
+	for i := range gone {
+		keys[i] = gone[i].key()
+	}
+	together := s.config.Maps.Delete(keys)
+	for i, w := range gone {
+		if together != nil { // to learn which
+			if err := s.config.Maps.Delete(keys[i : i+1]); err != nil {
+				failed[keys[i]] = errors.Join(failed[keys[i]], fmt.Errorf("%w: %w", ErrStale, err))
+				s.stale = true
+				continue
+			}
+		}
+		s.become(w)
+	}
 }
 
 // room is how many addresses may be in the kernel: what it has is kept by slots, which

@@ -40,6 +40,7 @@ type state struct {
 	lookedAt  time.Time // at everything, for what has run out
 	lookTook  time.Duration
 	sweepAt   time.Time // what an earlier process left is removed then; zero: it is
+	stale     bool      // the kernel knows an address as what it no longer is
 	leaving   bool      // another process has taken over
 	over      bool      // and nothing is learnt any more
 }

@@ -17,7 +17,8 @@ import (
 const tableStays = 5 * time.Second
 
 // update puts a snapshot in force. What the gate goes by until it is told of the new
-// tables stays as it is; what the new ones need is there before.
+// tables stays as it is; what the new ones need is there before. After ErrStale it must not
+// be told of them: they would allow what addresses were known as before.
 func (s *Store) update(n *redirect.Names) error {
 	if s.over {
 		return ErrEnded
@@ -27,7 +28,8 @@ func (s *Store) update(n *redirect.Names) error {
 	s.names, s.limits = n, withDefaults(n.Limits)
 	gone := s.updateHosts(n)
 	var writes []write
-	if before == nil || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
+	if before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
+		s.stale = false
 		writes = s.recompute()
 	}
 	numbered := before == nil || !maps.Equal(before.Rules, n.Rules) || !maps.Equal(before.Sets, n.Sets)
