@@ -185,8 +185,10 @@ func (s *Store) forgetName(h *host, e *entry, gone func(learnt) bool) {
 			continue
 		}
 		s.dirty()
+		h.pairs--
+		s.pairs--
 		have := h.holds[l.addr]
-		left := slices.DeleteFunc(slices.Clone(have.entries()), func(o *entry) bool { return o == e })
+		left := slices.DeleteFunc(have.entries(), func(o *entry) bool { return o == e })
 		switch len(left) {
 		case 0:
 			if have.as != 0 {
@@ -200,12 +202,15 @@ func (s *Store) forgetName(h *host, e *entry, gone func(learnt) bool) {
 		case 1:
 			have.one, have.more = left[0], nil
 		default:
-			have.more = &left
+			*have.more = left
 		}
 		h.holds[l.addr] = have
 	}
 	e.addrs = kept
 	if len(kept) == 0 {
+		if h.known[e.name] == e && e.pick == s.none {
+			h.unruled--
+		}
 		delete(h.known, e.name)
 	}
 	if err := s.config.Maps.Delete(keys); err != nil {

@@ -3,8 +3,10 @@ package fqdn
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -68,5 +70,56 @@ func TestRulesThatFailedAreWrittenAgain(t *testing.T) {
 	b.learns("10.0.0.1", "a.example.com", "192.0.2.1")
 	if e, ok := b.k.lookup(2, 1, "192.0.2.1", policy.ProtoTCP, 80); !ok || e.Verdict != policy.Allow {
 		t.Errorf("when there is room: %+v %t", e, ok)
+	}
+}
+
+// What clients can make the process remember is bounded: names of an address, and names
+// that no rule is about.
+func TestNamesAreBounded(t *testing.T) {
+	b := newBench(t)
+	b.update(twoEndpoints(rule(0, "*.example.com")))
+	for i := range maxNames {
+		b.learns("10.0.0.1", fmt.Sprintf("n%d.example.com", i), "192.0.2.1")
+	}
+	if err := b.learn("10.0.0.1", "more.example.com", "192.0.2.1"); !errors.Is(err, ErrShare) {
+		t.Errorf("another name of an address that has %d: %v", maxNames, err)
+	}
+	b.learns("10.0.0.1", "other.example.net", "192.0.2.1") // which nothing is to hold for
+	b.learns("10.0.0.1", "n1.example.com", "192.0.2.1")
+	for i := range maxUnruled + 10 {
+		b.learns("10.0.0.1", fmt.Sprintf("n%d.example.net", i), fmt.Sprintf("198.51.%d.%d", i>>8, i&255))
+	}
+	if s, err := b.Stats(context.Background()); err != nil || s.Names != maxNames+maxUnruled {
+		t.Errorf("%+v, %v: want %d names", s, err, maxNames+maxUnruled)
+	}
+	b.learns("10.0.0.1", "a.example.com", "192.0.2.2")
+	b.verdict("of a rule", 1, "192.0.2.2", 80, "allow")
+	b.time.add(time.Minute)
+	b.clean()
+	if err := b.do(context.Background(), func() {
+		if h := b.hosts[1]; b.pairs != 0 || h.pairs != 0 || h.unruled != 0 || b.addresses != 0 || len(h.known) != 0 {
+			t.Errorf("when all has run out there are %d pairs, %d of the endpoint, %d names without rules, %d addresses", b.pairs, h.pairs, h.unruled, b.addresses)
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Many names that share few addresses take no more than their share.
+func TestPairsAreBounded(t *testing.T) {
+	b := newBench(t)
+	n := twoEndpoints(rule(0, "*.example.com"))
+	n.Limits.PerEndpoint = 10
+	b.update(n)
+	var refused int
+	for i := range 30 {
+		if err := b.learn("10.0.0.1", fmt.Sprintf("n%d.example.com", i), "192.0.2.1"); errors.Is(err, ErrShare) {
+			refused++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if refused != 30-pairs*10 {
+		t.Errorf("%d of 30 refused", refused)
 	}
 }

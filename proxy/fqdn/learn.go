@@ -76,6 +76,9 @@ func (s *Store) note(t *task) {
 	e := t.host.known[name]
 	if e == nil {
 		e = &entry{name: name, pick: s.pickOf(name)}
+		if e.pick == s.none && t.host.unruled >= maxUnruled {
+			return
+		}
 	}
 	for _, a := range t.answer.Addresses {
 		addr := a.Addr.Unmap().WithZone("")
@@ -84,11 +87,24 @@ func (s *Store) note(t *task) {
 		}
 		ttl := min(max(a.TTL, s.limits.MinTTL), maxTTL)
 		if t.err = s.remember(t.host, e, addr, t.answer.At.Add(ttl)); t.err != nil {
+			if e.pick == s.none { // nothing is to be in force for it
+				t.err = nil
+			}
 			return
 		}
 		t.addrs = append(t.addrs, addr)
 	}
 }
+
+const (
+	// maxUnruled bounds the names of an endpoint that no rule is about: they are remembered
+	// for rules to come, and who asks for more of them does not need them to be.
+	maxUnruled = 4096
+	// maxNames bounds the names that an address is known by.
+	maxNames = 256
+	// pairs of a name and an address there may be for each address there may be.
+	pairs = 2
+)
 
 // remember adds an address to a name of a host, or lets it count for longer.
 func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) error {
@@ -111,10 +127,20 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 		return fmt.Errorf("%w: %s has %d", ErrShare, e.name, len(e.addrs))
 	case !known && len(h.holds) >= s.limits.PerEndpoint:
 		return fmt.Errorf("%w: %s has %d", ErrShare, h.name, len(h.holds))
-	case !known && s.addresses >= s.config.Maps.Room() && !s.makeRoom():
+	case known && len(have.entries()) >= maxNames:
+		return fmt.Errorf("%w: %s has %d names", ErrShare, addr, maxNames)
+	case h.pairs >= pairs*s.limits.PerEndpoint:
+		return fmt.Errorf("%w: %s has %d, by all their names", ErrShare, h.name, h.pairs)
+	case (!known && s.addresses >= s.config.Maps.Room() || s.pairs >= pairs*s.config.Maps.Room()) && !s.makeRoom():
 		return ErrFull
 	}
+	have, known = h.holds[raw] // there may be room now
+	if h.known[e.name] == nil && e.pick == s.none {
+		h.unruled++
+	}
 	h.known[e.name] = e
+	h.pairs++
+	s.pairs++
 	e.addrs = append(e.addrs, learnt{raw, expires})
 	switch {
 	case !known:
@@ -132,7 +158,7 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 // makeRoom forgets what no rule is about. It says whether there was any. Whoever fills
 // the room does not have it looked for all the time.
 func (s *Store) makeRoom() bool {
-	before, now := s.addresses, s.now()
+	before, now := s.pairs, s.now()
 	if now.Sub(s.madeRoom) < time.Second {
 		return false
 	}
@@ -144,7 +170,7 @@ func (s *Store) makeRoom() bool {
 			}
 		}
 	}
-	return s.addresses < before
+	return s.pairs < before
 }
 
 // admit writes the rules of what addresses are known as now, then the addresses. It says

@@ -31,6 +31,7 @@ type state struct {
 	wanted   []redirect.MissingSet // to be told
 
 	addresses int       // that are learnt, of all endpoints
+	pairs     int       // of a name and an address, of all endpoints
 	inKernel  int       // of these
 	expires   int64     // the earliest there may be, Unix; 0: none
 	changed   time.Time // since when something is not on disk; zero: nothing
@@ -55,6 +56,8 @@ type host struct {
 	known   map[string]*entry // by name
 	holds   map[[16]byte]held
 	numbers map[policy.Identity]int // addresses by what they are known as
+	pairs   int                     // of a name and an address
+	unruled int                     // names that no rule is about
 }
 
 // entry is a name and its addresses.

@@ -166,6 +166,7 @@ func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
 		}
 		s.addresses--
 	}
+	s.pairs -= h.pairs
 	delete(s.hosts, h.id)
 	s.dirty()
 	return gone
@@ -205,8 +206,11 @@ func (s *Store) recompute() []write {
 	s.picks = map[string]*pick{"": s.none}
 	var writes []write
 	for _, h := range s.hosts {
+		h.unruled = 0
 		for _, e := range h.known {
-			e.pick = s.pickOf(e.name)
+			if e.pick = s.pickOf(e.name); e.pick == s.none {
+				h.unruled++
+			}
 		}
 		for raw, have := range h.holds {
 			addr := netip.AddrFrom16(raw).Unmap()
