@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"time"
 
+	"sync/atomic"
+
 	"github.com/headgate/headgate/parsers/dns"
 	"github.com/headgate/headgate/redirect"
-	"sync/atomic"
 )
 
 // answered deals with an answer: it goes on if it is for a question, says nothing that

@@ -108,12 +108,7 @@ func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, f
 		s.waits.push(x)
 		return true, true
 	}
-	client := key.client.Addr()
-	if s.of[client] >= t.limits.PerEndpoint {
-		return false, false
-	}
-	if t.total.Add(1) > int64(t.limits.Questions) {
-		t.total.Add(-1)
+	if !s.enter(t, key.client.Addr()) {
 		return false, false
 	}
 	x := s.spare
@@ -128,12 +123,49 @@ func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, f
 	fill(x)
 	x.since = x.at
 	s.asked[key] = x
-	s.of[client]++
 	if key.hash == 0 {
 		s.opaque++
 	}
 	s.waits.push(x)
 	return false, true
+}
+
+// enter counts a question of a client. False: there is no room.
+func (s *shard) enter(t *questions, client netip.Addr) bool {
+	if s.of[client] >= t.limits.PerEndpoint {
+		return false
+	}
+	if t.total.Add(1) > int64(t.limits.Questions) {
+		t.total.Add(-1)
+		return false
+	}
+	s.of[client]++
+	return true
+}
+
+func (s *shard) leave(t *questions, client netip.Addr) {
+	if s.of[client]--; s.of[client] <= 0 {
+		delete(s.of, client)
+	}
+	t.total.Add(-1)
+}
+
+// streamed counts a question that came by TCP. False: there is no room.
+func (t *questions) streamed(client netip.Addr) bool {
+	s := t.shard(client)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enter(t, client)
+}
+
+// streamEnds gives back what streamed took, so many times.
+func (t *questions) streamEnds(client netip.Addr, n int) {
+	s := t.shard(client)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range n {
+		s.leave(t, client)
+	}
 }
 
 // take finds the question that an answer is for and takes it out of those that wait, so
@@ -185,11 +217,7 @@ func (s *shard) free(t *questions, x *question) {
 }
 
 func (s *shard) release(t *questions, x *question) {
-	client := x.key.client.Addr()
-	if s.of[client]--; s.of[client] <= 0 {
-		delete(s.of, client)
-	}
-	t.total.Add(-1)
+	s.leave(t, x.key.client.Addr())
 	x.use++
 	x.answer = nil
 	if cap(x.query) > keepQuery {
