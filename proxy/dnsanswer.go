@@ -2,9 +2,8 @@ package proxy
 
 import (
 	"bytes"
-	"time"
-
 	"sync/atomic"
+	"time"
 
 	"github.com/headgate/headgate/parsers/dns"
 	"github.com/headgate/headgate/redirect"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -122,4 +123,57 @@ func TestPairsAreBounded(t *testing.T) {
 	if refused != 30-pairs*10 {
 		t.Errorf("%d of 30 refused", refused)
 	}
+}
+
+// A process uses no identity that an earlier one may have left in the kernel.
+func TestPartsOfItsOwn(t *testing.T) {
+	addr := func(p int) policy.NameKey {
+		return policy.NameKey{Endpoint: 7, Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(p)})}
+	}
+	for _, all := range []bool{false, true} {
+		k := newKernel()
+		for p := range parts {
+			id := firstIdentity + policy.Identity(p)*part
+			switch {
+			case p%2 == 0:
+				k.addrs[addr(p)] = id
+				k.addrs[policy.NameKey{Endpoint: 8, Addr: addr(p).Addr}] = id + 1
+			case p != 5 || all:
+				k.rules[policy.NameRulesKey{Table: 1, Identity: id}] = policy.NameRules{{Direction: policy.Egress}: {}}
+			}
+		}
+		s, err := New(Config{Maps: k})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, ok := partOf(s.first)
+		if !ok || !all && ours != 5 {
+			t.Errorf("part %d, where 5 is free", ours)
+		}
+		for key := range k.rules {
+			if p, _ := partOf(key.Identity); p == ours {
+				t.Errorf("part %d has rules of an earlier process: %v", ours, key)
+			}
+		}
+		if want := parts/2 - 1; len(k.rules) != want {
+			t.Errorf("all %t: %d rules stay, want %d", all, len(k.rules), want)
+		}
+	}
+}
+
+// The sweep also corrects rules that are ours.
+func TestSweepCorrectsRules(t *testing.T) {
+	b := newBench(t)
+	b.update(twoEndpoints(rule(0, "*.example.com")))
+	b.learns("10.0.0.1", "a.example.com", "192.0.2.1")
+	b.k.set(func() {
+		for key := range b.k.rules {
+			b.k.rules[key] = maps.Clone(b.k.rules[key])
+			b.k.rules[key][policy.Key{Direction: policy.Egress, Proto: policy.ProtoTCP, Port: 22, PrefixBits: 16}] = policy.NumberedEntry{Verdict: policy.Deny}
+		}
+	})
+	b.verdict("before", 1, "192.0.2.1", 22, "deny")
+	b.time.add(sweepAfter + time.Second)
+	b.clean()
+	b.verdict("after", 1, "192.0.2.1", 22, "allow")
 }
