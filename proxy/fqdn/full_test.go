@@ -125,6 +125,23 @@ func TestPairsAreBounded(t *testing.T) {
 	}
 }
 
+// A name that no rule is about is answered where it finds no room, as there is nothing to
+// be in force.
+func TestUnruledNamesNeedNoRoom(t *testing.T) {
+	b := newBench(t)
+	n := twoEndpoints(rule(0, "*.example.com"))
+	n.Limits.PerEndpoint = 3
+	b.update(n)
+	for i := range 10 {
+		b.learns("10.0.0.1", fmt.Sprintf("n%d.example.net", i), fmt.Sprintf("198.51.100.%d", i))
+	}
+	b.learns("10.0.0.1", "a.example.com", "192.0.2.1", "192.0.2.2", "192.0.2.3") // which they make room for
+	b.learns("10.0.0.1", "a.example.net", "198.51.100.1")
+	if err := b.learn("10.0.0.1", "b.example.com", "192.0.2.4"); !errors.Is(err, ErrShare) {
+		t.Errorf("a name of a rule without room: %v", err)
+	}
+}
+
 // A process uses no identity that an earlier one may have left in the kernel.
 func TestPartsOfItsOwn(t *testing.T) {
 	addr := func(p int) policy.NameKey {

@@ -121,6 +121,9 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 			return nil
 		}
 	}
+	if e.pick != s.none && h.unruled > 0 && (len(h.holds) >= s.limits.PerEndpoint || h.pairs >= pairs*s.limits.PerEndpoint) {
+		s.forgetUnruled(h)
+	}
 	have, known := h.holds[raw]
 	switch {
 	case len(e.addrs) >= 2*s.limits.PerName: // the janitor brings it back to PerName
@@ -164,13 +167,18 @@ func (s *Store) makeRoom() bool {
 	}
 	s.madeRoom = now
 	for _, h := range s.hosts {
-		for _, e := range h.known {
-			if e.pick == s.none {
-				s.forgetName(h, e, func(learnt) bool { return true })
-			}
-		}
+		s.forgetUnruled(h)
 	}
 	return s.pairs < before
+}
+
+// forgetUnruled forgets the names of a host that no rule is about.
+func (s *Store) forgetUnruled(h *host) {
+	for _, e := range h.known {
+		if e.pick == s.none {
+			s.forgetName(h, e, func(learnt) bool { return true })
+		}
+	}
 }
 
 // admit writes the rules of what addresses are known as now, then the addresses. It says
