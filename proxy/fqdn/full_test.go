@@ -142,6 +142,21 @@ func TestUnruledNamesNeedNoRoom(t *testing.T) {
 	}
 }
 
+// A name that leads to the machine itself, or to many, opens nothing.
+func TestAddressesOfNobody(t *testing.T) {
+	b := newBench(t)
+	b.update(twoEndpoints(rule(0, "*")))
+	nobody := []string{"127.0.0.1", "127.8.8.8", "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1", "::", "::1", "ff02::1", "::ffff:127.0.0.1"}
+	b.learns("10.0.0.1", "rebound.example.com", append(nobody, "192.0.2.1")...)
+	b.verdict("of somebody", 1, "192.0.2.1", 80, "allow")
+	for _, a := range nobody {
+		b.verdict("of nobody", 1, a, 80, "nothing")
+	}
+	if len(b.k.addrs) != 1 {
+		t.Errorf("in the kernel: %v", b.k.addrs)
+	}
+}
+
 // A process uses no identity that an earlier one may have left in the kernel.
 func TestPartsOfItsOwn(t *testing.T) {
 	addr := func(p int) policy.NameKey {

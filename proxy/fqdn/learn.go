@@ -82,7 +82,7 @@ func (s *Store) note(t *task) {
 	}
 	for _, a := range t.answer.Addresses {
 		addr := a.Addr.Unmap().WithZone("")
-		if !addr.IsValid() {
+		if !isSomebody(addr) {
 			continue
 		}
 		ttl := min(max(a.TTL, s.limits.MinTTL), maxTTL)
@@ -94,6 +94,15 @@ func (s *Store) note(t *task) {
 		}
 		t.addrs = append(t.addrs, addr)
 	}
+}
+
+// isSomebody reports whether an address can be a server elsewhere: a name that leads to
+// this machine itself, or to many, opens nothing (RFC 6890).
+func isSomebody(a netip.Addr) bool {
+	if !a.IsValid() || a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() {
+		return false
+	}
+	return !a.Is4() || a.As4()[0] != 0 && a.As4() != [4]byte{255, 255, 255, 255}
 }
 
 const (
