@@ -35,16 +35,16 @@ func (l *teachable) Learn(a Learnt, done func(error)) {
 	l.told = append(l.told, done)
 }
 
-type knowsAll struct{}
+type knows struct{ known Connection }
 
-func (knowsAll) LookupDatagrams(netip.AddrPort, netip.AddrPort) (Connection, bool) {
-	return Connection{Egress: setDNS}, true
+func (k knows) LookupDatagrams(netip.AddrPort, netip.AddrPort) (Connection, bool) {
+	return k.known, true
 }
 
 // askedBy is the server of datagrams without sockets: what it sends is lost, and counted.
 func askedBy(t *testing.T, learner Learner, limits DNSLimits) (*dnsWorker, *process) {
 	t.Helper()
-	config := Config{Connections: &fakeConnections{known: Connection{Egress: setDNS}}, Datagrams: knowsAll{}, Learner: learner, DNS: limits}.withDefaults()
+	config := Config{Connections: &fakeConnections{known: Connection{Egress: setDNS}}, Datagrams: knows{Connection{Egress: setDNS}}, Learner: learner, DNS: limits}.withDefaults()
 	p, err := newProcess(t.Context(), config)
 	must(t, err)
 	t.Cleanup(p.loops.Stop)
@@ -113,6 +113,23 @@ func TestAnswersWaitForTheirAddresses(t *testing.T) {
 	l.told[2](nil)          // too late
 	if d.lost.Load() != 7 || c.deadline.Load() != 1 {
 		t.Errorf("too late: %d datagrams were sent, %d deadlines", d.lost.Load(), c.deadline.Load())
+	}
+}
+
+// What is asked by leave of the server's rules alone is not learnt.
+func TestOnlyOwnRulesTeach(t *testing.T) {
+	l := &teachable{}
+	w, p := askedBy(t, l, DNSLimits{Deadline: time.Hour})
+	p.config.Datagrams = knows{Connection{Ingress: setDNS}}
+	w.talk(t, "a.example.")
+	if len(l.seen) != 0 || p.dns.lost.Load() != 2 || p.dns.waiting() != 0 {
+		t.Errorf("learnt %+v, %d datagrams were sent, %d questions wait", l.seen, p.dns.lost.Load(), p.dns.waiting())
+	}
+	p.config.Datagrams = knows{Connection{Egress: setDNS, Ingress: setDNS}}
+	clear(w.flows)
+	w.talk(t, "a.example.")
+	if len(l.seen) != 1 {
+		t.Errorf("learnt %+v by rules of both", l.seen)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/parsers/dns"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -44,7 +45,7 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		shard.free(d.questions, x)
 		return
 	}
-	if d.p.config.Learner == nil || len(w.found.Records) == 0 {
+	if d.p.config.Learner == nil || len(w.found.Records) == 0 || !x.known.learns() {
 		w.out.Queue(server, client, g.Data)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 		shard.free(d.questions, x)
@@ -74,6 +75,12 @@ func (w *dnsWorker) unread(g *redirect.Datagram, shard *shard) bool {
 	w.out.Queue(g.Source, g.Destination, g.Data)
 	shard.free(w.d.questions, x)
 	return true
+}
+
+// learns reports whether answers are learnt from: those that a client's own rules about the
+// DNS let it ask. With rules of the server alone, nothing of the client's says whom to believe.
+func (k *Connection) learns() bool {
+	return k.Egress != 0 && k.Egress.Protocol() == policy.ProtocolDNS
 }
 
 // Whether an answer may go, seen from its two sides: who asked the Learner, and whom that

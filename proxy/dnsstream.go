@@ -100,7 +100,7 @@ func (h *dnsStream) Answer(id uint64, m *dns.Message, f *dns.Found) (now bool) {
 	c := h.c
 	c.p.asked.answers.Add(1)
 	learner := c.p.config.Learner
-	if learner == nil || len(f.Records) == 0 {
+	if learner == nil || len(f.Records) == 0 || !c.known.learns() {
 		h.answered(id, m.Rcode, f, nil)
 		return true
 	}
