@@ -133,6 +133,34 @@ func TestOnlyOwnRulesTeach(t *testing.T) {
 	}
 }
 
+// After some answers to nothing a question ends, and the right answer comes too late.
+func TestGuessesEndTheQuestion(t *testing.T) {
+	w, p := askedBy(t, nil, DNSLimits{Deadline: time.Hour})
+	q := new(oracle.Msg).SetQuestion("a.example.", oracle.TypeA)
+	b, err := q.Pack()
+	must(t, err)
+	w.now = time.Now()
+	w.take(&redirect.Datagram{Source: dnsClient, Destination: dnsServerAddr, Mark: redirect.MarkToProxy, Data: b})
+	answer := func(id uint16) {
+		a := new(oracle.Msg).SetReply(q)
+		a.Id = id
+		b, err := a.Pack()
+		must(t, err)
+		w.take(&redirect.Datagram{Source: dnsServerAddr, Destination: dnsClient, Mark: redirect.MarkToProxy | redirect.MarkAnswer, Data: b})
+	}
+	for i := range uint16(maxWrong) {
+		if p.dns.waiting() != 1 {
+			t.Fatalf("%d questions wait after %d guesses", p.dns.waiting(), i)
+		}
+		answer(q.Id + 1 + i)
+	}
+	answer(q.Id)
+	w.out.Flush()
+	if c := &p.asked; p.dns.waiting() != 0 || c.unanswered.Load() != 1 || c.answers.Load() != 0 || p.dns.lost.Load() != 2 {
+		t.Errorf("%d questions wait, %d unanswered, %d answers, %d datagrams were sent", p.dns.waiting(), c.unanswered.Load(), c.answers.Load(), p.dns.lost.Load())
+	}
+}
+
 // A Learner may tell at once, or from elsewhere at the same time; and what is not allowed
 // is not learnt.
 func TestLearnersTellAtAnyTime(t *testing.T) {

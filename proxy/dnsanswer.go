@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 	if x == nil {
 		if !w.unread(g, shard) && !w.give(g) {
 			d.counts.unmatched.Add(1)
+			w.guessed(g, shard)
 		}
 		return
 	}
@@ -52,6 +54,20 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		return
 	}
 	w.hold(g, shard, x)
+}
+
+var errGuessed = errors.New("too many answers came that are to no question")
+
+// guessed ends the questions that somebody tries to guess.
+func (w *dnsWorker) guessed(g *redirect.Datagram, shard *shard) {
+	for _, x := range shard.guessed(twoEnds{g.Destination, g.Source}) {
+		w.d.counts.unanswered.Add(1)
+		if x.key.hash != 0 { // else nobody knows what it asks
+			w.reply(&redirect.Datagram{Source: x.key.client, Destination: x.key.server}, dns.AppendDenial(w.room(), &x.message, dns.ServFail))
+		}
+		w.writer.answer(x, dns.ServFail, &dns.Found{}, w.now, errGuessed)
+		shard.free(w.d.questions, x)
+	}
 }
 
 // give hands an answer to the proxy before, unless it came from another.
