@@ -127,6 +127,9 @@ func (c *conn) exit(s parsers.Side) {
 	last := c.pumps == 0
 	if last {
 		c.reportTunnel()
+		if s, ok := c.session.(interface{ Close() }); ok {
+			s.Close()
+		}
 	}
 	c.mu.Unlock()
 	if last {

@@ -35,16 +35,16 @@ func (l *teachable) Learn(a Learnt, done func(error)) {
 	l.told = append(l.told, done)
 }
 
-type knowsAll struct{}
+type knows struct{ known Connection }
 
-func (knowsAll) LookupDatagrams(netip.AddrPort, netip.AddrPort) (Connection, bool) {
-	return Connection{Egress: setDNS}, true
+func (k knows) LookupDatagrams(netip.AddrPort, netip.AddrPort) (Connection, bool) {
+	return k.known, true
 }
 
 // askedBy is the server of datagrams without sockets: what it sends is lost, and counted.
 func askedBy(t *testing.T, learner Learner, limits DNSLimits) (*dnsWorker, *process) {
 	t.Helper()
-	config := Config{Connections: &fakeConnections{known: Connection{Egress: setDNS}}, Datagrams: knowsAll{}, Learner: learner, DNS: limits}.withDefaults()
+	config := Config{Connections: &fakeConnections{known: Connection{Egress: setDNS}}, Datagrams: knows{Connection{Egress: setDNS}}, Learner: learner, DNS: limits}.withDefaults()
 	p, err := newProcess(t.Context(), config)
 	must(t, err)
 	t.Cleanup(p.loops.Stop)
@@ -113,6 +113,51 @@ func TestAnswersWaitForTheirAddresses(t *testing.T) {
 	l.told[2](nil)          // too late
 	if d.lost.Load() != 7 || c.deadline.Load() != 1 {
 		t.Errorf("too late: %d datagrams were sent, %d deadlines", d.lost.Load(), c.deadline.Load())
+	}
+}
+
+// What is asked by leave of the server's rules alone is not learnt.
+func TestOnlyOwnRulesTeach(t *testing.T) {
+	l := &teachable{}
+	w, p := askedBy(t, l, DNSLimits{Deadline: time.Hour})
+	p.config.Datagrams = knows{Connection{Ingress: setDNS}}
+	w.talk(t, "a.example.")
+	if len(l.seen) != 0 || p.dns.lost.Load() != 2 || p.dns.waiting() != 0 {
+		t.Errorf("learnt %+v, %d datagrams were sent, %d questions wait", l.seen, p.dns.lost.Load(), p.dns.waiting())
+	}
+	p.config.Datagrams = knows{Connection{Egress: setDNS, Ingress: setDNS}}
+	clear(w.flows)
+	w.talk(t, "a.example.")
+	if len(l.seen) != 1 {
+		t.Errorf("learnt %+v by rules of both", l.seen)
+	}
+}
+
+// After some answers to nothing a question ends, and the right answer comes too late.
+func TestGuessesEndTheQuestion(t *testing.T) {
+	w, p := askedBy(t, nil, DNSLimits{Deadline: time.Hour})
+	q := new(oracle.Msg).SetQuestion("a.example.", oracle.TypeA)
+	b, err := q.Pack()
+	must(t, err)
+	w.now = time.Now()
+	w.take(&redirect.Datagram{Source: dnsClient, Destination: dnsServerAddr, Mark: redirect.MarkToProxy, Data: b})
+	answer := func(id uint16) {
+		a := new(oracle.Msg).SetReply(q)
+		a.Id = id
+		b, err := a.Pack()
+		must(t, err)
+		w.take(&redirect.Datagram{Source: dnsServerAddr, Destination: dnsClient, Mark: redirect.MarkToProxy | redirect.MarkAnswer, Data: b})
+	}
+	for i := range uint16(maxWrong) {
+		if p.dns.waiting() != 1 {
+			t.Fatalf("%d questions wait after %d guesses", p.dns.waiting(), i)
+		}
+		answer(q.Id + 1 + i)
+	}
+	answer(q.Id)
+	w.out.Flush()
+	if c := &p.asked; p.dns.waiting() != 0 || c.unanswered.Load() != 1 || c.answers.Load() != 0 || p.dns.lost.Load() != 2 {
+		t.Errorf("%d questions wait, %d unanswered, %d answers, %d datagrams were sent", p.dns.waiting(), c.unanswered.Load(), c.answers.Load(), p.dns.lost.Load())
 	}
 }
 

@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/parsers/dns"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
-	"sync/atomic"
 )
 
 // answered deals with an answer: it goes on if it is for a question, says nothing that
@@ -32,6 +34,7 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 	if x == nil {
 		if !w.unread(g, shard) && !w.give(g) {
 			d.counts.unmatched.Add(1)
+			w.guessed(g, shard)
 		}
 		return
 	}
@@ -44,13 +47,27 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		shard.free(d.questions, x)
 		return
 	}
-	if d.p.config.Learner == nil || len(w.found.Records) == 0 {
+	if d.p.config.Learner == nil || len(w.found.Records) == 0 || !x.known.learns() {
 		w.out.Queue(server, client, g.Data)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 		shard.free(d.questions, x)
 		return
 	}
 	w.hold(g, shard, x)
+}
+
+var errGuessed = errors.New("too many answers came that are to no question")
+
+// guessed ends the questions that somebody tries to guess.
+func (w *dnsWorker) guessed(g *redirect.Datagram, shard *shard) {
+	for _, x := range shard.guessed(twoEnds{g.Destination, g.Source}) {
+		w.d.counts.unanswered.Add(1)
+		if x.key.hash != 0 { // else nobody knows what it asks
+			w.reply(&redirect.Datagram{Source: x.key.client, Destination: x.key.server}, dns.AppendDenial(w.room(), &x.message, dns.ServFail))
+		}
+		w.writer.answer(x, dns.ServFail, &dns.Found{}, w.now, errGuessed)
+		shard.free(w.d.questions, x)
+	}
 }
 
 // give hands an answer to the proxy before, unless it came from another.
@@ -74,6 +91,12 @@ func (w *dnsWorker) unread(g *redirect.Datagram, shard *shard) bool {
 	w.out.Queue(g.Source, g.Destination, g.Data)
 	shard.free(w.d.questions, x)
 	return true
+}
+
+// learns reports whether answers are learnt from: those that a client's own rules about the
+// DNS let it ask. With rules of the server alone, nothing of the client's says whom to believe.
+func (k *Connection) learns() bool {
+	return k.Egress != 0 && k.Egress.Protocol() == policy.ProtocolDNS
 }
 
 // Whether an answer may go, seen from its two sides: who asked the Learner, and whom that

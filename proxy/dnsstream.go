@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -59,8 +60,26 @@ func (h *dnsStream) Question(id uint64, m *dns.Message) (allowed bool, rcode uin
 		c.condemn = c.condemned // told, the connection ends
 		return false, c.p.config.DNS.denial()
 	}
+	if d := c.p.dns; d != nil && !d.questions.streamed(h.client()) {
+		h.Full()
+		return false, dns.Refused
+	}
 	h.asked[id] = x
 	return true, 0
+}
+
+// client is whose share of room the questions take.
+func (h *dnsStream) client() netip.Addr { return h.c.source.Addr().Unmap() }
+
+// Full implements dns.Hooks.
+func (h *dnsStream) Full() { h.c.p.asked.full.Add(1) }
+
+// Closed implements dns.Hooks.
+func (h *dnsStream) Closed() {
+	if d := h.c.p.dns; d != nil {
+		d.questions.streamEnds(h.client(), len(h.asked))
+	}
+	clear(h.asked)
 }
 
 // Unreadable implements dns.Hooks.
@@ -81,7 +100,7 @@ func (h *dnsStream) Answer(id uint64, m *dns.Message, f *dns.Found) (now bool) {
 	c := h.c
 	c.p.asked.answers.Add(1)
 	learner := c.p.config.Learner
-	if learner == nil || len(f.Records) == 0 {
+	if learner == nil || len(f.Records) == 0 || !c.known.learns() {
 		h.answered(id, m.Rcode, f, nil)
 		return true
 	}
@@ -136,6 +155,9 @@ func (h *dnsStream) answered(id uint64, rcode uint16, f *dns.Found, err error) {
 	delete(h.asked, id)
 	if x == nil {
 		return
+	}
+	if d := h.c.p.dns; d != nil {
+		d.questions.streamEnds(h.client(), 1)
 	}
 	h.writer.decided = appendDecision(h.writer.decided[:0], &x.shown, x.direction)
 	h.writer.reply(x, rcode, f, time.Now(), err)

@@ -44,7 +44,8 @@ func (p *process) openNames() error {
 }
 
 // enforceNames returns once rules about names are in force. What did not find room is
-// closed: the rest of the snapshot holds all the same.
+// closed: the rest of the snapshot holds all the same. But what the datapath will not
+// forget might be open by the new rules: then they must not hold.
 func (p *process) enforceNames(ctx context.Context, n *redirect.Names) error {
 	if p.learnt == nil {
 		return nil
@@ -54,6 +55,8 @@ func (p *process) enforceNames(ctx context.Context, n *redirect.Names) error {
 		return nil
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, fqdn.ErrStale):
+		return status.Error(codes.Unavailable, err.Error())
 	default:
 		p.log.Error("some names are not in force: what they would allow is denied", "error", err)
 		return nil

@@ -26,11 +26,22 @@ type shard struct {
 	mu     sync.Mutex
 	asked  map[questionKey]*question
 	of     map[netip.Addr]int // how many an endpoint has, held answers included
+	wrong  map[twoEnds]int    // answers to none of their questions; less by what was asked again
 	spare  *question
 	waits  queue // for an answer, oldest first
 	holds  queue // have one that is not to be released yet
 	opaque int   // that could not be read, and went on all the same
 }
+
+type twoEnds struct{ client, server netip.AddrPort }
+
+func (k *questionKey) ends() twoEnds { return twoEnds{k.client, k.server} }
+
+const (
+	// maxWrong answers to nothing end the questions of the same ends: somebody guesses.
+	maxWrong = 8
+	maxEnds  = 4096
+)
 
 type questionKey struct {
 	client, server netip.AddrPort
@@ -85,7 +96,8 @@ func (q *queue) remove(x *question) {
 func newQuestions(limits *DNSLimits) *questions {
 	t := &questions{limits: limits, seed: maphash.MakeSeed()}
 	for i := range t.shards {
-		t.shards[i].asked, t.shards[i].of = map[questionKey]*question{}, map[netip.Addr]int{}
+		s := &t.shards[i]
+		s.asked, s.of, s.wrong = map[questionKey]*question{}, map[netip.Addr]int{}, map[twoEnds]int{}
 	}
 	return t
 }
@@ -106,14 +118,10 @@ func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, f
 		s.waits.remove(x)
 		x.since = time.Now()
 		s.waits.push(x)
+		s.countWrong(key.ends(), -1) // both answers may come
 		return true, true
 	}
-	client := key.client.Addr()
-	if s.of[client] >= t.limits.PerEndpoint {
-		return false, false
-	}
-	if t.total.Add(1) > int64(t.limits.Questions) {
-		t.total.Add(-1)
+	if !s.enter(t, key.client.Addr()) {
 		return false, false
 	}
 	x := s.spare
@@ -128,12 +136,49 @@ func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, f
 	fill(x)
 	x.since = x.at
 	s.asked[key] = x
-	s.of[client]++
 	if key.hash == 0 {
 		s.opaque++
 	}
 	s.waits.push(x)
 	return false, true
+}
+
+// enter counts a question of a client. False: there is no room.
+func (s *shard) enter(t *questions, client netip.Addr) bool {
+	if s.of[client] >= t.limits.PerEndpoint {
+		return false
+	}
+	if t.total.Add(1) > int64(t.limits.Questions) {
+		t.total.Add(-1)
+		return false
+	}
+	s.of[client]++
+	return true
+}
+
+func (s *shard) leave(t *questions, client netip.Addr) {
+	if s.of[client]--; s.of[client] <= 0 {
+		delete(s.of, client)
+	}
+	t.total.Add(-1)
+}
+
+// streamed counts a question that came by TCP. False: there is no room.
+func (t *questions) streamed(client netip.Addr) bool {
+	s := t.shard(client)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enter(t, client)
+}
+
+// streamEnds gives back what streamed took, so many times.
+func (t *questions) streamEnds(client netip.Addr, n int) {
+	s := t.shard(client)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range n {
+		s.leave(t, client)
+	}
 }
 
 // take finds the question that an answer is for and takes it out of those that wait, so
@@ -150,7 +195,42 @@ func (s *shard) take(key questionKey, asked []byte) *question {
 		s.opaque--
 	}
 	s.waits.remove(x)
+	if len(s.wrong) > 0 && s.wrong[key.ends()] > 0 {
+		delete(s.wrong, key.ends())
+	}
 	return x
+}
+
+func (s *shard) countWrong(e twoEnds, n int) int {
+	if len(s.wrong) >= maxEnds {
+		clear(s.wrong)
+	}
+	s.wrong[e] += n
+	return s.wrong[e]
+}
+
+// guessed counts an answer to no question. After some it takes out the questions of these
+// ends, which are the caller's to free.
+func (s *shard) guessed(e twoEnds) (ended []*question) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.countWrong(e, 1) < maxWrong {
+		return nil
+	}
+	delete(s.wrong, e)
+	for x := s.waits.first; x != nil; x = x.next {
+		if x.key.ends() == e {
+			ended = append(ended, x)
+		}
+	}
+	for _, x := range ended {
+		s.waits.remove(x)
+		delete(s.asked, x.key)
+		if x.key.hash == 0 {
+			s.opaque--
+		}
+	}
+	return ended
 }
 
 // hold keeps a question that has its answer, until somebody claims it.
@@ -185,11 +265,7 @@ func (s *shard) free(t *questions, x *question) {
 }
 
 func (s *shard) release(t *questions, x *question) {
-	client := x.key.client.Addr()
-	if s.of[client]--; s.of[client] <= 0 {
-		delete(s.of, client)
-	}
-	t.total.Add(-1)
+	s.leave(t, x.key.client.Addr())
 	x.use++
 	x.answer = nil
 	if cap(x.query) > keepQuery {

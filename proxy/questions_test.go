@@ -89,6 +89,47 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+// Who guesses ends what he guesses at, and nothing of others.
+func TestQuestionsGuessed(t *testing.T) {
+	limits := DNSLimits{Questions: 100, PerEndpoint: 100, Answer: time.Hour, Deadline: time.Hour}
+	a := &asking{t, newQuestions(&limits)}
+	const one, two = "10.0.0.1:4000", "10.0.0.1:4001"
+	a.add(one, "a.", 1)
+	a.add(one, "b.", 2)
+	a.add(one, "b.", 2) // whose second answer is no guess
+	a.add(two, "a.", 1)
+	key, _, _ := a.key(one, "a.", 1)
+	s := a.q.shard(key.client.Addr())
+	for i := range maxWrong {
+		if ended := s.guessed(key.ends()); ended != nil {
+			t.Fatalf("%d questions end after %d answers to none", len(ended), i+1)
+		}
+	}
+	ended := s.guessed(key.ends())
+	if len(ended) != 2 {
+		t.Fatalf("%d questions end, want 2", len(ended))
+	}
+	for _, x := range ended {
+		s.free(a.q, x)
+	}
+	if a.q.total.Load() != 1 || a.take(one, "a.", 1) != nil || a.take(two, "a.", 1) == nil {
+		t.Errorf("%d questions wait", a.q.total.Load())
+	}
+	for range 3 { // an answer shows that the client is not guessed at alone
+		a.add(one, "c.", 3)
+		for range maxWrong - 1 {
+			if s.guessed(key.ends()) != nil {
+				t.Error("a question ends too early")
+			}
+		}
+		if x := a.take(one, "c.", 3); x == nil {
+			t.Error("its answer finds no question")
+		} else {
+			s.free(a.q, x)
+		}
+	}
+}
+
 func TestQuestionsExpire(t *testing.T) {
 	limits := DNSLimits{Questions: 100, PerEndpoint: 100, Answer: 10 * time.Second, Deadline: time.Second}
 	a := &asking{t, newQuestions(&limits)}

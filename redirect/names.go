@@ -34,8 +34,12 @@ type NameLimits struct {
 	MinTTL      time.Duration // an answer counts at least for so long. 10 s
 	Grace       time.Duration // and so much longer, also after the last connection. 10 s
 	PerName     int           // addresses of one name that an endpoint is told. 1000
-	PerEndpoint int           // addresses that one endpoint may know. 1,000,000
+	PerEndpoint int           // addresses that one endpoint may know. NamesPerEndpoint
 }
+
+// NamesPerEndpoint is the default of NameLimits.PerEndpoint: a sixteenth of the room, so
+// that one endpoint does not take that of all others.
+const NamesPerEndpoint = 1 << 16
 
 // MissingSet is a set of rules that nobody has made: a union that came to be by what an
 // address is known as. Its connections are refused until a snapshot holds its number.

@@ -30,6 +30,15 @@ inline bool is_for_many(const struct packet *p)
 	return !p->v6 && ((p->destination.b[12] & 0xf0) == 0xe0 || addr_v4(&p->destination) == 0xffffffff);
 }
 
+/* This machine itself, or nobody: what other networks must never be asked for (RFC 1122, 3.2.1.3;
+ * RFC 4291, 2.5.2 and 2.5.3). */
+inline bool is_for_nobody(const struct packet *p)
+{
+	if (p->v6)
+		return addr_high(&p->destination) == 0 && addr_is_nobody(&p->destination, true);
+	return p->destination.b[12] == 0 || p->destination.b[12] == 127;
+}
+
 /* Where the destination is: a workload here, the host, or elsewhere. */
 inline int check_destination(struct packet *p, const struct endpoint *peer)
 {
@@ -40,7 +49,7 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	p->destination_identity = identity_of(&p->destination);
 	if (!p->destination_identity)
 		return REASON_NO_ENDPOINT;
-	return is_for_many(p) ? REASON_OUTSIDE : 0;
+	return is_for_many(p) || is_for_nobody(p) ? REASON_OUTSIDE : 0;
 }
 
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,

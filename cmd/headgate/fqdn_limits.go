@@ -18,7 +18,7 @@ func (l *nameLimits) addTo(fs *pflag.FlagSet) {
 	fs.DurationVar(&l.minTTL, "fqdn-min-ttl", 10*time.Second, "how long the answer to a name counts at least, for toFQDNs")
 	fs.DurationVar(&l.grace, "fqdn-grace", 10*time.Second, "how much longer an address stays allowed after its answer has run out, or its last connection has ended")
 	fs.IntVar(&l.perName, "fqdn-max-addresses-per-name", 1000, "how many addresses of one name an endpoint may know")
-	fs.IntVar(&l.perEndpoint, "fqdn-max-addresses-per-endpoint", 1_000_000, "how many addresses one endpoint may know by names")
+	fs.IntVar(&l.perEndpoint, "fqdn-max-addresses-per-endpoint", redirect.NamesPerEndpoint, "how many addresses one endpoint may know by names, of the 1048576 there is room for")
 }
 
 func (l *nameLimits) limits() (redirect.NameLimits, error) {

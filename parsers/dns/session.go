@@ -22,10 +22,18 @@ type Hooks interface {
 	Outcome(id uint64) error
 	// Unmatched counts an answer to no question that waits.
 	Unmatched()
+	// Full counts a question that is refused as it would take too much room.
+	Full()
+	// Closed says that nothing more comes of the questions that wait.
+	Closed()
 }
 
 // maxWaiting bounds the questions of one connection that have no answer yet.
 const maxWaiting = 1024
+
+// MaxQuestion is how long a question may be, without the length before it. Those of
+// resolvers are a hundredth of it.
+const MaxQuestion = 4096
 
 var (
 	errTiny    = errors.New("a message shorter than a header")
@@ -78,6 +86,9 @@ func (s *Session) MaxInput(parsers.Side) int { return 2 + MaxMessage }
 // Release implements parsers.Holder: the held answer is looked at again when its side is
 // fed.
 func (s *Session) Release(uint64) {}
+
+// Close ends the session.
+func (s *Session) Close() { s.hooks.Closed() }
 
 // Unavailable answers every question under way, as there is no server.
 func (s *Session) Unavailable() []byte {
@@ -149,9 +160,11 @@ func (s *Session) question(raw []byte) error {
 		return err
 	}
 	s.last++
-	allowed, rcode := s.hooks.Question(s.last, &s.message)
-	if allowed && len(s.asked) >= maxWaiting {
-		allowed, rcode = false, Refused
+	allowed, rcode := false, uint16(Refused)
+	if len(s.asked) >= maxWaiting || len(raw) > MaxQuestion {
+		s.hooks.Full()
+	} else {
+		allowed, rcode = s.hooks.Question(s.last, &s.message)
 	}
 	if !allowed {
 		s.step(parsers.Step{Op: parsers.Discard, N: int64(2 + len(raw))})

@@ -46,6 +46,8 @@ func (h *hooks) Outcome(id uint64) error {
 }
 
 func (h *hooks) Unmatched() { h.unpaired++ }
+func (h *hooks) Full()      { h.log = append(h.log, "full") }
+func (h *hooks) Closed()    {}
 
 // wire is a relay: what came of each side, and what each side gets.
 type wire struct {
@@ -189,5 +191,24 @@ func TestSessionRefuses(t *testing.T) {
 	w.feed(parsers.Client, framed(t, question("a.", 1), question("b.", 1)))
 	if got := read(t, w.s.Unavailable()); got != "a SERVFAIL 0, b SERVFAIL 0" {
 		t.Errorf("without a server: %s", got)
+	}
+}
+
+// A question that would take too much room is refused, and not asked about.
+func TestSessionRoom(t *testing.T) {
+	h := &hooks{names: map[uint64]string{}}
+	w := &wire{s: New(h, time.Second)}
+	long := question("long.", oracle.TypeA)
+	long.SetEdns0(1232, false)
+	long.IsEdns0().Option = append(long.IsEdns0().Option, &oracle.EDNS0_PADDING{Padding: make([]byte, MaxQuestion)})
+	w.feed(parsers.Client, framed(t, long))
+	for range maxWaiting + 2 {
+		w.feed(parsers.Client, framed(t, question("a.", oracle.TypeA)))
+	}
+	if got := read(t, w.out[parsers.Client]); w.err != nil || got != "long REFUSED 0, a REFUSED 0, a REFUSED 0" {
+		t.Errorf("the client gets %s, %v", got, w.err)
+	}
+	if len(h.log) != maxWaiting+3 || h.log[0] != "full" || h.log[maxWaiting+1] != "full" || len(h.names) != maxWaiting {
+		t.Errorf("%d questions are judged", len(h.names))
 	}
 }

@@ -2,7 +2,6 @@ package fqdn
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -185,8 +184,10 @@ func (s *Store) forgetName(h *host, e *entry, gone func(learnt) bool) {
 			continue
 		}
 		s.dirty()
+		h.pairs--
+		s.pairs--
 		have := h.holds[l.addr]
-		left := slices.DeleteFunc(slices.Clone(have.entries()), func(o *entry) bool { return o == e })
+		left := slices.DeleteFunc(have.entries(), func(o *entry) bool { return o == e })
 		switch len(left) {
 		case 0:
 			if have.as != 0 {
@@ -200,85 +201,18 @@ func (s *Store) forgetName(h *host, e *entry, gone func(learnt) bool) {
 		case 1:
 			have.one, have.more = left[0], nil
 		default:
-			have.more = &left
+			*have.more = left
 		}
 		h.holds[l.addr] = have
 	}
 	e.addrs = kept
 	if len(kept) == 0 {
+		if h.known[e.name] == e && e.pick == s.none {
+			h.unruled--
+		}
 		delete(h.known, e.name)
 	}
 	if err := s.config.Maps.Delete(keys); err != nil {
 		s.log.Error("addresses stay in the datapath whose names have run out", "error", err)
-	}
-}
-
-// adopt reads what an earlier process has written: its identities are not ours.
-func (s *Store) adopt() error {
-	last := policy.Identity(0)
-	see := func(id policy.Identity) {
-		if id >= firstIdentity && id < firstIdentity+part*parts {
-			last = max(last, (id-firstIdentity)/part+1)
-		}
-	}
-	if err := s.config.Maps.All(func(_ policy.NameKey, id policy.Identity) bool { see(id); return true }); err != nil {
-		return err
-	}
-	rules, err := s.config.Maps.Rules()
-	for k := range rules {
-		see(k.Identity)
-	}
-	s.first = firstIdentity + last%parts*part
-	return err
-}
-
-// catchUp takes over what the process before has learnt until it stopped, after this one
-// had read what it knew.
-func (s *Store) catchUp() {
-	s.restore()
-	for _, h := range s.hosts {
-		s.readmit(h)
-	}
-	s.restored = nil
-	for k, err := range s.write(s.recompute()) {
-		s.log.Error("a name that was taken over is not in force", "endpoint", k.Endpoint, "address", k.Addr, "error", err)
-	}
-}
-
-// sweep removes from the kernel what is none of ours.
-func (s *Store) sweep() {
-	s.sweepAt = time.Time{}
-	s.catchUp()
-	var gone, ours []policy.NameKey
-	var ids []policy.Identity
-	err := s.config.Maps.All(func(k policy.NameKey, id policy.Identity) bool {
-		want := policy.Identity(0)
-		if h := s.hosts[k.Endpoint]; h != nil {
-			want = h.holds[k.Addr.As16()].as
-		}
-		switch {
-		case want == id:
-		case want == 0:
-			gone = append(gone, k)
-		default: // the one before was the last to write it
-			ours, ids = append(ours, k), append(ids, want)
-		}
-		return true
-	})
-	if err == nil {
-		_, put := s.config.Maps.Put(ours, ids)
-		err = errors.Join(put, s.config.Maps.Delete(gone))
-	}
-	rules, e := s.config.Maps.Rules()
-	for k, r := range rules {
-		if s.rules[k] == nil && e == nil {
-			e = s.config.Maps.SyncRules(k, r, nil)
-		}
-	}
-	for _, failed := range []error{err, e} {
-		if failed != nil {
-			s.log.Error("names of an earlier proxy stay in the datapath", "error", failed)
-			s.sweepAt = s.now().Add(sweepAfter)
-		}
 	}
 }

@@ -21,6 +21,7 @@ type kernel struct {
 	addrs map[policy.NameKey]policy.Identity
 	rules map[policy.NameRulesKey]policy.NameRules
 	fail  error // of the next writes of rules
+	stuck error // of the next removals of addresses
 }
 
 func newKernel() *kernel {
@@ -42,6 +43,9 @@ func (k *kernel) Put(keys []policy.NameKey, ids []policy.Identity) (int, error) 
 func (k *kernel) Delete(keys []policy.NameKey) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if len(keys) > 0 && k.stuck != nil {
+		return k.stuck
+	}
 	for _, key := range keys {
 		delete(k.addrs, key)
 	}
@@ -299,4 +303,10 @@ func twoEndpoints(rules ...policy.Rule) *redirect.Names {
 	}
 	n.Prefixes = append(n.Prefixes, policy.Prefixes(rules)...)
 	return n
+}
+
+func (k *kernel) set(change func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	change()
 }

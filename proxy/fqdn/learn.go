@@ -76,19 +76,44 @@ func (s *Store) note(t *task) {
 	e := t.host.known[name]
 	if e == nil {
 		e = &entry{name: name, pick: s.pickOf(name)}
+		if e.pick == s.none && t.host.unruled >= maxUnruled {
+			return
+		}
 	}
 	for _, a := range t.answer.Addresses {
 		addr := a.Addr.Unmap().WithZone("")
-		if !addr.IsValid() {
+		if !isSomebody(addr) {
 			continue
 		}
 		ttl := min(max(a.TTL, s.limits.MinTTL), maxTTL)
 		if t.err = s.remember(t.host, e, addr, t.answer.At.Add(ttl)); t.err != nil {
+			if e.pick == s.none { // nothing is to be in force for it
+				t.err = nil
+			}
 			return
 		}
 		t.addrs = append(t.addrs, addr)
 	}
 }
+
+// isSomebody reports whether an address can be a server elsewhere: a name that leads to
+// this machine itself, or to many, opens nothing (RFC 6890).
+func isSomebody(a netip.Addr) bool {
+	if !a.IsValid() || a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() {
+		return false
+	}
+	return !a.Is4() || a.As4()[0] != 0 && a.As4() != [4]byte{255, 255, 255, 255}
+}
+
+const (
+	// maxUnruled bounds the names of an endpoint that no rule is about: they are remembered
+	// for rules to come, and who asks for more of them does not need them to be.
+	maxUnruled = 4096
+	// maxNames bounds the names that an address is known by.
+	maxNames = 256
+	// pairs of a name and an address there may be for each address there may be.
+	pairs = 2
+)
 
 // remember adds an address to a name of a host, or lets it count for longer.
 func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) error {
@@ -105,16 +130,29 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 			return nil
 		}
 	}
+	if e.pick != s.none && h.unruled > 0 && (len(h.holds) >= s.limits.PerEndpoint || h.pairs >= pairs*s.limits.PerEndpoint) {
+		s.forgetUnruled(h)
+	}
 	have, known := h.holds[raw]
 	switch {
 	case len(e.addrs) >= 2*s.limits.PerName: // the janitor brings it back to PerName
 		return fmt.Errorf("%w: %s has %d", ErrShare, e.name, len(e.addrs))
 	case !known && len(h.holds) >= s.limits.PerEndpoint:
 		return fmt.Errorf("%w: %s has %d", ErrShare, h.name, len(h.holds))
-	case !known && s.addresses >= s.config.Maps.Room() && !s.makeRoom():
+	case known && len(have.entries()) >= maxNames:
+		return fmt.Errorf("%w: %s has %d names", ErrShare, addr, maxNames)
+	case h.pairs >= pairs*s.limits.PerEndpoint:
+		return fmt.Errorf("%w: %s has %d, by all their names", ErrShare, h.name, h.pairs)
+	case (!known && s.addresses >= s.config.Maps.Room() || s.pairs >= pairs*s.config.Maps.Room()) && !s.makeRoom():
 		return ErrFull
 	}
+	have, known = h.holds[raw] // there may be room now
+	if h.known[e.name] == nil && e.pick == s.none {
+		h.unruled++
+	}
 	h.known[e.name] = e
+	h.pairs++
+	s.pairs++
 	e.addrs = append(e.addrs, learnt{raw, expires})
 	switch {
 	case !known:
@@ -132,19 +170,24 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 // makeRoom forgets what no rule is about. It says whether there was any. Whoever fills
 // the room does not have it looked for all the time.
 func (s *Store) makeRoom() bool {
-	before, now := s.addresses, s.now()
+	before, now := s.pairs, s.now()
 	if now.Sub(s.madeRoom) < time.Second {
 		return false
 	}
 	s.madeRoom = now
 	for _, h := range s.hosts {
-		for _, e := range h.known {
-			if e.pick == s.none {
-				s.forgetName(h, e, func(learnt) bool { return true })
-			}
+		s.forgetUnruled(h)
+	}
+	return s.pairs < before
+}
+
+// forgetUnruled forgets the names of a host that no rule is about.
+func (s *Store) forgetUnruled(h *host) {
+	for _, e := range h.known {
+		if e.pick == s.none {
+			s.forgetName(h, e, func(learnt) bool { return true })
 		}
 	}
-	return s.addresses < before
 }
 
 // admit writes the rules of what addresses are known as now, then the addresses. It says
@@ -158,7 +201,7 @@ func (s *Store) admit(tasks []task) map[policy.NameKey]error {
 			k := policy.NameKey{Endpoint: t.host.idOf(), Addr: addr}
 			if have, ok := t.host.holds[addr.As16()]; ok && !seen[k] {
 				seen[k] = true
-				if id := s.identify(addr, have.entries()); id != have.as {
+				if id := s.identify(addr, have.entries()); id != have.as || s.ensure(t.host, id) != nil {
 					writes = append(writes, write{t.host, addr, id})
 				}
 			}
@@ -170,42 +213,66 @@ func (s *Store) admit(tasks []task) map[policy.NameKey]error {
 func (h *host) idOf() uint16 { return h.id }
 
 // write brings addresses in the kernel from what they are known as to what they are to
-// be known as. It says which were not written, and why.
+// be known as. It says which were not written, and why. These are known as nothing then,
+// so that their prefix judges them: what they were known as before may be allowed what
+// they are not.
 func (s *Store) write(writes []write) map[policy.NameKey]error {
 	failed := map[policy.NameKey]error{}
-	var keys, gone []policy.NameKey
+	var keys []policy.NameKey
 	var ids []policy.Identity
-	var puts []write
+	var puts, gone []write
+	fails := func(w write, err error) {
+		failed[w.key()] = err
+		if w.host.holds[w.addr.As16()].as != 0 {
+			gone = append(gone, write{w.host, w.addr, 0})
+		}
+	}
 	for _, w := range writes {
-		k := policy.NameKey{Endpoint: w.host.id, Addr: w.addr}
-		have := w.host.holds[w.addr.As16()]
-		switch {
-		case w.id == 0:
-			gone = append(gone, k)
-			s.become(w)
+		if w.id == 0 {
+			gone = append(gone, w)
 			continue
-		case have.as == 0 && s.inKernel+len(puts) >= s.room():
-			failed[k] = ErrFull
+		}
+		if w.host.holds[w.addr.As16()].as == 0 && s.inKernel+len(puts) >= s.room() {
+			failed[w.key()] = ErrFull
 			continue
 		}
 		if err := s.ensure(w.host, w.id); err != nil {
-			failed[k] = err
+			fails(w, err)
 			continue
 		}
-		keys, ids, puts = append(keys, k), append(ids, w.id), append(puts, w)
+		keys, ids, puts = append(keys, w.key()), append(ids, w.id), append(puts, w)
 	}
 	done, err := s.config.Maps.Put(keys, ids)
 	for i, w := range puts {
 		if i < done {
 			s.become(w)
 		} else {
-			failed[keys[i]] = errors.Join(ErrFull, err)
+			fails(w, errors.Join(ErrFull, err))
 		}
 	}
-	if err := s.config.Maps.Delete(gone); err != nil {
-		s.log.Error("names stay in the datapath that no rule is about", "error", err)
-	}
+	s.withdraw(gone, failed)
 	return failed
+}
+
+func (w *write) key() policy.NameKey { return policy.NameKey{Endpoint: w.host.id, Addr: w.addr} }
+
+// withdraw removes addresses from the kernel. What stays there is ErrStale.
+func (s *Store) withdraw(gone []write, failed map[policy.NameKey]error) {
+	keys := make([]policy.NameKey, len(gone))
+	for i := range gone {
+		keys[i] = gone[i].key()
+	}
+	together := s.config.Maps.Delete(keys)
+	for i, w := range gone {
+		if together != nil { // to learn which
+			if err := s.config.Maps.Delete(keys[i : i+1]); err != nil {
+				failed[keys[i]] = errors.Join(failed[keys[i]], fmt.Errorf("%w: %w", ErrStale, err))
+				s.stale = true
+				continue
+			}
+		}
+		s.become(w)
+	}
 }
 
 // room is how many addresses may be in the kernel: what it has is kept by slots, which

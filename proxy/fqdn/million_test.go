@@ -34,7 +34,9 @@ func TestMillion(t *testing.T) {
 	ctx, end := context.WithCancel(context.Background())
 	defer end()
 	go s.Run(ctx)
-	if err := s.Update(ctx, twoEndpoints(rule(0, "*.example.com"))); err != nil {
+	n := twoEndpoints(rule(0, "*.example.com"))
+	n.Limits.PerEndpoint = 1_000_000
+	if err := s.Update(ctx, n); err != nil {
 		t.Fatal(err)
 	}
 	before := heap()
@@ -70,7 +72,9 @@ func TestMillion(t *testing.T) {
 		t.Errorf("an address takes %d bytes, want at most %d", each, most)
 	}
 	start = time.Now()
-	if err := s.Update(ctx, twoEndpoints(rule(0, "*.example.com"), rule(1, "host-1.example.com"))); err != nil {
+	n = twoEndpoints(rule(0, "*.example.com"), rule(1, "host-1.example.com"))
+	n.Limits.PerEndpoint = 1_000_000
+	if err := s.Update(ctx, n); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("another rule is in force after %s", time.Since(start).Round(time.Millisecond))

@@ -179,7 +179,9 @@ func (s *Store) readmit(h *host) {
 				e = &entry{name: n.name, pick: s.none}
 			}
 			for _, l := range n.addrs {
-				s.recall(h, e, l)
+				if isSomebody(addrOf(l)) {
+					s.recall(h, e, l)
+				}
 			}
 		}
 	}

@@ -63,7 +63,7 @@ func withDefaults(l redirect.NameLimits) redirect.NameLimits {
 		l.PerName = 1000
 	}
 	if l.PerEndpoint <= 0 {
-		l.PerEndpoint = 1_000_000
+		l.PerEndpoint = redirect.NamesPerEndpoint
 	}
 	return l
 }

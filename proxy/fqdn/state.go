@@ -31,6 +31,7 @@ type state struct {
 	wanted   []redirect.MissingSet // to be told
 
 	addresses int       // that are learnt, of all endpoints
+	pairs     int       // of a name and an address, of all endpoints
 	inKernel  int       // of these
 	expires   int64     // the earliest there may be, Unix; 0: none
 	changed   time.Time // since when something is not on disk; zero: nothing
@@ -40,6 +41,7 @@ type state struct {
 	lookedAt  time.Time // at everything, for what has run out
 	lookTook  time.Duration
 	sweepAt   time.Time // what an earlier process left is removed then; zero: it is
+	stale     bool      // the kernel knows an address as what it no longer is
 	leaving   bool      // another process has taken over
 	over      bool      // and nothing is learnt any more
 }
@@ -54,6 +56,8 @@ type host struct {
 	known   map[string]*entry // by name
 	holds   map[[16]byte]held
 	numbers map[policy.Identity]int // addresses by what they are known as
+	pairs   int                     // of a name and an address
+	unruled int                     // names that no rule is about
 }
 
 // entry is a name and its addresses.

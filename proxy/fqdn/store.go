@@ -55,6 +55,7 @@ var (
 	ErrBusy    = errors.New("too many answers wait for the datapath")
 	ErrFull    = errors.New("there is no room for another address known by a name")
 	ErrShare   = errors.New("the endpoint knows as many addresses by names as it may")
+	ErrStale   = errors.New("the datapath keeps what an address was known as before")
 	ErrMissing = errors.New("rules for requests that only names bring together are not made yet")
 	ErrNotYet  = errors.New("no policy is in force yet")
 	ErrEnded   = errors.New("another proxy has taken over")

@@ -17,7 +17,8 @@ import (
 const tableStays = 5 * time.Second
 
 // update puts a snapshot in force. What the gate goes by until it is told of the new
-// tables stays as it is; what the new ones need is there before.
+// tables stays as it is; what the new ones need is there before. After ErrStale it must not
+// be told of them: they would allow what addresses were known as before.
 func (s *Store) update(n *redirect.Names) error {
 	if s.over {
 		return ErrEnded
@@ -27,7 +28,8 @@ func (s *Store) update(n *redirect.Names) error {
 	s.names, s.limits = n, withDefaults(n.Limits)
 	gone := s.updateHosts(n)
 	var writes []write
-	if before == nil || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
+	if before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
+		s.stale = false
 		writes = s.recompute()
 	}
 	numbered := before == nil || !maps.Equal(before.Rules, n.Rules) || !maps.Equal(before.Sets, n.Sets)
@@ -164,6 +166,7 @@ func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
 		}
 		s.addresses--
 	}
+	s.pairs -= h.pairs
 	delete(s.hosts, h.id)
 	s.dirty()
 	return gone
@@ -203,8 +206,11 @@ func (s *Store) recompute() []write {
 	s.picks = map[string]*pick{"": s.none}
 	var writes []write
 	for _, h := range s.hosts {
+		h.unruled = 0
 		for _, e := range h.known {
-			e.pick = s.pickOf(e.name)
+			if e.pick = s.pickOf(e.name); e.pick == s.none {
+				h.unruled++
+			}
 		}
 		for raw, have := range h.holds {
 			addr := netip.AddrFrom16(raw).Unmap()
