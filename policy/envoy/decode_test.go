@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -110,6 +111,10 @@ func TestRefused(t *testing.T) {
 		"cluster header":    {routes("route: {clusterHeader: x-to}"), "clients would choose"},
 		"environment text":  {routes(`route: {cluster: original-destination}, responseHeadersToAdd: [{header: {key: x, value: "%ENVIRONMENT(HOME)%"}}]`), "environment"},
 		"file text":         {routes(`route: {cluster: original-destination}, responseHeadersToAdd: [{header: {key: x, value: "%FILE_CONTENT(/etc/passwd)%"}}]`), "files"},
+		"environment bytes": {routes(`directResponse: {status: 200, body: {inlineBytes: "` + base64.StdEncoding.EncodeToString([]byte("%ENVIRONMENT(HOME)%")) + `"}}`), "environment"},
+		"deprecated":        {cluster(", type: ORIGINAL_DST, lbPolicy: CLUSTER_PROVIDED, http2ProtocolOptions: {}"), "http2ProtocolOptions: is deprecated"},
+		"event log":         {cluster(`, type: STATIC, healthChecks: [{timeout: 1s, interval: 1s, unhealthyThreshold: 1, healthyThreshold: 1, tcpHealthCheck: {}, eventLogPath: /x}]`), "may not stand here"},
+		"proxy protocol":    {strings.Replace(listener(tcpProxy, ""), "filterChains: [{", "filterChains: [{useProxyProto: true, ", 1), "useProxyProto: is deprecated"},
 		"no chain":          {`{` + at + `config.listener.v3.Listener, name: l}`, "filterChains"},
 		"socket options":    {listener(tcpProxy, ", socketOptions: [{level: 1, name: 36, intValue: 2816, state: STATE_PREBIND}]"), "marked"},
 		"more addresses":    {listener(tcpProxy, ", additionalAddresses: [{address: {socketAddress: {address: 10.0.0.1, portValue: 1}}}]"), "where a listener listens"},
