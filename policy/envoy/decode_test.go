@@ -66,6 +66,23 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// TestAddresses: a document says where its clusters lead, so that a node can refuse itself.
+func TestAddresses(t *testing.T) {
+	const endpoints = `endpoints: [{lbEndpoints: [{endpoint: {address: {socketAddress: {address: 192.0.2.1, portValue: 80}}}}]}]`
+	for name, resources := range map[string][]string{
+		"in the cluster": {cluster(", type: STATIC, loadAssignment: {clusterName: k, " + endpoints + "}")},
+		"by themselves":  {cluster(", type: EDS"), `{` + at + `config.endpoint.v3.ClusterLoadAssignment, clusterName: k, ` + endpoints + `}`},
+	} {
+		ps, err := manifest.Decode("f", []byte(document(resources...)), Kinds())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(ps[0].Envoy.Addresses); got != "[192.0.2.1]" {
+			t.Errorf("%s: it leads to %s", name, got)
+		}
+	}
+}
+
 // TestRefused holds what may not stand in a document, and that the message says what.
 func TestRefused(t *testing.T) {
 	static := func(address string) string {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/manifest"
 )
 
@@ -23,6 +24,7 @@ import (
 type walk struct {
 	*reader
 	at     manifest.Value
+	config *policy.EnvoyConfig
 	failed bool
 }
 
@@ -216,5 +218,7 @@ func (w *walk) address(m *corev3.SocketAddress, path string) {
 		w.fail(path, "has no port; write portValue")
 	case m.GetProtocol() != corev3.SocketAddress_TCP:
 		w.fail(path, "is not for TCP; delete protocol")
+	default:
+		w.config.Addresses = append(w.config.Addresses, ip)
 	}
 }
