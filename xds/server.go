@@ -31,6 +31,7 @@ type server struct {
 
 func newServer(ctx context.Context, b *Backend) *server {
 	services := b.services.watcher()
+	b.clients.mask = func(text string) string { return maskText(text, b.secretValues()) }
 	return &server{
 		clients: &b.clients, guard: b.guard, turnAway: b.turnAway, proxy: delta.NewServer(ctx, b.store.watcher(), b.store.ledger),
 		delta: delta.NewServer(ctx, services, nil),
