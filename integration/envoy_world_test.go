@@ -198,7 +198,7 @@ func (w *envoyWorld) startEnvoy(binary string) {
 			t.Error(err)
 		}
 	})
-	bootstrap, err := xds.Bootstrap(xds.BootstrapOptions{NodeID: "test", Socket: socket, Admin: filepath.Join(dir, "admin")})
+	bootstrap, err := xds.Bootstrap(xds.BootstrapOptions{NodeID: "test", Socket: socket, Admin: filepath.Join(dir, "interface")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func newConn(p *process, fd int, source, destination netip.AddrPort) *conn {
 
 // socket takes the descriptor of a side into the loop.
 func (c *conn) socket(s parsers.Side, fd int) *epoll.Socket {
-	return c.loop.Add(fd, func() { c.readable(s) })
+	return c.loop.Add(fd, func() (woken bool) { return c.readable(s) })
 }
 
 // attach gives a side its socket.

@@ -10,32 +10,40 @@ import (
 // carried at once: a head or a small message is read, judged, and written without
 // waiting for anything, and the side is parked again. What would have to wait, and all
 // that is out of the ordinary, is left to a goroutine, at the stage that was reached.
-func (c *conn) readable(s parsers.Side) {
+func (c *conn) readable(s parsers.Side) (left bool) {
 	if e := &c.ends[s]; e.tls != nil {
 		e.dry = false
 		go c.pump(s, stage{})
-		return
+		return true
 	}
 	at, parked := stage{}, false
 	defer func() {
-		if !parked {
+		if left = !parked; left {
 			go c.pump(s, at)
 		}
 	}()
 	defer c.guard("what the " + s.String() + " sent")
 	at, parked = c.direct(s)
+	return !parked
 }
 
 // direct carries what there is to read of s as far as that takes no waiting. It holds
-// mu all the time, so nobody is between its steps; nothing in it blocks.
+// mu all the time, so nobody is between its steps; nothing in it blocks, not even on mu,
+// under which a goroutine may be feeding much: then another waits, and parks the side
+// again, and the loop is told again. To feed more than a common buffer holds, and to
+// grow one, is left to a goroutine too: other connections wait for the loop.
 func (c *conn) direct(s parsers.Side) (at stage, parked bool) {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		return stage{}, false
+	}
 	defer c.mu.Unlock()
 	e := &c.ends[s]
 	if c.dead || c.closing {
 		return stage{}, false
 	}
 	switch _, err := e.fill(); {
+	case err == unix.EAGAIN && e.wants && e.seen != c.ends[s.Peer()].steps:
+		return stage{}, false // the peer got on since the session was last asked
 	case err == unix.EAGAIN:
 		e.sock.Park()
 		return stage{}, true
@@ -43,6 +51,9 @@ func (c *conn) direct(s parsers.Side) (at stage, parked bool) {
 		return stage{err: err}, false
 	}
 	c.activity.Add(1)
+	if e.pooled == nil {
+		return stage{}, false
+	}
 	for before := e.w + 1; e.r < e.w && e.w-e.r < before; {
 		before = e.w - e.r
 		at.fed = c.feed(s)
@@ -50,7 +61,8 @@ func (c *conn) direct(s parsers.Side) (at stage, parked bool) {
 			return at, false
 		}
 	}
-	if e.held || e.released || e.out.pending > c.p.config.Limits.Pending {
+	full := e.r == 0 && e.w == len(e.buf)
+	if e.held || e.released || full || e.out.pending > c.p.config.Limits.Pending {
 		return stage{}, false
 	}
 	e.wants = e.r < e.w

@@ -104,12 +104,17 @@ func (e *end) fill() (int, error) {
 // errInput marks input that is longer than the session may leave unconsumed.
 var errInput = errors.New("input limit")
 
+// makeRoom makes room for more of side s, as much as its session may leave.
+func (c *conn) makeRoom(s parsers.Side) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ends[s].room(c.inputLimit(s))
+}
+
 // read waits for more of side s.
 func (c *conn) read(s parsers.Side) (int, error) {
 	e := &c.ends[s]
-	c.mu.Lock()
-	err := e.room(c.inputLimit(s))
-	c.mu.Unlock()
+	err := c.makeRoom(s)
 	for err == nil {
 		n := 0
 		if n, err = e.fill(); err != unix.EAGAIN {

@@ -129,6 +129,9 @@ func (c *conn) splice(s parsers.Side, n int64) (moved int64, err error) {
 		moved += k
 		c.activity.Add(1)
 	}
+	if errors.Is(err, epoll.ErrPipe) {
+		return moved, nil // copied instead
+	}
 	var failed *epoll.WriteError
 	if errors.As(err, &failed) {
 		e.lame = !c.wrote(s.Peer(), failed)
@@ -225,9 +228,12 @@ func (c *conn) dial() (sock *epoll.Socket, local netip.AddrPort, err error) {
 }
 
 // unreachable tells the client that there is no server and ends the connection.
-func (c *conn) unreachable(err error) {
+func (c *conn) unreachable(err error) { c.flush(c.giveUp(err)) }
+
+// giveUp queues what unreachable says, and says which outputs are to be flushed.
+func (c *conn) giveUp(err error) (flush [2]bool) {
 	c.mu.Lock()
-	var flush [2]bool
+	defer c.mu.Unlock()
 	if answer := c.noServer(err); !c.closing && len(answer) > 0 {
 		flush[parsers.Client] = c.ends[parsers.Client].out.push(piece{data: answer})
 	}
@@ -235,8 +241,7 @@ func (c *conn) unreachable(err error) {
 		flush[x] = flush[x] || f
 	}
 	c.ends[parsers.Client].lame = true
-	c.mu.Unlock()
-	c.flush(flush)
+	return flush
 }
 
 // drained waits, briefly, until the other end has taken what was written.

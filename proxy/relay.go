@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net"
 
 	"github.com/headgate/headgate/parsers"
 )
@@ -38,9 +39,7 @@ func (c *conn) advance(s parsers.Side, at stage) bool {
 			if e.r == e.w && !past && (!e.eof || e.eofFed && !e.again) {
 				return true
 			}
-			c.mu.Lock()
-			f = c.feed(s)
-			c.mu.Unlock()
+			f = c.ask(s)
 		}
 		if !f.ok {
 			return true // await knows why
@@ -62,6 +61,13 @@ func (c *conn) advance(s parsers.Side, at stage) bool {
 			return true
 		}
 	}
+}
+
+// ask is feed for who does not hold mu, which a session that fails leaves free.
+func (c *conn) ask(s parsers.Side) fed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.feed(s)
 }
 
 // feed gives the session what was read and makes the program of the steps it
@@ -186,8 +192,10 @@ func (c *conn) await(s parsers.Side) (alive, parked bool) {
 		c.mu.Unlock()
 		return c.dryTLS(s)
 	}
-	err := c.park(s)
-	c.mu.Unlock()
+	err := func() error {
+		defer c.mu.Unlock() // the session is asked how much it may leave
+		return c.park(s)
+	}()
 	if err != nil {
 		return c.readFailed(s, err), false
 	}
@@ -213,6 +221,11 @@ func (c *conn) park(s parsers.Side) error {
 // reset, and the reader only hears of an end.
 func (c *conn) rest(s parsers.Side) {
 	e, peer := &c.ends[s], &c.ends[s.Peer()]
+	if e.seen != peer.steps { // the peer got on since the session was last asked, and woke nobody
+		e.again = true
+		c.mu.Unlock()
+		return
+	}
 	e.wants, e.parked = true, true
 	if peer.sock == nil || e.out.failed || peer.parked && !peer.again && !e.again {
 		flush := c.closeBoth()
@@ -244,12 +257,20 @@ func (c *conn) readFailed(s parsers.Side, err error) bool {
 		c.mu.Unlock()
 		c.flush(flush)
 		return true
+	case errors.Is(err, net.ErrClosed) && c.isClosing():
+		return true // ended closed the socket; a reset would destroy the last answer
 	}
 	if s == parsers.Server {
 		drained(c.ends[parsers.Client].sock) // a reset would overtake the answer
 	}
 	c.abort(true)
 	return false
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
 }
 
 // drain is what a pump does while the connection closes: it drops what the

@@ -16,6 +16,7 @@ import (
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/proxy/epoll"
 )
 
 func echo(c *net.TCPConn) { _, _ = io.Copy(c, c) }
@@ -392,5 +393,51 @@ func TestTunnelIsRechecked(t *testing.T) {
 	}
 	if s := r.status(); s.Denied != 1 {
 		t.Error(s)
+	}
+}
+
+// A transfer for which no pipe can be made goes on by copying.
+func TestTransfersWithoutPipes(t *testing.T) {
+	r := framed(t, echo, nil)
+	c := r.dial()
+	speaks(t, c) // the server is dialled
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	none := limit
+	none.Cur = 1 // what is open stays so
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &none))
+	defer func() { must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }()
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)
+	go func() { _, _ = c.Write(frame('F', sent)) }()
+	if _, got, err := readFrame(c); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes of %d came back, %v", len(got), len(sent), err)
+	}
+}
+
+// What the peer did between the last Feed of a side that ended and its wait wakes
+// nobody: the side must not begin to wait.
+func TestEndHearsOfEarlierSteps(t *testing.T) {
+	c := &conn{}
+	c.cond.L = &c.mu
+	c.ends[parsers.Client].eof = true
+	c.ends[parsers.Server].sock = &epoll.Socket{}
+	c.ends[parsers.Server].steps = 1
+	c.mu.Lock()
+	waited := time.AfterFunc(patience, func() { c.mu.Lock(); defer c.mu.Unlock(); c.closing = true; c.cond.Broadcast() })
+	defer waited.Stop()
+	c.rest(parsers.Client)
+	if e := &c.ends[parsers.Client]; !e.again || e.parked || c.closing {
+		t.Errorf("to be fed again: %v, waits: %v, given up: %v", e.again, e.parked, c.closing)
+	}
+}
+
+// A socket that the connection's own end closed under its reader has not failed.
+func TestOwnCloseIsNoFailure(t *testing.T) {
+	for _, closing := range []bool{false, true} {
+		c := &conn{closing: closing}
+		c.cond.L = &c.mu
+		if on := c.readFailed(parsers.Client, net.ErrClosed); on != closing || c.dead == closing {
+			t.Errorf("closing: %v, goes on: %v, dead: %v", closing, on, c.dead)
+		}
 	}
 }

@@ -159,9 +159,7 @@ func (e *end) tryRead(b []byte) (int, error) {
 // the loop knows nothing. It stands for await.
 func (c *conn) dryTLS(s parsers.Side) (alive, parked bool) {
 	e := &c.ends[s]
-	c.mu.Lock()
-	err := e.room(c.inputLimit(s))
-	c.mu.Unlock()
+	err := c.makeRoom(s)
 	if err == nil {
 		_, err = e.fill()
 	}

@@ -45,7 +45,7 @@ func pair(t *testing.T, ls *Loops, ready func(*Socket)) (*Socket, *net.TCPConn) 
 	defer near.Close()
 	var s *Socket
 	made := make(chan struct{})
-	s, err = ls.Pick().Adopt(near.(*net.TCPConn), func() { <-made; ready(s) })
+	s, err = ls.Pick().Adopt(near.(*net.TCPConn), func() bool { <-made; ready(s); return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,5 +331,36 @@ func TestConnect(t *testing.T) {
 	}
 	if err := begin(port).Connected(patience); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("nobody listens: %v", err)
+	}
+}
+
+// Where no pipe can be made, splices say so and move nothing.
+func TestSpliceWithoutPipes(t *testing.T) {
+	ls := loops(t)
+	from, writer := pair(t, ls, never(t))
+	to, reader := pair(t, ls, never(t))
+	_, _ = writer.Write([]byte("hello"))
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 1 // what is open stays so
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	n, err := from.Splice(to, 5, false)
+	if restored := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); restored != nil {
+		t.Fatal(restored)
+	}
+	if n != 0 || !errors.Is(err, ErrPipe) || !errors.Is(err, unix.EMFILE) {
+		t.Fatalf("%d bytes moved, %v", n, err)
+	}
+	if n, err = from.Splice(to, 5, false); n != 5 || err != nil {
+		t.Fatalf("with pipes again: %d bytes moved, %v", n, err)
+	}
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(reader, got); err != nil || string(got) != "hello" {
+		t.Fatalf("%q, %v", got, err)
 	}
 }

@@ -98,8 +98,9 @@ func (ls *Loops) Pick() *Loop {
 }
 
 // Add takes a socket that does not block into this loop, which calls ready whenever
-// there is something to read and the socket is parked. The descriptor is the loop's.
-func (l *Loop) Add(fd int, ready func()) *Socket {
+// there is something to read and the socket is parked. It says whether it started a
+// goroutine, which then gets the processor. The descriptor is the loop's.
+func (l *Loop) Add(fd int, ready func() (woken bool)) *Socket {
 	s := &Socket{fd: fd, loop: l, ready: ready}
 	s.users.Store(1)
 	l.mu.Lock()
@@ -109,7 +110,7 @@ func (l *Loop) Add(fd int, ready func()) *Socket {
 }
 
 // Adopt adds a copy of what Go's own poller has, which knows nothing of the copy.
-func (l *Loop) Adopt(c syscall.Conn, ready func()) (*Socket, error) {
+func (l *Loop) Adopt(c syscall.Conn, ready func() (woken bool)) (*Socket, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("adopt a socket: %w", err)

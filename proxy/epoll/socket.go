@@ -16,7 +16,7 @@ import (
 type Socket struct {
 	fd    int
 	loop  *Loop
-	ready func()
+	ready func() (woken bool)
 
 	parked  atomic.Bool
 	watched atomic.Bool  // for input
@@ -90,15 +90,15 @@ func (s *Socket) event(events uint32) (woken bool) {
 		events |= unix.EPOLLIN | unix.EPOLLOUT
 	}
 	if events&unix.EPOLLIN != 0 && s.parked.CompareAndSwap(true, false) {
-		s.ready()
+		woken = s.ready()
 		if events &^= unix.EPOLLIN; events == 0 {
-			return false
+			return woken
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return false
+		return woken
 	}
 	interest := s.interest
 	if events&unix.EPOLLIN != 0 {
@@ -114,7 +114,10 @@ func (s *Socket) event(events uint32) (woken bool) {
 	}
 	_ = s.watch(interest)
 	if s.parked.Load() { // meanwhile
-		_ = s.watch(interest | unix.EPOLLIN)
+		if err := s.watch(interest | unix.EPOLLIN); err != nil && s.parked.CompareAndSwap(true, false) {
+			go s.ready() // as in Park
+			woken = true
+		}
 	}
 	return woken
 }

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +22,7 @@ func (ls *Loops) pipe() (pipe, error) {
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return pipe{}, fmt.Errorf("make a pipe: %w", err)
+		return pipe{}, fmt.Errorf("%w: %w", ErrPipe, err)
 	}
 	p := pipe{fds[0], fds[1], 64 << 10}
 	if size, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err == nil {
@@ -41,6 +42,10 @@ func (ls *Loops) giveBack(p pipe) {
 	}
 }
 
+// ErrPipe says that there is no pipe to splice with, as when the process has as many
+// descriptors as it may. Nothing was moved, and copying goes on.
+var ErrPipe = errors.New("make a pipe")
+
 // WriteError is of the socket that a splice writes to.
 type WriteError struct{ Err error }
 
@@ -50,14 +55,15 @@ func (e *WriteError) Unwrap() error { return e.Err }
 
 // Splice waits for something to read and moves up to n bytes of it to another socket
 // inside the kernel: as much as there is, but not more than a pipe holds. more says that
-// more will follow at once.
+// the rest of n follows, at once as long as there is as much as was asked for.
 func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 	for {
 		p, err := s.loop.loops.pipe()
 		if err != nil {
 			return 0, err
 		}
-		got, err := s.fill(p, int(min(n, int64(p.size))))
+		want := int(min(n, int64(p.size)))
+		got, err := s.fill(p, want)
 		switch {
 		case err == unix.EINTR:
 			s.loop.loops.giveBack(p)
@@ -75,7 +81,8 @@ func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 			s.loop.loops.giveBack(p)
 			return 0, err
 		}
-		if err := to.pour(p, got, more && int64(got) < n); err != nil {
+		// The kernel keeps back part of a segment for what follows, so there must be more now.
+		if err := to.pour(p, got, more && got == want && int64(got) < n); err != nil {
 			p.close() // what is left in it is nobody's
 			return 0, &WriteError{err}
 		}
