@@ -190,7 +190,7 @@ func (a *Agent) start(ctx context.Context) error {
 		Gate: a.gate, Backend: a.backend, PerRoute: func(p policy.Protocol) bool { return a.backend.perRoute[p] }, MaxRoutes: a.backend.maxRoutes,
 		Settings: a.cfg.Settings, NodeLabels: a.cfg.NodeLabels, Share: a.share(), Cluster: policy.DefaultCluster,
 		Logger: a.log, Fixed: fixed, Save: a.store.save,
-		Secrets:  secret.Dir(a.cfg.SecretsDir).Read,
+		Secrets: secret.Dir(a.cfg.SecretsDir).Read, NodeAddresses: a.gate.NodeAddresses,
 		Services: services, Names: a.names(pools), Pools: a.cfg.EndpointCIDRs, NameLimits: a.cfg.NameLimits,
 	})
 	a.seeing.builder.Directory = a.engine

@@ -136,6 +136,8 @@ func TestLegsElsewhere(t *testing.T) {
 	for _, v6 := range families {
 		f := l.tcp(v6, 45000, 80, 0)
 		l.reset(PolicyTable{}, PolicyTable{})
+		gone := l.fromHost(v6, syn)
+		l.expect("SYN of nobody here", l.gets(l.a, gone, mark), actionShot, 132, policy.Ingress)
 		l.expect("SYN that ingress denies", l.gets(l.b, f.with(syn), mark), actionShot, 133, policy.Ingress)
 		l.reset(PolicyTable{}, PolicyTable{ingress(identityA, policy.ProtoTCP, 80, 16): {Verdict: policy.Redirect, Set: 1 << 24}})
 		l.expect("SYN that has L7 rules", l.gets(l.b, f.with(syn), mark), actionShot, 231, policy.Ingress)

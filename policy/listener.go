@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"net/netip"
 	"strings"
 )
 
@@ -13,7 +14,10 @@ const (
 
 // EnvoyConfig is what a CiliumEnvoyConfig holds, checked: resources of Envoy's whose
 // names have the object's before them.
-type EnvoyConfig struct{ Resources []EnvoyResource }
+type EnvoyConfig struct {
+	Resources []EnvoyResource
+	Addresses []netip.Addr // that its clusters lead to
+}
 
 // EnvoyResource is one resource.
 type EnvoyResource struct {

@@ -90,6 +90,7 @@ type Backend struct {
 	failing     string // what of it is not
 	pid         int
 	lost        string // why there is no process
+	unfit       string // why the last Envoy that came was turned away
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -182,6 +183,9 @@ func (b *Backend) Status() redirect.Status {
 	}
 	if s.State != "ready" && b.lost != "" {
 		s.State, s.Detail = "down", b.lost
+	}
+	if s.State != "ready" && b.unfit != "" {
+		s.Detail = b.unfit
 	}
 	return s
 }

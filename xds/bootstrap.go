@@ -55,7 +55,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
 	}
 	c := &bootstrapv3.Bootstrap{
-		Node:             &corev3.Node{Id: o.NodeID, Cluster: proxyCluster},
+		Node:             &corev3.Node{Id: o.NodeID, Cluster: proxyCluster, Metadata: bootstrapMark()},
 		StaticResources:  &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{b.agent(o.Socket)}},
 		DynamicResources: dynamicResources(),
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{

@@ -25,6 +25,8 @@ const (
 type clients struct {
 	mu  sync.Mutex
 	all []*client
+
+	mask func(string) string
 }
 
 // client is one stream.
@@ -33,12 +35,14 @@ type client struct {
 	says  redirect.DiscoveryClient
 	types map[string]*redirect.DiscoveryType
 	heard func() // may be nil
+	// mask takes the values of secrets out of what the client says.
+	mask func(string) string
 }
 
 // join notes a stream until leave is called.
 func (cs *clients) join(ctx context.Context, variant, role string, node *corev3.Node) (c *client, leave func()) {
 	who := whoCalls(ctx)
-	c = &client{types: map[string]*redirect.DiscoveryType{}, says: redirect.DiscoveryClient{
+	c = &client{mask: cs.mask, types: map[string]*redirect.DiscoveryType{}, says: redirect.DiscoveryClient{
 		Node: node.GetId(), Agent: agentOf(node), Role: role, Variant: variant, PID: int(who.Pid), UID: who.Uid, Since: time.Now(),
 	}}
 	cs.mu.Lock()
@@ -113,7 +117,7 @@ func (c *client) asked(r asker) {
 	case refused != nil:
 		t.Refused = nonce
 		t.Refusals++
-		c.says.Refusal, c.says.RefusedAt = strings.TrimSpace(refused.GetMessage()), time.Now()
+		c.says.Refusal, c.says.RefusedAt = c.mask(strings.TrimSpace(refused.GetMessage())), time.Now()
 	case nonce != "":
 		t.Acked = nonce
 	}

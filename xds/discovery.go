@@ -59,6 +59,7 @@ func (b *Backend) Discovery(typeURL string) (redirect.Discovery, error) {
 func (b *Backend) describe(kind, name string, r types.Resource, secrets []string) (redirect.DiscoveryResource, error) {
 	d := redirect.DiscoveryResource{Type: kind, Name: name, Version: versionOf(r)}
 	d.State, d.Refusal = b.store.state(resourceKey{kind, name}, d.Version)
+	d.Refusal = maskText(d.Refusal, secrets)
 	var err error
 	if d.Body, err = renderMasked(r.(proto.Message), secrets); err != nil {
 		return d, fmt.Errorf("show %s: %w", name, err)
@@ -111,8 +112,14 @@ func (b *Backend) secretValues() []string {
 	return b.secretTexts
 }
 
-func (b *Backend) noteSecrets(s redirect.Snapshot) {
+// noteSecrets of a snapshot. Until it is in force resources may hold those of before.
+func (b *Backend) noteSecrets(s redirect.Snapshot, inForce bool) {
+	texts := slices.Collect(maps.Values(s.Secrets))
 	b.statusMu.Lock()
 	defer b.statusMu.Unlock()
-	b.secretTexts = slices.Collect(maps.Values(s.Secrets))
+	if !inForce {
+		texts = append(texts, b.secretTexts...)
+	}
+	slices.Sort(texts)
+	b.secretTexts = slices.Compact(texts)
 }

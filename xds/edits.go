@@ -2,7 +2,9 @@ package xds
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -49,19 +51,24 @@ func (w *words) testing(i int, rule *policy.HTTPRule) []any {
 		if part.expr == "" {
 			continue
 		}
-		if _, err := syntax.Parse(part.expr, syntax.Perl); err != nil { // it would not stand alone in a group
+		_, err := syntax.Parse(part.expr, syntax.Perl) // it may not stand alone in a group
+		re, bad := regexp.Compile(`\A(?:` + part.expr + `)\z`)
+		if err := errors.Join(err, bad); err != nil {
 			w.err = fmt.Errorf("%s: %w", rule.Ref, err)
 			return nil
 		}
 		key := fmt.Sprintf("%d%s", i, part.header)
-		w.program.tests = append(w.program.tests, test{key, part.header, part.expr})
+		w.program.tests = append(w.program.tests, test{key, part.header, part.expr, re.MatchString("")})
 		keys = append(keys, key)
 	}
 	return keys
 }
 
 // test asks whether the whole of a header matches an expression.
-type test struct{ key, header, expr string }
+type test struct {
+	key, header, expr string
+	empty             bool // does: a header that is missing is empty, as the path of CONNECT
+}
 
 // testsOf has Envoy answer the tests of both directions.
 func testsOf(egress, ingress *program) *headertometadatav3.Config {
@@ -71,7 +78,7 @@ func testsOf(egress, ingress *program) *headertometadatav3.Config {
 			continue
 		}
 		for _, t := range p.tests {
-			c.RequestRules = append(c.RequestRules, &headertometadatav3.Config_Rule{
+			rule := &headertometadatav3.Config_Rule{
 				Header: t.header,
 				OnHeaderPresent: &headertometadatav3.Config_KeyValuePair{
 					MetadataNamespace: testSpace + "." + direction, Key: t.key, Type: headertometadatav3.Config_STRING,
@@ -79,7 +86,13 @@ func testsOf(egress, ingress *program) *headertometadatav3.Config {
 						Pattern: &matcherv3.RegexMatcher{Regex: "^(?:" + t.expr + ")$"}, Substitution: matched,
 					},
 				},
-			})
+			}
+			if t.empty {
+				rule.OnHeaderMissing = &headertometadatav3.Config_KeyValuePair{
+					MetadataNamespace: testSpace + "." + direction, Key: t.key, Type: headertometadatav3.Config_STRING, Value: matched,
+				}
+			}
+			c.RequestRules = append(c.RequestRules, rule)
 		}
 	}
 	slices.SortStableFunc(c.RequestRules, func(a, b *headertometadatav3.Config_Rule) int {

@@ -22,7 +22,7 @@ import (
 func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.noteSecrets(s)
+	b.noteSecrets(s, false)
 	t, err := b.translate(s)
 	if err != nil {
 		return err
@@ -31,6 +31,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	if err := errors.Join(b.takeConfigs(ctx, s), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx), b.dropForgotten(ctx), b.forgetConfigs(s)); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
+	b.noteSecrets(s, true)
 	b.accepted = maps.Clone(b.sets)
 	inUse := maps.Clone(b.sets)
 	b.inUse.Store(&inUse)

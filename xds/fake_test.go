@@ -109,7 +109,7 @@ func waitFor(t *testing.T, ok func() bool) {
 // subscribe is the first request of a type.
 func (f *fakeEnvoy) subscribe(typeURL string, names ...string) {
 	r := &discoveryv3.DeltaDiscoveryRequest{
-		Node: &corev3.Node{Id: "fake", Cluster: proxyCluster, UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{
+		Node: &corev3.Node{Id: "fake", Cluster: proxyCluster, Metadata: bootstrapMark(), UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{
 			UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: 40}},
 		}},
 		TypeUrl: typeURL, ResourceNamesSubscribe: names, InitialResourceVersions: map[string]string{},

@@ -78,9 +78,10 @@ func (b *Backend) admitRules(ctx context.Context, n redirect.SetNumber, names []
 func (b *Backend) refuse(n redirect.SetNumber, name string, err error) {
 	var refused *RefusedError
 	errors.As(err, &refused)
-	why := fmt.Sprintf("%s is left out: Envoy refused it: %s", refOf(name), refused.Message)
+	said := maskText(refused.Message, b.secretValues())
+	why := fmt.Sprintf("%s is left out: Envoy refused it: %s", refOf(name), said)
 	b.failed[n] = why
-	b.log.Error("a rule allows nothing", "rule", refOf(name), "envoy", refused.Message)
+	b.log.Error("a rule allows nothing", "rule", refOf(name), "envoy", said)
 	for id, number := range b.numbers {
 		if number != n {
 			continue

@@ -1,9 +1,12 @@
 package xds
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	udpaannotations "github.com/cncf/xds/go/udpa/annotations"
@@ -37,10 +40,24 @@ func spellings(secrets []string) []string {
 	var out []string
 	for _, s := range secrets {
 		if s != "" {
-			out = append(out, s, regexp.QuoteMeta(s), base64.StdEncoding.EncodeToString([]byte(s)))
+			for _, form := range []string{s, escaped(s), regexp.QuoteMeta(s), regexp.QuoteMeta(escaped(s))} {
+				quoted := strconv.Quote(form) // as in Envoy's messages
+				out = append(out, form, quoted[1:len(quoted)-1])
+			}
+			out = append(out, base64.StdEncoding.EncodeToString([]byte(s)))
 		}
 	}
-	return out
+	// A longer one may hold a shorter one, of which the rest would be left.
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	return slices.Compact(out)
+}
+
+// maskText is a text without the values of secrets.
+func maskText(text string, secrets []string) string {
+	for _, s := range spellings(secrets) {
+		text = strings.ReplaceAll(text, s, masked)
+	}
+	return text
 }
 
 func hideValues(v any, secrets []string) any {

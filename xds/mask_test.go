@@ -1,12 +1,16 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
 )
 
 // TestSecretsAreMasked: neither what Envoy's schema calls sensitive is shown, packed as it
@@ -39,7 +43,29 @@ func TestSecretsAreMasked(t *testing.T) {
 			t.Errorf("%s is not shown: %s", shown, out)
 		}
 	}
+	if got := maskText(`in "a%25\\.b" and a%\\.b`, []string{"a%.b"}); got != `in "`+masked+`" and `+masked {
+		t.Errorf("of a refusal is shown %s", got)
+	}
 	if c.GetAltStatName() != "before hunter2.after" {
 		t.Error("what is served was changed")
+	}
+}
+
+// TestSecretsOfBeforeAreMasked: while a change is not in force, resources hold the secrets of
+// before, and perhaps the new ones.
+func TestSecretsOfBeforeAreMasked(t *testing.T) {
+	of := func(value string) redirect.Snapshot {
+		return redirect.Snapshot{Secrets: map[policy.SecretRef]string{{Name: "s"}: value}}
+	}
+	b := &Backend{}
+	b.noteSecrets(of("old"), false)
+	b.noteSecrets(of("old"), true)
+	b.noteSecrets(of("new"), false)
+	if got := b.secretValues(); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("before the change is in force %q are masked", got)
+	}
+	b.noteSecrets(of("new"), true)
+	if got := b.secretValues(); !slices.Equal(got, []string{"new"}) {
+		t.Errorf("afterwards %q are masked", got)
 	}
 }

@@ -60,11 +60,12 @@ func (b *Backend) recordsOf(p pair, e *datav3.HTTPAccessLogEntry) []observe.Reco
 	return []observe.Record{r, answer}
 }
 
-// ends of a connection that Envoy tells of.
+// ends of a connection that Envoy tells of. The client is who connected: what Envoy calls
+// the remote address follows X-Forwarded-For, which clients write.
 func (b *Backend) ends(common *datav3.AccessLogCommon) (observe.Record, bool) {
 	r := observe.Record{
 		Kind: observe.KindL7, Time: common.GetStartTime().AsTime(), Word: observe.Forwarded, Proto: policy.ProtoTCP,
-		Source: addressOf(common.GetDownstreamRemoteAddress()), Destination: addressOf(common.GetDownstreamLocalAddress()),
+		Source: addressOf(common.GetDownstreamDirectRemoteAddress()), Destination: addressOf(common.GetDownstreamLocalAddress()),
 	}
 	if !r.Source.IsValid() || !r.Destination.IsValid() {
 		return r, false

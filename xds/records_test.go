@@ -1,12 +1,15 @@
 package xds
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -20,7 +23,8 @@ func logged(t *testing.T, status uint32, details string, rbac, script map[string
 	t.Helper()
 	e := &datav3.HTTPAccessLogEntry{
 		CommonProperties: &datav3.AccessLogCommon{
-			DownstreamRemoteAddress: tcpAddress("10.0.0.1", 1000), DownstreamLocalAddress: tcpAddress("10.0.0.2", 80),
+			DownstreamRemoteAddress:       tcpAddress("192.0.2.66", 0), // from X-Forwarded-For
+			DownstreamDirectRemoteAddress: tcpAddress("10.0.0.1", 1000), DownstreamLocalAddress: tcpAddress("10.0.0.2", 80),
 			Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{}},
 		},
 		Request: &datav3.HTTPRequestProperties{
@@ -97,6 +101,45 @@ func TestRecords(t *testing.T) {
 				t.Errorf("the answer is %+v", records[1])
 			}
 		})
+	}
+}
+
+// TestForgedClient: a tunnel is known by who connected, whatever the request says of that.
+func TestForgedClient(t *testing.T) {
+	e := logged(t, 101, "via_upstream", nil, map[string]any{"head": []any{":method=GET", ":path=/chat", ":authority=h", "x-forwarded-for=192.0.2.66"}})
+	e.CommonProperties.AccessLogType = datav3.AccessLogType_DownstreamTunnelSuccessfullyEstablished
+	made, err := programOf(&policy.L7Set{Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Path: "/chat"}}}, options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backend{}
+	b.inUse.Store(&map[redirect.SetNumber]*program{number: made})
+	b.told(pair{ingress: number}, e)
+	for key := range b.tunnels.all {
+		if key.source == netip.MustParseAddrPort("10.0.0.1:1000") {
+			return
+		}
+	}
+	t.Errorf("tunnels are %v", b.tunnels.all)
+}
+
+// TestTunnelOutlives: a socket that is not found belongs to a tunnel that has ended, unless
+// Envoy tells of the tunnel after that.
+func TestTunnelOutlives(t *testing.T) {
+	var tn tunnel
+	now := time.Now()
+	missing := fmt.Errorf("destroy: %w", unix.ENOENT)
+	if tn.outlives(missing, now) {
+		t.Error("the end may be on its way")
+	}
+	if !tn.outlives(missing, now.Add(tunnelInterval)) {
+		t.Error("it stands, and nobody is told")
+	}
+	if !tn.outlives(unix.EPERM, now) {
+		t.Error("a socket that cannot be destroyed is not told of")
+	}
+	if tn.outlives(nil, now) || tn.outlives(missing, now.Add(2*tunnelInterval)) {
+		t.Error("a socket that was destroyed is told of")
 	}
 }
 

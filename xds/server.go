@@ -22,15 +22,18 @@ type server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	clients *clients
 	guard   *guard
-	proxy   delta.Server
-	delta   delta.Server // of those who look up services
-	sotw    sotw.Server
+	// turnAway is told of each Envoy that would enforce, and why it may not.
+	turnAway func(ctx context.Context, err error)
+	proxy    delta.Server
+	delta    delta.Server // of those who look up services
+	sotw     sotw.Server
 }
 
 func newServer(ctx context.Context, b *Backend) *server {
 	services := b.services.watcher()
+	b.clients.mask = func(text string) string { return maskText(text, b.secretValues()) }
 	return &server{
-		clients: &b.clients, guard: b.guard, proxy: delta.NewServer(ctx, b.store.watcher(), b.store.ledger),
+		clients: &b.clients, guard: b.guard, turnAway: b.turnAway, proxy: delta.NewServer(ctx, b.store.watcher(), b.store.ledger),
 		delta: delta.NewServer(ctx, services, nil),
 		// A client that asks for no name wants none; it is no Envoy.
 		sotw: sotw.NewServer(ctx, services, nil, sotw.DeactivateLegacyWildcard()),
@@ -45,6 +48,11 @@ func (s *server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	}
 	role, handler := roleClient, s.delta
 	if ours(first.GetNode()) {
+		err := fit(first.GetNode())
+		s.turnAway(stream.Context(), err)
+		if err != nil {
+			return status.Error(codes.FailedPrecondition, err.Error())
+		}
 		role, handler = roleProxy, s.proxy
 	}
 	c, leave := s.clients.join(stream.Context(), "delta", role, first.GetNode())

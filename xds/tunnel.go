@@ -41,6 +41,27 @@ type tunnel struct {
 	request *policy.HTTPRequest
 	record  observe.Record // of its request
 	closed  bool
+
+	destroyed bool      // its socket
+	missing   time.Time // since when its socket has not been found
+}
+
+// outlives reports whether a tunnel stands that should not, by what came of destroying its
+// socket. One that is not found may have ended just now, or with another tunnel on the same
+// connection, and the entry that says so be on its way; that takes no tunnelInterval.
+func (t *tunnel) outlives(err error, now time.Time) bool {
+	switch {
+	case err == nil:
+		t.destroyed = true
+		return false
+	case !errors.Is(err, unix.ENOENT):
+		return true
+	case t.destroyed:
+		return false
+	case t.missing.IsZero():
+		t.missing = now
+	}
+	return now.Sub(t.missing) >= tunnelInterval
 }
 
 // told is what a log entry tells: of a request that is over, or of a tunnel.
@@ -177,11 +198,13 @@ func (b *Backend) judgeTunnel(key tunnelKey, t *tunnel) {
 	if d.Verdict == policy.Allow {
 		return
 	}
+	err := destroySocket(key.destination, key.source)
 	b.tunnels.mu.Lock()
 	told := t.closed
 	t.closed = true
+	outlives := t.outlives(err, time.Now())
 	b.tunnels.mu.Unlock()
-	if err := destroySocket(key.destination, key.source); err != nil && !errors.Is(err, unix.ENOENT) {
+	if outlives {
 		b.log.Error("close a tunnel that is denied now; its ends must be restarted", "from", key.source, "to", key.destination, "error", err)
 	}
 	if told {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -20,6 +21,9 @@ func (e *Engine) changePolicies(ctx context.Context, f func() error) (uint64, er
 		err := f()
 		if err == nil {
 			err = e.admit()
+		}
+		if err == nil {
+			err = e.admitClusters(before)
 		}
 		if err != nil {
 			e.policies = before
@@ -84,6 +88,30 @@ func (e *Engine) admitListener(l *policy.Listener) error {
 		}
 	}
 	return fmt.Errorf("%s has no listener %q", l.Key(), l.Name)
+}
+
+// admitClusters wants no listener that is new or changed to lead to this machine: the
+// server there would take the connection for one that policy has let through.
+func (e *Engine) admitClusters(before map[string]*Policy) error {
+	if e.cfg.NodeAddresses == nil {
+		return nil
+	}
+	for _, key := range sortedKeys(e.policies) {
+		p := e.policies[key]
+		if p == before[key] || p.Envoy == nil || len(p.Envoy.Addresses) == 0 {
+			continue
+		}
+		own, err := e.cfg.NodeAddresses()
+		if err != nil {
+			return fmt.Errorf("read this node's addresses for %s: %w", key, err)
+		}
+		for _, ip := range p.Envoy.Addresses {
+			if slices.Contains(own, ip) {
+				return fmt.Errorf("%s: a cluster leads to %s, which is this node itself; write the address of a workload or of another machine: %w", key, ip, ErrRefused)
+			}
+		}
+	}
+	return nil
 }
 
 // neededSet is a set that a table would name.

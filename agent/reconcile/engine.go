@@ -59,6 +59,8 @@ type Config struct {
 	Fixed map[netip.Prefix]policy.Identity
 	// Secrets reads a value that policies refer to; nil: there are none.
 	Secrets func(policy.SecretRef) (string, error)
+	// NodeAddresses are this machine's own, as the gate knows them; nil: none.
+	NodeAddresses func() ([]netip.Addr, error)
 	// Services is the gate's side of services; nil: there are none.
 	Services Services
 	// Names are given out by the proxy as this says; nil: not at all.

@@ -56,20 +56,55 @@ static __noinline int from_proxy(struct __sk_buff *skb, struct packet *p, struct
 	return TC_ACT_OK;
 }
 
+/* Whether a socket of the proxy's may lead elsewhere than its client dialled. */
+inline bool leads_elsewhere(struct bpf_sock *sk)
+{
+	struct bpf_sock *full = bpf_sk_fullsock(sk);
+
+	return full && full->mark & MARK_ELSEWHERE;
+}
+
+/* Such a connection to the host itself: by the client's egress policy, which may say
+ * that the listener is to carry it, and by the node's. Returns whether it is denied,
+ * which has been told then. */
+static __noinline int judge_to_host(struct __sk_buff *skb, struct packet *p, const struct endpoint *self)
+{
+	struct packet *opening = forward_scratch();
+	struct ruling r = {};
+
+	if (!p || !self || !opening)
+		return 1;
+	turn(p, opening);
+	if (!judge_end(skb, opening, self, DIR_EGRESS, false, &r))
+		judge_end(skb, opening, NULL, DIR_INGRESS, false, &r);
+	if (r.reason)
+		count(skb, r.reason, r.direction);
+	return r.reason;
+}
+
+#define NOT_THE_PROXYS 0
+#define THE_PROXYS 1
+#define THE_PROXYS_DENIED 2
+
 /* The host answers a connection that the proxy made to it as a workload. It went
  * over the loopback device, past every hook, so its first answer tells of it. */
-static __noinline bool answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f)
+static __noinline int answers_proxy(struct __sk_buff *skb, struct packet *p, struct flow *f,
+				    const struct endpoint *self)
 {
 	struct packet opening;
 	__u32 sets[2] = {};
 	struct bpf_sock *sk;
+	bool elsewhere;
 
-	if (p->proto != IPPROTO_TCP || !(p->tcp_flags & TCP_ACK))
-		return false;
+	if (!p || !f || p->proto != IPPROTO_TCP || !(p->tcp_flags & TCP_ACK))
+		return NOT_THE_PROXYS;
 	sk = proxy_socket(skb, p);
 	if (!sk)
-		return false;
+		return NOT_THE_PROXYS;
+	elsewhere = leads_elsewhere(sk);
 	bpf_sk_release(sk);
+	if (elsewhere && judge_to_host(skb, p, self))
+		return THE_PROXYS_DENIED;
 	/* As if its opening had been seen. */
 	opening = *p;
 	opening.source_identity = p->destination_identity;
@@ -77,14 +112,14 @@ static __noinline bool answers_proxy(struct __sk_buff *skb, struct packet *p, st
 	f->side = !f->side;
 	ct_create(skb, &opening, f, sets, CT_REDIRECTED | CT_PROXY_LEG | CT_SEEN_REPLY | CT_HALF_SEEN, policy_revision());
 	f->side = !f->side;
-	return true;
+	return THE_PROXYS;
 }
 
 inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, const struct endpoint *self)
 {
 	struct parties who = { .destination = self };
 	struct next n = {};
-	int reason;
+	int reason, theirs = NOT_THE_PROXYS;
 
 	p->source_identity = identity_of(&p->source);
 	who.host_source = p->source_identity == IDENTITY_HOST;
@@ -94,7 +129,9 @@ inline int from_stack(struct __sk_buff *skb, struct packet *p, struct flow *f, c
 		relate(skb, p, f, &who, &n);
 	} else if (f->entry) {
 		continue_connection(skb, p, f, &who, &n);
-	} else if (answers_proxy(skb, p, f)) {
+	} else if ((theirs = answers_proxy(skb, p, f, self))) {
+		if (theirs == THE_PROXYS_DENIED)
+			return TC_ACT_SHOT;
 		n.way = WAY_PROXY;
 	} else {
 		if (p->source_identity != IDENTITY_HOST)
@@ -153,7 +190,11 @@ inline int to_workload(struct __sk_buff *skb)
 	if (source)
 		p.payer = source->id;
 	p.source_identity = source ? source->identity : identity_of(&p.source);
-	if (source && skb->mark & MARK_ELSEWHERE && judge_elsewhere(skb, &p, &f, self))
-		return TC_ACT_SHOT;
+	if (skb->mark & MARK_ELSEWHERE) {
+		if (!source) /* it connects as a workload, which is gone */
+			return drop(skb, &p, REASON_SOURCE_IP, DIR_INGRESS);
+		if (judge_elsewhere(skb, &p, &f, self))
+			return TC_ACT_SHOT;
+	}
 	return from_proxy(skb, &p, &f);
 }

@@ -10,7 +10,6 @@ import (
 	bandwidthv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/bandwidth_limit/v3"
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
-	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcbridgev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_http1_bridge/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
@@ -58,7 +57,7 @@ func allowed() *resolver {
 		&routev3.FilterConfig{},
 		// Filters of requests.
 		&routerv3.Router{}, &bandwidthv3.BandwidthLimit{}, &bufferv3.Buffer{}, &bufferv3.BufferPerRoute{}, &corsv3.Cors{}, &corsv3.CorsPolicy{},
-		&extauthzv3.ExtAuthz{}, &extauthzv3.ExtAuthzPerRoute{}, &faultv3.HTTPFault{}, &grpcbridgev3.Config{}, &grpcstatsv3.FilterConfig{},
+		&faultv3.HTTPFault{}, &grpcbridgev3.Config{}, &grpcstatsv3.FilterConfig{},
 		&grpcwebv3.GrpcWeb{}, &mutationv3.HeaderMutation{}, &mutationv3.HeaderMutationPerRoute{}, &tometadatav3.Config{},
 		&httplimitv3.LocalRateLimit{}, &httprbacv3.RBAC{}, &httprbacv3.RBACPerRoute{}, &metadatav3.Config{},
 		// Filters of connections.
@@ -105,7 +104,11 @@ func (r *resolver) FindExtensionByNumber(protoreflect.FullName, protoreflect.Fie
 func forbiddenMessages() map[protoreflect.FullName]string {
 	const agent = "all of the configuration comes from the agent"
 	const files = "files are not Envoy's to read here; write the text itself (inlineString)"
+	// Envoy would make such connections as the node, past the gate.
+	const host = "Envoy would connect by itself, as the node and not as the client; delete it"
 	return map[protoreflect.FullName]string{
+		"envoy.config.core.v3.HealthCheck":                                         host,
+		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy":                    host,
 		"envoy.config.core.v3.Pipe":                                                "unix sockets are the node's; write an IP address",
 		"envoy.config.core.v3.EnvoyInternalAddress":                                "write an IP address",
 		"envoy.config.core.v3.ApiConfigSource":                                     agent,
@@ -140,7 +143,6 @@ func forbiddenFields() map[protoreflect.FullName]string {
 		"envoy.config.route.v3.RouteAction.cluster_header":                        chosen,
 		"envoy.config.route.v3.RouteAction.cluster_specifier_plugin":              chosen,
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight.cluster_header":      chosen,
-		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy.cluster_header":    chosen,
 		"envoy.config.listener.v3.Listener.bind_to_port":                          "the node says where a listener listens; delete it",
 		"envoy.config.listener.v3.Listener.use_original_dst":                      "the listener gets the connections that policies hand to it; delete it",
 		"envoy.config.listener.v3.Listener.filter_chain_matcher":                  "write filterChainMatch",
@@ -156,7 +158,6 @@ func references() map[protoreflect.FullName]string {
 	return map[protoreflect.FullName]string{
 		"envoy.config.route.v3.RouteAction.cluster":                                                 clusterType,
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight.name":                                  clusterType,
-		"envoy.config.route.v3.RouteAction.RequestMirrorPolicy.cluster":                             clusterType,
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.cluster":                            clusterType,
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight.name": clusterType,
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc.cluster_name":                                   clusterType,

@@ -78,7 +78,7 @@ func read(d *manifest.Document, fields map[string]manifest.Value, p *policy.Poli
 	}
 	config := &policy.EnvoyConfig{}
 	for _, x := range found {
-		if out, ok := r.settle(x); ok {
+		if out, ok := r.settle(x, config); ok {
 			config.Resources = append(config.Resources, out)
 		}
 	}
@@ -154,9 +154,10 @@ func (r *reader) parse(item manifest.Value) (resource, bool) {
 	return x, false
 }
 
-// settle checks a resource and gives all names in it their whole form.
-func (r *reader) settle(x resource) (policy.EnvoyResource, bool) {
-	w := &walk{reader: r, at: x.at}
+// settle checks a resource, gives all names in it their whole form, and notes in config
+// where it leads.
+func (r *reader) settle(x resource, config *policy.EnvoyConfig) (policy.EnvoyResource, bool) {
+	w := &walk{reader: r, at: x.at, config: config}
 	w.message(x.message.ProtoReflect(), "")
 	w.resource(x.message)
 	if w.failed {

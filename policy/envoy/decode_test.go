@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -65,6 +66,23 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// TestAddresses: a document says where its clusters lead, so that a node can refuse itself.
+func TestAddresses(t *testing.T) {
+	const endpoints = `endpoints: [{lbEndpoints: [{endpoint: {address: {socketAddress: {address: 192.0.2.1, portValue: 80}}}}]}]`
+	for name, resources := range map[string][]string{
+		"in the cluster": {cluster(", type: STATIC, loadAssignment: {clusterName: k, " + endpoints + "}")},
+		"by themselves":  {cluster(", type: EDS"), `{` + at + `config.endpoint.v3.ClusterLoadAssignment, clusterName: k, ` + endpoints + `}`},
+	} {
+		ps, err := manifest.Decode("f", []byte(document(resources...)), Kinds())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(ps[0].Envoy.Addresses); got != "[192.0.2.1]" {
+			t.Errorf("%s: it leads to %s", name, got)
+		}
+	}
+}
+
 // TestRefused holds what may not stand in a document, and that the message says what.
 func TestRefused(t *testing.T) {
 	static := func(address string) string {
@@ -101,12 +119,19 @@ func TestRefused(t *testing.T) {
 		"certificate file":  {tls("commonTlsContext: {tlsCertificates: [{certificateChain: {filename: /etc/x}}]}"), "inlineString"},
 		"environment":       {tls("commonTlsContext: {tlsCertificates: [{privateKey: {environmentVariable: X}}]}"), "inlineString"},
 		"secret of another": {tls("commonTlsContext: {tlsCertificateSdsSecretConfigs: [{name: x, sdsConfig: {ads: {}}}]}"), "certificate itself"},
+		"health check":      {cluster(`, type: STATIC, healthChecks: [{timeout: 1s, interval: 1s, unhealthyThreshold: 1, healthyThreshold: 1, tcpHealthCheck: {}}]`), "connect by itself"},
+		"mirror":            {routes("route: {cluster: original-destination, requestMirrorPolicies: [{cluster: original-destination}]}"), "connect by itself"},
+		"ext_authz":         {filter("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", ""), "ExtAuthz"},
 		"lua":               {filter("envoy.extensions.filters.http.lua.v3.Lua", ""), "Lua"},
 		"wasm":              {filter("envoy.extensions.filters.network.wasm.v3.Wasm", ""), "Wasm"},
 		"another's cluster": {routes("route: {cluster: headgate-agent}"), "there is no Cluster"},
 		"cluster header":    {routes("route: {clusterHeader: x-to}"), "clients would choose"},
 		"environment text":  {routes(`route: {cluster: original-destination}, responseHeadersToAdd: [{header: {key: x, value: "%ENVIRONMENT(HOME)%"}}]`), "environment"},
 		"file text":         {routes(`route: {cluster: original-destination}, responseHeadersToAdd: [{header: {key: x, value: "%FILE_CONTENT(/etc/passwd)%"}}]`), "files"},
+		"environment bytes": {routes(`directResponse: {status: 200, body: {inlineBytes: "` + base64.StdEncoding.EncodeToString([]byte("%ENVIRONMENT(HOME)%")) + `"}}`), "environment"},
+		"deprecated":        {cluster(", type: ORIGINAL_DST, lbPolicy: CLUSTER_PROVIDED, http2ProtocolOptions: {}"), "http2ProtocolOptions: is deprecated"},
+		"event log":         {cluster(`, type: STATIC, healthChecks: [{timeout: 1s, interval: 1s, unhealthyThreshold: 1, healthyThreshold: 1, tcpHealthCheck: {}, eventLogPath: /x}]`), "may not stand here"},
+		"proxy protocol":    {strings.Replace(listener(tcpProxy, ""), "filterChains: [{", "filterChains: [{useProxyProto: true, ", 1), "useProxyProto: is deprecated"},
 		"no chain":          {`{` + at + `config.listener.v3.Listener, name: l}`, "filterChains"},
 		"socket options":    {listener(tcpProxy, ", socketOptions: [{level: 1, name: 36, intValue: 2816, state: STATE_PREBIND}]"), "marked"},
 		"more addresses":    {listener(tcpProxy, ", additionalAddresses: [{address: {socketAddress: {address: 10.0.0.1, portValue: 1}}}]"), "where a listener listens"},

@@ -13,8 +13,10 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/manifest"
 )
 
@@ -22,6 +24,7 @@ import (
 type walk struct {
 	*reader
 	at     manifest.Value
+	config *policy.EnvoyConfig
 	failed bool
 }
 
@@ -47,9 +50,18 @@ func (w *walk) message(m protoreflect.Message, path string) {
 			w.fail(at, "may not stand here; %s", advice)
 			return true
 		}
+		if deprecated(f) { // nobody has looked at what they do
+			w.fail(at, "is deprecated in Envoy's API; write what replaces %s there, or delete it", f.FullName())
+			return true
+		}
 		w.field(m, f, v, at)
 		return true
 	})
+}
+
+func deprecated(f protoreflect.FieldDescriptor) bool {
+	o, ok := f.Options().(*descriptorpb.FieldOptions)
+	return ok && o.GetDeprecated()
 }
 
 func (w *walk) field(m protoreflect.Message, f protoreflect.FieldDescriptor, v protoreflect.Value, at string) {
@@ -77,10 +89,17 @@ func (w *walk) value(f protoreflect.FieldDescriptor, v protoreflect.Value, at st
 	case f.Message() != nil:
 		w.message(v.Message(), at)
 	case f.Kind() == protoreflect.StringKind:
-		for _, operator := range []string{"%ENVIRONMENT", "%FILE_CONTENT"} {
-			if strings.Contains(v.String(), operator) {
-				w.fail(at, "may not read files or the environment (%s); delete it", operator)
-			}
+		w.text(v.String(), at)
+	case f.Kind() == protoreflect.BytesKind:
+		w.text(string(v.Bytes()), at)
+	}
+}
+
+// text may be a format that Envoy fills in.
+func (w *walk) text(text, at string) {
+	for _, operator := range []string{"%ENVIRONMENT", "%FILE_CONTENT"} {
+		if strings.Contains(text, operator) {
+			w.fail(at, "may not read files or the environment (%s); delete it", operator)
 		}
 	}
 }
@@ -199,5 +218,7 @@ func (w *walk) address(m *corev3.SocketAddress, path string) {
 		w.fail(path, "has no port; write portValue")
 	case m.GetProtocol() != corev3.SocketAddress_TCP:
 		w.fail(path, "is not for TCP; delete protocol")
+	default:
+		w.config.Addresses = append(w.config.Addresses, ip)
 	}
 }

@@ -1,0 +1,42 @@
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// A listener of Envoy that is not ours may lead to the host itself, over the loopback
+// device, past every hook. The host's first answer is judged as if the client had dialled
+// there.
+func TestLegsToTheHost(t *testing.T) {
+	l := newLab(t)
+	for _, v6 := range families {
+		f := l.fromHost(v6, syn|ack)
+		f.src = netip.MustParseAddr("127.0.0.1")
+		if v6 {
+			f.src = netip.MustParseAddr("::1")
+		}
+		f.sport = listen(t, netip.AddrPortFrom(f.src, 0).String())
+		fd, err := redirect.DialTransparent(f.target(), f.source())
+		l.must(err)
+		t.Cleanup(func() { unix.Close(fd) })
+
+		l.reset(PolicyTable{}, nil)
+		l.expect("what the client dialled", l.gets(l.a, f, 0), actionSend, 0, policy.Ingress)
+		l.reset(PolicyTable{}, nil)
+		l.must(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, redirect.MarkFromProxy|redirect.MarkElsewhere))
+		l.expect("what egress denies", l.gets(l.a, f, 0), actionShot, 133, policy.Egress)
+		if _, ok := l.g.Conntrack().Lookup(f.target(), f.source()); ok {
+			t.Error("a connection that is denied is known")
+		}
+		l.reset(everything(), nil)
+		l.expect("what egress allows", l.gets(l.a, f, 0), actionSend, 0, policy.Ingress)
+		l.reset(redirecting(setOne, 0))
+		l.expect("what egress has a listener carry", l.gets(l.a, f, 0), actionSend, 0, policy.Ingress)
+	}
+}
