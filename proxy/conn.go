@@ -109,7 +109,7 @@ func (c *conn) pump(s parsers.Side, at stage) {
 			c.exit(s)
 		}
 	}()
-	defer c.guard("what the " + s.String() + " sent")
+	defer c.guard(sentBy(s))
 	if at.err != nil && !c.readFailed(s, at.err) {
 		return
 	}

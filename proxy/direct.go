@@ -22,9 +22,18 @@ func (c *conn) readable(s parsers.Side) (left bool) {
 			go c.pump(s, at)
 		}
 	}()
-	defer c.guard("what the " + s.String() + " sent")
+	defer c.guard(sentBy(s))
 	at, parked = c.direct(s)
 	return !parked
+}
+
+// sentBy names what is done, for whoever reads of its failure. Nothing is put together
+// here: it is asked for at each message.
+func sentBy(s parsers.Side) string {
+	if s == parsers.Client {
+		return "what the client sent"
+	}
+	return "what the server sent"
 }
 
 // direct carries what there is to read of s as far as that takes no waiting. It holds
