@@ -152,10 +152,10 @@ func (p *process) endIdle() {
 }
 
 // lockDown gives up what the process will not need. Failing is no reason not to
-// run: the process was started without privileges.
+// run: the process was started without privileges, by the agent without new ones too.
 func lockDown(config Config) {
 	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
-	if errno != 0 { // not available when built with cgo
+	if errno != 0 { // with cgo it is not available, and this thread alone is what can be had
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			config.Logger.Warn("give up new privileges", "error", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -123,7 +124,7 @@ func (b *Backend) spawn(socket *os.File) (*child, error) {
 		return nil, fmt.Errorf("start proxy: %w", err)
 	}
 	defer senders()
-	if err := cmd.Start(); err != nil {
+	if err := startConfined(cmd); err != nil {
 		return nil, fmt.Errorf("start proxy: %w", err)
 	}
 	limit := unix.Rlimit{Cur: fileLimit, Max: fileLimit}
@@ -138,6 +139,21 @@ func (b *Backend) spawn(socket *os.File) (*child, error) {
 		close(c.done)
 	}()
 	return c, nil
+}
+
+// startConfined starts a process that can never gain privileges, its threads and its
+// children included: it inherits that from the thread that starts it, which ends with it.
+func startConfined(cmd *exec.Cmd) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: no other goroutine gets this thread
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			started <- fmt.Errorf("give up new privileges: %w", err)
+			return
+		}
+		started <- cmd.Start()
+	}()
+	return <-started
 }
 
 // addSenders gives the process the sockets that it sends datagrams by, which it could not

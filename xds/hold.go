@@ -32,6 +32,9 @@ const (
 // before the agent says so, for an agent that has ended does not know of it.
 func Hold(args []string) error {
 	runtime.LockOSThread() // whose end would be Envoy's
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil { // Envoy inherits it
+		return fmt.Errorf("start Envoy: give up new privileges: %w", err)
+	}
 	syscall.CloseOnExec(descriptorAgent)
 	agent := os.NewFile(descriptorAgent, "agent")
 	defer agent.Close()
