@@ -24,7 +24,8 @@ type gateConfig struct {
 	Flags       uint32
 	Share       uint32
 	HostSubject uint32
-	Reserved    [12]uint32
+	Room        uint32
+	Reserved    [11]uint32
 }
 
 type gateCounter struct {
@@ -36,7 +37,7 @@ type gateCounter struct {
 type gateCtEntry struct {
 	_        structs.HostLayout
 	Expires  uint64
-	Created  uint64
+	Acked    [2]uint32
 	Packets  [2]uint64
 	Bytes    [2]uint64
 	Identity [2]uint32

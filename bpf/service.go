@@ -153,9 +153,18 @@ func translations(m *ebpf.Map, pick func(*gateSvcNatKey, *gateSvcNat) bool) (map
 	return found, it.Err()
 }
 
+// As whom a workload meets itself, where a service leads it to itself, as in src/lib/itself.h.
+var itself4, itself6 = netip.AddrFrom4([4]byte{169, 254, 42, 1}), netip.AddrFrom16([16]byte{0: 1, 12: 169, 13: 254, 14: 42, 15: 1})
+
 // ctKeyOf is the connection that a translation is for.
 func ctKeyOf(k *gateSvcNatKey, v *gateSvcNat) gateCtKey {
-	return ctKey(netip.AddrPortFrom(fromAddr(k.Client), k.Port), netip.AddrPortFrom(fromAddr(v.Addr), v.Port), policy.Proto(v.Proto))
+	client := fromAddr(k.Client)
+	if k.Client == v.Addr {
+		if client = itself6; fromAddr(v.Addr).Is4() {
+			client = itself4
+		}
+	}
+	return ctKey(netip.AddrPortFrom(client, k.Port), netip.AddrPortFrom(fromAddr(v.Addr), v.Port), policy.Proto(v.Proto))
 }
 
 // Services lists what is in the gate: services, and the addresses that are looked

@@ -21,7 +21,7 @@ func (h HostFirewall) String() string { return [...]string{"off", "audit", "enfo
 // Settings of the gate that may change while it works.
 type Settings struct {
 	Reset       bool   // a connection that policy ends is reset, not left to hang
-	Share       uint32 // established connections that one workload may have; 0: any number
+	Share       uint32 // established connections that one workload, this machine, or what passes it may have; 0: any number
 	Host        HostFirewall
 	HostSubject uint32 // the table that host policies made; 0: none
 }
@@ -35,7 +35,7 @@ const (
 // SetSettings changes them. What is open is judged by them from the next revision on.
 func (g *Gate) SetSettings(s Settings) error {
 	return g.configure(func(c *gateConfig) {
-		c.Flags, c.Share, c.HostSubject = 0, s.Share, s.HostSubject
+		c.Flags, c.Share, c.HostSubject, c.Room = 0, s.Share, s.HostSubject, g.objs.HgCtTcp1.MaxEntries()
 		if s.Reset {
 			c.Flags |= configReset
 		}

@@ -47,13 +47,19 @@ func (s shares) copy() []int64 {
 	return out
 }
 
-// Share is a workload's part of the room for connections.
+// Who has a share without being an endpoint, as in src/lib/share.h.
+const (
+	ShareHost    = 0      // this machine
+	ShareTransit = 0xffff // connections between others that pass it, by a node port
+)
+
+// Share is somebody's part of the room for connections.
 type Share struct {
-	Endpoint uint16
+	Endpoint uint16 // or ShareHost, ShareTransit
 	Open     int64
 }
 
-// Shares lists the workloads that have connections. Endpoint 0 is the host's own.
+// Shares lists those that have connections.
 func (g *Gate) Shares() []Share {
 	var out []Share
 	for id, n := range g.shares.copy() {

@@ -136,8 +136,11 @@ func (c *Connector) prepare(s Spec) (*Endpoint, error) {
 	return e, nil
 }
 
+// transitID is what the gate counts connections between others under (bpf.ShareTransit).
+const transitID = 0xffff
+
 func (c *Connector) freeID() (uint16, error) {
-	taken := map[uint16]bool{0: true}
+	taken := map[uint16]bool{0: true, transitID: true}
 	for _, e := range c.engine.Endpoints() {
 		taken[e.ID] = true
 	}

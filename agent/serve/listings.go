@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	agentv1 "github.com/headgate/headgate/api/agent/v1"
+	"github.com/headgate/headgate/bpf"
 )
 
 // numeric are the columns of all listings whose cells are numbers.
@@ -111,7 +112,7 @@ func (s *Server) listShares(string) (*agentv1.ListMapResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := map[uint16]string{0: "host"}
+	names := map[uint16]string{bpf.ShareHost: "host", bpf.ShareTransit: "transit"}
 	for _, e := range eps {
 		if info, ok := s.Engine.Endpoint(e.Addr); ok {
 			names[e.ID] = info.Namespace + "/" + info.Name
@@ -123,11 +124,7 @@ func (s *Server) listShares(string) (*agentv1.ListMapResponse, error) {
 	}
 	out := &agentv1.ListMapResponse{Columns: []string{"Id", "Endpoint", "Connections", "Limit"}}
 	for _, x := range s.Maps.Shares() {
-		limit := settings.Share
-		if x.Endpoint == 0 {
-			limit = 0
-		}
-		out.Rows = append(out.Rows, row(x.Endpoint, names[x.Endpoint], x.Open, limit))
+		out.Rows = append(out.Rows, row(x.Endpoint, names[x.Endpoint], x.Open, settings.Share))
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@
 #include "lib/deliver.h"
 #include "lib/route.h"
 #include "lib/service.h"
+#include "itself.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
  * where does it go. */
@@ -76,6 +77,7 @@ inline int from_workload(struct __sk_buff *skb)
 	struct flow f = {};
 	struct next n = {};
 	struct parties who = {};
+	const struct endpoint *self;
 	int reason;
 
 	if (skb->protocol == bpf_htons(ETH_P_ARP) && !skb->vlan_present)
@@ -96,18 +98,29 @@ inline int from_workload(struct __sk_buff *skb)
 		reason = check_source(skb, &p, who.source);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
-	who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
-	if (!who.destination) {
+	self = who.source;
+	if (is_itself(&p.destination, p.v6))
+		f.itself = ITSELF_ANSWERS;
+	else
+		who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
+	if (!who.destination && !f.itself) {
 		reason = svc_to_backend(skb, &p, &f);
 		if (reason)
 			return drop(skb, &p, reason, DIR_EGRESS);
-		if (f.service)
+		if (f.service && addr_equal(&p.destination, &p.source))
+			f.itself = ITSELF_ASKED;
+		else if (f.service)
 			who.destination = bpf_map_lookup_elem(&hg_endpoint_1, &p.destination);
 	}
-	reason = check_destination(&p, who.destination);
+	if (f.itself && p.ttl <= 1) /* while its sender is known */
+		return no_further(skb, &p, REASON_TTL);
+	if (f.itself)
+		as_itself(&p, &f, &who);
+	else
+		reason = check_destination(&p, who.destination);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
-	who.host_destination = !who.destination && p.destination_identity == IDENTITY_HOST;
+	who.host_destination = !who.destination && !f.itself && p.destination_identity == IDENTITY_HOST;
 	ct_find(&p, &f, false);
 	if (svc_mixed_up(&f))
 		return drop(skb, &p, REASON_SERVICE_CLASH, DIR_EGRESS);
@@ -119,6 +132,8 @@ inline int from_workload(struct __sk_buff *skb)
 		open_connection(skb, &p, &f, &who, &n);
 	if (n.way == WAY_DROP)
 		return finish_drop(skb, &p, &n, &who);
+	if (f.itself)
+		return to_itself(skb, &p, &f, self);
 	if (f.service && !svc_keep(&p, &f))
 		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
 	if (n.way == WAY_PLAIN && who.destination && svc_answers(&f)) { /* else it is done where it leaves */

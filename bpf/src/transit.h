@@ -63,6 +63,7 @@ static __noinline int enter_transit(struct __sk_buff *skb, struct packet *p, str
 		return TC_ACT_SHOT;
 	p->source_identity = identity_of(&p->source);
 	p->destination_identity = identity_of(&p->destination);
+	p->payer = PAYER_TRANSIT;
 	if (is_forged(p) || is_forged_router(skb, p))
 		return drop(skb, p, REASON_SOURCE_IP, DIR_INGRESS);
 	ct_find(p, f, false);

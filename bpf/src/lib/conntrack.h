@@ -35,6 +35,7 @@ struct flow {
 	__u8 reply;
 	__u8 tcp;               /* the entry is in the map of established TCP */
 	__u8 service_new;       /* its translation can still be evicted */
+	__u8 itself;            /* enum itself: of a workload with itself */
 	__u16 service;          /* that it was sent to, 0: none; see service.h */
 };
 
@@ -186,10 +187,43 @@ inline void ct_clear(struct ct_entry *e, __u32 flags)
 		__sync_fetch_and_and(&e->flags, ~flags);
 }
 
+/* How far ahead of what was acknowledged a reset may be: what is still on its way
+ * stands between. More than the least window would help who guesses. */
+#define CT_RESET_AHEAD 0xffff
+
+/* A reset. Its receiver heeds it if it has the very number that he expects next, which
+ * is what he acknowledged last, and asks back if it is near (RFC 5961, 3.2): who is not
+ * on the way, and forges its sender, has to guess. Of a connection that opens, and where
+ * the numbers are not known, any reset is one. A proxy's own are: it has left its kernel. */
+static __noinline void ct_reset(const struct packet *p, struct ct_entry *e, bool reply, bool proxy)
+{
+	__u32 expected, reset = reply ? CT_RESET_REPLY : CT_RESET_FORWARD;
+
+	if (!p || !e)
+		return;
+	expected = e->acked[reply ? 0 : 1];
+	if (proxy || p->proto != IPPROTO_TCP || !(e->flags & CT_CONFIRMED) || !expected || p->number == expected) {
+		ct_clear(e, CT_RESET_LIKELY);
+		ct_set(e, CT_CLOSING | reset);
+	} else if (p->number - expected <= CT_RESET_AHEAD && !(e->flags & CT_CLOSING)) {
+		ct_set(e, CT_CLOSING | CT_RESET_LIKELY | reset);
+	}
+}
+
+/* What was acknowledged. Of a connection that a proxy carries there are two, in one
+ * entry: what the proxy sends tells of both. */
+inline void ct_acknowledge(const struct packet *p, struct ct_entry *e, __u32 reply, bool proxy)
+{
+	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
+	    (proxy || !(e->flags & CT_REDIRECTED)))
+		e->acked[reply] = p->number;
+}
+
 /* What a packet of TCP or SCTP does to its connection. A reset may be forged, or
- * its receiver may not heed it (RFC 5961): who goes on sending after its own reset
- * has not sent it, and the connection lives on. */
-inline void ct_stream(const struct packet *p, struct ct_entry *e, bool reply)
+ * its receiver may not heed it: who goes on sending after its own reset
+ * has not sent it, and who does after a reset that was near has not heeded it; the
+ * connection lives on. */
+inline void ct_stream(const struct packet *p, struct ct_entry *e, __u32 reply, bool proxy)
 {
 	__u32 reset = reply ? CT_RESET_REPLY : CT_RESET_FORWARD;
 	__u32 fins = CT_FIN_FORWARD | CT_FIN_REPLY;
@@ -199,17 +233,19 @@ inline void ct_stream(const struct packet *p, struct ct_entry *e, bool reply)
 	if (p->tcp_flags & TCP_FIN)
 		ct_set(e, reply ? CT_FIN_REPLY : CT_FIN_FORWARD);
 	if (p->tcp_flags & TCP_RST)
-		ct_set(e, CT_CLOSING | reset);
-	else if ((e->flags & fins) == fins || (e->flags & CT_HALF_SEEN && p->tcp_flags & TCP_FIN))
+		return ct_reset(p, e, reply, proxy);
+	if ((e->flags & fins) == fins || (e->flags & CT_HALF_SEEN && p->tcp_flags & TCP_FIN))
 		ct_set(e, CT_CLOSING);
-	else if (e->flags & reset && !(e->flags & CT_REDIRECTED)) /* a proxy's legs share the entry */
-		ct_clear(e, CT_CLOSING | reset);
+	else if (proxy ? e->flags & CT_RESET_LIKELY
+		       : e->flags & (reset | CT_RESET_LIKELY) && !(e->flags & CT_REDIRECTED)) /* a proxy's legs share the entry */
+		ct_clear(e, CT_CLOSING | CT_RESET_LIKELY | CT_RESET_FORWARD | CT_RESET_REPLY);
+	ct_acknowledge(p, e, reply, proxy);
 	if (!reply && e->flags & CT_SEEN_REPLY && p->tcp_flags & TCP_ACK)
 		ct_set(e, CT_CONFIRMED);
 }
 
 /* Accounts a packet to its connection; 0 or a reason. */
-inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow *f)
+inline int ct_account(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool proxy)
 {
 	struct ct_entry *e = f->entry;
 	__u32 reply = reply_of(f);
@@ -219,7 +255,7 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 	__sync_fetch_and_add(&e->packets[reply], 1);
 	__sync_fetch_and_add(&e->bytes[reply], skb->len);
 	if (is_stream(p))
-		ct_stream(p, e, reply);
+		ct_stream(p, e, reply, proxy);
 	if (reply)
 		ct_set(e, CT_SEEN_REPLY);
 	e->expires = bpf_ktime_get_ns() + ct_lifetime(p, e);
@@ -230,6 +266,11 @@ inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow 
 	if (e->flags & (CT_CONFIRMED | CT_HALF_SEEN))
 		return ct_establish(f);
 	return share_spent(e->payer) ? REASON_SHARE : 0;
+}
+
+inline int ct_update(struct __sk_buff *skb, const struct packet *p, struct flow *f)
+{
+	return ct_account(skb, p, f, false);
 }
 
 /* What a connection begins with. */
@@ -248,7 +289,6 @@ global int ct_insert(struct __sk_buff *skb, const struct packet *p, const struct
 
 	if (!p || !key || !start)
 		return REASON_INVALID;
-	e.created = bpf_ktime_get_ns();
 	e.packets[0] = 1;
 	e.bytes[0] = skb->len;
 	e.identity[0] = p->source_identity;
@@ -260,7 +300,7 @@ global int ct_insert(struct __sk_buff *skb, const struct packet *p, const struct
 	e.opener = start->opener;
 	e.rev_nat = start->service;
 	e.payer = p->payer;
-	e.expires = e.created + ct_lifetime(p, &e);
+	e.expires = bpf_ktime_get_ns() + ct_lifetime(p, &e);
 	return bpf_map_update_elem(&hg_ct_any_1, key, &e, BPF_ANY) ? REASON_CT_FULL : 0;
 }
 

@@ -6,13 +6,14 @@
 
 /* Who other networks cannot be, whatever policy says of it. */
 
-/* A source that nobody there has: this machine's own and the gateway's, or none at all. */
+/* A source that nobody there has: this machine's own and the gateway's, none at all, or
+ * that by which workloads meet themselves. */
 static __noinline int is_forged(const struct packet *p)
 {
 	if (!p)
 		return true;
 	return !p->source_identity || p->source_identity == IDENTITY_HOST || is_node(&p->source) ||
-	       addr_is_nobody(&p->source, p->v6);
+	       is_itself(&p->source, p->v6) || addr_is_nobody(&p->source, p->v6);
 }
 
 /* Who says that he passed a packet on, and could not: p has the ends of its connection

@@ -10,7 +10,7 @@ inline int proxy_leg(struct __sk_buff *skb, const struct packet *p, struct flow 
 	__u32 sets[2] = {};
 
 	if (f->entry && f->entry->flags & CT_REDIRECTED)
-		return ct_update(skb, p, f);
+		return ct_account(skb, p, f, true);
 	if (f->entry) /* the proxy has no part in it */
 		return p->tcp_flags & TCP_RST ? 0 : REASON_NO_CONNECTION;
 	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)

@@ -14,9 +14,10 @@
 struct config {
 	__u32 revision;         /* of the policy: entries judged under another are judged again */
 	__u32 flags;            /* CONFIG_… */
-	__u32 share;            /* established connections that one workload may have; 0: any number */
+	__u32 share;            /* established connections that one workload may have; 0: any number, and no order in the room */
 	__u32 host_subject;     /* whose policy table this machine has; 0: none */
-	__u32 reserved[12];
+	__u32 room;             /* for established connections, of all together */
+	__u32 reserved[11];
 };
 
 struct {
@@ -161,10 +162,11 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_CONFIRMED 0x1000000  /* the opener has acknowledged the answer */
 #define CT_RESET_FORWARD 0x2000000 /* the opener seems to have reset it */
 #define CT_RESET_REPLY 0x4000000
+#define CT_RESET_LIKELY 0x8000000 /* its receiver may not heed it */
 
 struct ct_entry {
 	__u64 expires;          /* CLOCK_MONOTONIC, ns */
-	__u64 created;
+	__u32 acked[2];         /* TCP: by direction, what it acknowledged last; 0: not known */
 	__u64 packets[2];       /* forward, reply */
 	__u64 bytes[2];
 	__u32 identity[2];      /* of who opened it, of the other */

@@ -49,6 +49,7 @@ struct packet {
 	__u32 source_identity;
 	__u32 destination_identity;
 	__u32 fragment_id;
+	__u32 number;           /* TCP: what it acknowledges; of a reset, its own */
 	__u16 source_port;
 	__u16 destination_port;
 	__u16 policy_port;      /* what policy calls the port: ICMP type for ICMP */

@@ -13,6 +13,8 @@
 #define ICMP_HEADER 8           /* of errors and echo messages alike */
 #define QUOTED 8                /* bytes of transport that an error quotes at least (RFC 792) */
 
+#define STREAM_HEAD 14          /* ports, numbers and flags */
+
 #define SCTP_INIT 1
 #define SCTP_INIT_ACK 2
 #define SCTP_ABORT 6
@@ -159,7 +161,9 @@ inline int parse_l4(struct __sk_buff *skb, struct packet *p, __u32 room)
 {
 	struct {
 		__be16 ports[2];
-		__u8 rest[10];
+		__be32 numbers[2];
+		__u8 offset;
+		__u8 flags;
 	} h;
 
 	if (!is_stream(p) && p->proto != IPPROTO_UDP && !is_own_icmp(p))
@@ -168,15 +172,15 @@ inline int parse_l4(struct __sk_buff *skb, struct packet *p, __u32 room)
 		return REASON_INVALID;
 	if (is_own_icmp(p))
 		return parse_icmp(skb, p);
-	if (bpf_skb_load_bytes(skb, p->l4, &h, is_stream(p) ? sizeof(h) : sizeof(h.ports)))
+	if (bpf_skb_load_bytes(skb, p->l4, &h, is_stream(p) ? STREAM_HEAD : sizeof(h.ports)))
 		return REASON_INVALID;
 	p->source_port = bpf_ntohs(h.ports[0]);
 	p->destination_port = bpf_ntohs(h.ports[1]);
 	p->policy_port = p->destination_port;
-	if (p->proto == IPPROTO_TCP)
-		p->tcp_flags = h.rest[9];
-	else if (p->proto == IPPROTO_SCTP)
-		p->tcp_flags = sctp_flags(h.rest[8]);
+	if (!is_stream(p))
+		return 0;
+	p->tcp_flags = p->proto == IPPROTO_TCP ? h.flags : sctp_flags(h.offset); /* where the first chunk says what it is */
+	p->number = bpf_ntohl(p->tcp_flags & TCP_RST ? h.numbers[0] : h.numbers[1]);
 	return 0;
 }
 

@@ -40,7 +40,7 @@ enum drop_reason {
 	REASON_NO_NODE_ADDRESS = 241, /* the device has no address to translate to */
 	REASON_TOO_BIG = 242,       /* for the way out; the sender was told */
 	REASON_NO_DEVICE = 243,     /* the route leads by a device that is not served */
-	REASON_SERVICE_CLASH = 245, /* the client's port is connected to that backend already, or is its own */
+	REASON_SERVICE_CLASH = 245, /* the client's port is connected to that backend already */
 	REASON_SERVICE_PORT = 246,  /* a service's address, but none of its ports */
 	REASON_SERVICE_FULL = 247,  /* no room for another translation */
 	REASON_SHARE = 248,         /* its workload has as many connections as it may */

@@ -2,6 +2,7 @@
 #pragma once
 #include "fragment.h"
 #include "conntrack.h"
+#include "itself.h"
 #include "rewrite.h"
 
 /* Services: virtual addresses in front of backends. A connection to one is given
@@ -141,6 +142,7 @@ struct svc_scratch {
 	struct svc_nat_key client;
 	struct svc_nat nat;
 	struct svc_affinity_key affinity;
+	struct addr as;         /* whom the backend is spoken to by */
 };
 
 struct {
@@ -205,10 +207,13 @@ inline __u32 svc_choose(struct svc_affinity_key *key, const struct svc_front *f,
 	return chosen.back;
 }
 
-/* The connection with the backend that the scratch names. */
-inline void svc_find(const struct packet *p, struct flow *f, const struct svc_scratch *w)
+/* The connection with the backend that the scratch names, which may be the client. */
+inline void svc_find(const struct packet *p, struct flow *f, struct svc_scratch *w)
 {
-	f->side = ct_order(&p->source, p->source_port, &w->nat.addr, w->nat.port, p->proto, &f->key);
+	w->as = p->source;
+	if (addr_equal(&w->nat.addr, &p->source))
+		itself(&w->as, p->v6);
+	f->side = ct_order(&w->as, p->source_port, &w->nat.addr, w->nat.port, p->proto, &f->key);
 	ct_find_key(p, f, false);
 }
 
@@ -217,9 +222,8 @@ inline bool svc_is_of(const struct flow *f, __u32 number)
 	return f->entry && !f->reply && f->entry->rev_nat == number;
 }
 
-/* A backend that this client can have a new connection with: not itself, which
- * could not answer, and not one that the same port is connected to already, for
- * nobody could tell the two apart. */
+/* A backend that this client can have a new connection with: not one that the same
+ * port is connected to already, for nobody could tell the two apart. */
 inline int svc_open(const struct packet *p, struct flow *f, const struct svc_front *front, struct svc_scratch *w)
 {
 	__u32 hash = svc_hash(&p->source, front->number, p->source_port);
@@ -233,8 +237,6 @@ inline int svc_open(const struct packet *p, struct flow *f, const struct svc_fro
 		if (!b)
 			continue;
 		reason = REASON_SERVICE_CLASH;
-		if (addr_equal(&b->addr, &p->source))
-			continue;
 		w->nat.addr = b->addr;
 		w->nat.port = b->port;
 		w->nat.proto = p->proto;

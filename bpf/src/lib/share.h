@@ -4,10 +4,19 @@
 
 /* What each workload has of the room for established TCP: connections that it
  * opened, or that others than workloads opened to it. Without shares one pair of
- * workloads could take all room, and nobody else would connect any more.
+ * workloads could take all room, and nobody else would connect any more. This machine
+ * itself has one, and so has what only passes it: outside they are as many as they like.
+ *
+ * With shares alone a few together could still take all. So the last of the room is for
+ * those that have little of it, and half of that for what passes.
  *
  * By the endpoint's id. The gate counts up, and down what it removes itself; who
  * collects maps it and counts down what it removes. */
+#define PAYER_HOST 0
+#define PAYER_TRANSIT 0xffff    /* no endpoint has that id */
+#define SHARE_LAST 16           /* which part of the room is the last of it */
+#define SHARE_LITTLE 128        /* which part of that is little */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -32,16 +41,31 @@ inline void share_add(__u16 payer, __s64 n)
 		__sync_fetch_and_add(open, n);
 }
 
-/* Whether a workload has all that it may. What belongs to no workload (id 0) has
- * no bounds but the map's. */
-inline bool share_spent(__u16 payer)
+/* Elements of a hash map, which the kernel counts by processor. */
+struct bpf_map {
+	__u32 max_entries;
+} __attribute__((preserve_access_index));
+
+extern __s64 bpf_map_sum_elem_count(const struct bpf_map *map) __ksym;
+
+#define ELEMENTS(name) bpf_map_sum_elem_count((const struct bpf_map *)&name)
+
+/* Whether somebody has all that he may. */
+static __noinline int share_spent(__u16 payer)
 {
 	const struct config *c = config();
-	__u32 id = payer;
+	__u32 id = payer, last;
 	__s64 *open;
 
-	if (!payer || !c || !c->share)
+	if (!c || !c->share)
 		return false;
 	open = bpf_map_lookup_elem(&hg_share_1, &id);
-	return open && *open >= (__s64)c->share;
+	if (!open)
+		return false;
+	if (*open >= (__s64)c->share)
+		return true;
+	last = c->room / SHARE_LAST;
+	if (*open < (__s64)(payer == PAYER_TRANSIT ? last / 2 : last / SHARE_LITTLE))
+		return false;
+	return last && ELEMENTS(hg_ct_tcp_1) >= (__s64)(c->room - last);
 }

@@ -6,16 +6,10 @@
 
 /* How full the maps are, without reading them: the kernel counts the elements of
  * hash maps by processor, and those of a trie. */
-struct bpf_map {
-	__u32 max_entries;
-} __attribute__((preserve_access_index));
-
 struct lpm_trie {
 	struct bpf_map map;
 	size_t n_entries;
 } __attribute__((preserve_access_index));
-
-extern __s64 bpf_map_sum_elem_count(const struct bpf_map *map) __ksym;
 
 struct usage {
 	__u64 endpoint;
@@ -33,8 +27,6 @@ struct usage {
 };
 
 const struct usage *unused_usage __attribute__((unused)); /* for bpf2go */
-
-#define ELEMENTS(name) bpf_map_sum_elem_count((const struct bpf_map *)&name)
 
 /* Writes it in place of the packet that it is run with. */
 inline int usage(struct __sk_buff *skb)
