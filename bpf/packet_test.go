@@ -40,6 +40,7 @@ type frame struct {
 	proto          uint8
 	sport, dport   uint16
 	flags          uint8 // TCP
+	seq, ackn      uint32
 	icmpType       uint8 // ICMP
 	icmpCode       uint8
 	id             uint16 // ICMP echo
@@ -119,6 +120,8 @@ func (f frame) transport() []byte {
 	case protoTCP:
 		b = make([]byte, 20)
 		b[12], b[13], at = 0x50, f.flags, 16
+		binary.BigEndian.PutUint32(b[4:], f.seq)
+		binary.BigEndian.PutUint32(b[8:], f.ackn)
 		binary.BigEndian.PutUint16(b[14:], 0xffff)
 	case protoUDP:
 		b = make([]byte, 8)

@@ -158,7 +158,6 @@ func TestServicePolicy(t *testing.T) {
 func TestServiceRefusals(t *testing.T) {
 	l := newLab(t)
 	for family, v6 := range families {
-		self := netip.AddrPortFrom(l.a.addr(v6), backendPort)
 		for _, c := range []struct {
 			name     string
 			packet   frame
@@ -171,7 +170,6 @@ func TestServiceRefusals(t *testing.T) {
 			{"another port", l.tcp(v6, 1, 81, syn).to(vip(v6)), []netip.AddrPort{l.b.backend(v6)}, nil, 246},
 			{"ping", l.echo(v6, 1).to(vip(v6)), []netip.AddrPort{l.b.backend(v6)}, nil, 246},
 			{"no connection", l.tcp(v6, 1, 0, ack).asked(), []netip.AddrPort{l.b.backend(v6)}, nil, 163},
-			{"the client alone is behind it", l.tcp(v6, 1, 0, syn).asked(), []netip.AddrPort{self}, nil, 245},
 			{"connected to the backend", l.tcp(v6, 1, 0, syn).asked(), []netip.AddrPort{l.b.backend(v6)}, func(l *lab) {
 				l.open(l.tcp(v6, 1, backendPort, 0))
 			}, 245},

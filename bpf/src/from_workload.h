@@ -122,6 +122,8 @@ inline int from_workload(struct __sk_buff *skb)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	who.host_destination = !who.destination && !f.itself && p.destination_identity == IDENTITY_HOST;
 	ct_find(&p, &f, false);
+	if (f.itself == ITSELF_ANSWERS && !svc_answers(&f))
+		return drop(skb, &p, p.related ? REASON_ICMP_ERROR : REASON_NO_CONNECTION, DIR_EGRESS);
 	if (svc_mixed_up(&f))
 		return drop(skb, &p, REASON_SERVICE_CLASH, DIR_EGRESS);
 	if (p.related)

@@ -44,7 +44,7 @@ static __noinline int to_itself(struct __sk_buff *skb, struct packet *p, struct 
 	if (f->itself == ITSELF_ANSWERS) {
 		remember_fragment(p);
 		other = p->source;
-		reason = service ? svc_from_backend(skb, p, service) : REASON_NO_CONNECTION;
+		reason = svc_from_backend(skb, p, service);
 		if (!reason)
 			reason = rewrite(skb, p, &other, p->destination_port, END_DESTINATION);
 	} else {
