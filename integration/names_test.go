@@ -79,6 +79,12 @@ func TestNames(t *testing.T) {
 		resolves(t, w.namespace, v, "nobody.default.svc.cluster.local.", "NXDOMAIN")
 		resolves(t, w.namespace, v, "www.example.com.", map[ipVersion]string{4: "NOERROR 192.0.2.7", 6: "NOERROR 2001:db8::7"}[v])
 	})
+	n.headgate(t, "service", "add", "all", "--headless", "--selector", "app=server", "--port", "http=8080/TCP")
+	eachVersion(t, func(t *testing.T, v ipVersion) {
+		resolves(t, w.namespace, v, "all.default.svc.cluster.local.", "NOERROR "+server.addr(v).String())
+		resolves(t, w.namespace, v, "server.all.default.svc.cluster.local.", "NOERROR "+server.addr(v).String())
+		resolves(t, w.namespace, v, "_http._tcp.all.default.svc.cluster.local.", "NOERROR")
+	})
 	n.headgate(t, "service", "delete", "web")
 	resolves(t, w.namespace, 4, service, "NXDOMAIN")
 	n.addService(t, "web", 80, "TCP", "--backend", "server")

@@ -19,6 +19,7 @@ type zone struct {
 	*redirect.Zone
 	domain string                  // "cluster.local."
 	names  map[string][]netip.Addr // whole, in lower case, with the last dot
+	places map[string][]place      // so are these
 	inner  map[string]bool         // names that have others below them
 	ptr    map[string][]string     // reverse names
 }
@@ -26,12 +27,18 @@ type zone struct {
 func newZone(from *redirect.Zone) *zone {
 	z := &zone{
 		Zone: from, domain: dns.CanonicalName(from.Domain), names: map[string][]netip.Addr{},
-		inner: map[string]bool{}, ptr: map[string][]string{},
+		inner: map[string]bool{}, ptr: map[string][]string{}, places: map[string][]place{},
 	}
 	z.inner[z.domain] = true
 	z.add("ns.dns", from.Listen, false)
 	for name, addrs := range from.Names {
 		z.add(name, addrs, true)
+	}
+	for name, addrs := range from.Groups {
+		z.add(name, addrs, false)
+	}
+	for name, places := range from.Places {
+		z.addPlaces(name, places)
 	}
 	return z
 }
@@ -39,15 +46,20 @@ func newZone(from *redirect.Zone) *zone {
 func (z *zone) add(name string, addrs []netip.Addr, reverse bool) {
 	full := dns.CanonicalName(name + "." + z.domain)
 	z.names[full] = append(z.names[full], addrs...)
-	for up := full; up != z.domain && up != ""; {
-		_, up, _ = strings.Cut(up, ".")
-		z.inner[up] = true
-	}
+	z.addAbove(full)
 	for _, a := range addrs {
 		if r, err := dns.ReverseAddr(a.String()); err == nil && reverse {
 			z.ptr[r] = append(z.ptr[r], full)
 			slices.Sort(z.ptr[r])
 		}
+	}
+}
+
+// addAbove makes the names above one exist.
+func (z *zone) addAbove(full string) {
+	for up := full; up != z.domain && up != ""; {
+		_, up, _ = strings.Cut(up, ".")
+		z.inner[up] = true
 	}
 }
 
@@ -86,15 +98,10 @@ func (z *zone) answer(q *dns.Msg) *dns.Msg {
 	case name == z.domain && asked.Qtype == dns.TypeNS:
 		a.Answer = append(a.Answer, &dns.NS{Hdr: header(asked.Name, dns.TypeNS), Ns: "ns.dns." + z.domain})
 	case known:
-		for _, ip := range addrs {
-			if ip.Is4() && asked.Qtype == dns.TypeA {
-				a.Answer = append(a.Answer, &dns.A{Hdr: header(asked.Name, dns.TypeA), A: ip.AsSlice()})
-			}
-			if ip.Is6() && asked.Qtype == dns.TypeAAAA {
-				a.Answer = append(a.Answer, &dns.AAAA{Hdr: header(asked.Name, dns.TypeAAAA), AAAA: ip.AsSlice()})
-			}
-		}
-	case !z.inner[name]:
+		a.Answer = append(a.Answer, addresses(asked.Name, asked.Qtype, addrs)...)
+	case asked.Qtype == dns.TypeSRV && len(z.places[name]) > 0:
+		z.answerPlaces(a, asked.Name, z.places[name])
+	case !z.inner[name] && z.places[name] == nil:
 		a.Rcode = dns.RcodeNameError
 	}
 	if len(a.Answer) == 0 {

@@ -43,7 +43,7 @@ const (
 	ReasonNoNodeAddress    DropReason = 241 // the device has no address to translate to
 	ReasonTooBig           DropReason = 242 // for the way out; the sender was told
 	ReasonNoDevice         DropReason = 243 // the route leads by a device that is not served
-	ReasonServiceClash     DropReason = 245 // the client is that backend, or is connected to it from the same port
+	ReasonServiceClash     DropReason = 245 // the client is connected to that backend from the same port
 	ReasonServicePort      DropReason = 246 // a service's address, but none of its ports
 	ReasonServiceFull      DropReason = 247 // no room for another translation
 	ReasonShare            DropReason = 248 // its workload has as many connections as it may

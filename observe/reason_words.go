@@ -90,7 +90,7 @@ func (r DropReason) ownWords() string {
 	case ReasonICMPError:
 		return "ICMP error for no known connection"
 	case ReasonServiceClash:
-		return "Service backend is the client, or its port is connected to it already"
+		return "Client's port is connected to the service's backend already"
 	case ReasonServicePort:
 		return "Service has no such port"
 	case ReasonServiceFull:

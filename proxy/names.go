@@ -17,6 +17,16 @@ func zoneToProto(z *redirect.Zone) *proxyv1.Zone {
 	for name, addrs := range z.Names {
 		p.Names = append(p.Names, &proxyv1.Name{Name: name, Addresses: addrsToProto(addrs)})
 	}
+	for name, addrs := range z.Groups {
+		p.Groups = append(p.Groups, &proxyv1.Name{Name: name, Addresses: addrsToProto(addrs)})
+	}
+	for name, places := range z.Places {
+		to := &proxyv1.Places{Name: name}
+		for _, x := range places {
+			to.Places = append(to.Places, &proxyv1.Place{Target: x.Target, Port: uint32(x.Port)})
+		}
+		p.Places = append(p.Places, to)
+	}
 	for _, c := range z.Clients {
 		p.Clients = append(p.Clients, c.String())
 	}
@@ -38,7 +48,10 @@ func zoneFromProto(p *proxyv1.Zone) (*redirect.Zone, error) {
 	if p == nil {
 		return nil, nil
 	}
-	z := &redirect.Zone{Domain: p.Domain, ResolvConf: p.ResolvConf, Names: make(map[string][]netip.Addr, len(p.Names))}
+	z := &redirect.Zone{
+		Domain: p.Domain, ResolvConf: p.ResolvConf, Names: make(map[string][]netip.Addr, len(p.Names)),
+		Groups: make(map[string][]netip.Addr, len(p.Groups)), Places: make(map[string][]redirect.Place, len(p.Places)),
+	}
 	var err error
 	if z.Listen, err = addrsFromProto(p.Listen); err != nil {
 		return nil, err
@@ -46,6 +59,16 @@ func zoneFromProto(p *proxyv1.Zone) (*redirect.Zone, error) {
 	for _, n := range p.Names {
 		if z.Names[n.Name], err = addrsFromProto(n.Addresses); err != nil {
 			return nil, err
+		}
+	}
+	for _, n := range p.Groups {
+		if z.Groups[n.Name], err = addrsFromProto(n.Addresses); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range p.Places {
+		for _, x := range n.Places {
+			z.Places[n.Name] = append(z.Places[n.Name], redirect.Place{Target: x.Target, Port: uint16(x.Port)})
 		}
 	}
 	for _, s := range p.Clients {

@@ -56,11 +56,19 @@ type Snapshot struct {
 type Zone struct {
 	Domain  string                  // "cluster.local": what is below it and not here does not exist
 	Names   map[string][]netip.Addr // below Domain, without it
+	Groups  map[string][]netip.Addr // the same; reverse names are not theirs
+	Places  map[string][]Place      // SRV records, the same
 	Listen  []netip.Addr            // the workloads' gateways
 	Clients []netip.Prefix          // who may ask, besides this machine
 	// Upstreams answer for everything else; none: those of the file, or nobody.
 	Upstreams  []netip.AddrPort
 	ResolvConf string
+}
+
+// Place is where a service is found (RFC 2782).
+type Place struct {
+	Target string // a name below the zone's domain, without it
+	Port   uint16
 }
 
 // Status of a backend, for people.

@@ -187,7 +187,8 @@ func lost(before, after *service.Service, v service.View) map[service.Address][]
 // ServiceInfo is a service with what is behind it now.
 type ServiceInfo struct {
 	*service.Service
-	Fronts map[service.Address]service.Front
+	Fronts  map[service.Address]service.Front
+	Members []netip.Addr // of a headless one
 }
 
 // GetService returns a copy.
@@ -213,7 +214,8 @@ func (e *Engine) ServiceInfos() []ServiceInfo {
 }
 
 func (e *Engine) serviceInfo(s *service.Service) ServiceInfo {
-	return ServiceInfo{s.Clone(), service.Resolve([]*service.Service{s}, e.view(nil)).Fronts}
+	v := e.view(nil)
+	return ServiceInfo{s.Clone(), service.Resolve([]*service.Service{s}, v).Fronts, v.Members(s)}
 }
 
 // zone is what names stand for now.
@@ -222,15 +224,8 @@ func (e *Engine) zone() *redirect.Zone {
 		return nil
 	}
 	z := *e.cfg.Names
-	z.Names = map[string][]netip.Addr{}
-	for _, s := range e.services {
-		name := s.Name + "." + s.Namespace + ".svc"
-		for _, a := range s.Addresses {
-			if !slices.Contains(z.Names[name], a.Addr()) {
-				z.Names[name] = append(z.Names[name], a.Addr())
-			}
-		}
-	}
+	z.Names, z.Groups, z.Places = map[string][]netip.Addr{}, map[string][]netip.Addr{}, map[string][]redirect.Place{}
+	service.Name(e.serviceList(), e.view(nil), &z)
 	for _, ep := range e.endpoints {
 		z.Names[ep.Name+"."+ep.Namespace+".endpoint"] = slices.Clone(ep.IPs)
 	}

@@ -30,7 +30,7 @@ func (s *Server) AddService(ctx context.Context, r *agentv1.Service) (*agentv1.S
 func readService(r *agentv1.Service) (*service.Service, error) {
 	s := &service.Service{
 		Name: r.Name, Namespace: r.Namespace, Labels: r.Labels, Selector: r.Selector, TargetPort: r.TargetPort,
-		Affinity: time.Duration(r.AffinityNs),
+		Affinity: time.Duration(r.AffinityNs), Headless: r.Headless,
 	}
 	if s.Namespace == "" {
 		s.Namespace = policy.DefaultNamespace
@@ -45,6 +45,13 @@ func readService(r *agentv1.Service) (*service.Service, error) {
 			return nil, fmt.Errorf("%w: %w", service.ErrInvalid, err)
 		}
 		s.Addresses = append(s.Addresses, a)
+	}
+	for _, text := range r.Ports {
+		p, err := service.ParsePort(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", service.ErrInvalid, err)
+		}
+		s.Ports = append(s.Ports, p)
 	}
 	var err error
 	s.Backends, err = readBackends(r.Backends, s.Namespace)
@@ -129,7 +136,13 @@ func (s *Server) service(key string) (*agentv1.Service, error) {
 func describeService(info reconcile.ServiceInfo) *agentv1.Service {
 	out := &agentv1.Service{
 		Name: info.Name, Namespace: info.Namespace, Labels: info.Labels, Selector: info.Selector, TargetPort: info.TargetPort,
-		NodePort: uint32(info.NodePort), AffinityNs: int64(info.Affinity),
+		NodePort: uint32(info.NodePort), AffinityNs: int64(info.Affinity), Headless: info.Headless,
+	}
+	for _, p := range info.Ports {
+		out.Ports = append(out.Ports, p.String())
+	}
+	for _, m := range info.Members {
+		out.Members = append(out.Members, m.String())
 	}
 	for _, a := range info.Addresses {
 		out.Addresses = append(out.Addresses, a.String())

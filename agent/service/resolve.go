@@ -43,7 +43,7 @@ func Resolve(services []*Service, v View) Wanted {
 			w.Fronts[a] = f
 			w.Addresses[a.Addr()] = !slices.Contains(v.Node, a.Addr())
 		}
-		if s.NodePort != 0 {
+		if s.NodePort != 0 && !s.Headless {
 			v.nodePorts(s, &w)
 		}
 	}
@@ -169,6 +169,11 @@ func ForPolicy(services []*Service, v View) []policy.Service {
 	for _, s := range services {
 		p := policy.Service{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels, Selector: s.Selector}
 		if len(s.Selector) == 0 {
+			for _, a := range v.Members(s) {
+				if !v.IsEndpoint(a) {
+					p.Addresses = append(p.Addresses, a)
+				}
+			}
 			for _, a := range s.Addresses {
 				for _, b := range v.backends(s, a) {
 					if !slices.Contains(p.Addresses, b.Addr()) && !v.IsEndpoint(b.Addr()) {

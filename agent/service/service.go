@@ -29,6 +29,8 @@ type Service struct {
 	Namespace  string            `json:"namespace"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Addresses  []Address         `json:"addresses"`
+	Headless   bool              `json:"headless,omitempty"` // no address of its own: its name stands for what is behind it
+	Ports      []Port            `json:"ports,omitempty"`    // those that have names
 	Backends   []Backend         `json:"backends,omitempty"`
 	Selector   map[string]string `json:"selector,omitempty"` // of the endpoints behind it, instead of Backends
 	TargetPort string            `json:"targetPort,omitempty"`
@@ -43,7 +45,7 @@ func (s *Service) Key() string { return s.Namespace + "/" + s.Name }
 func (s *Service) Clone() *Service {
 	c := *s
 	c.Labels, c.Selector = maps.Clone(s.Labels), maps.Clone(s.Selector)
-	c.Addresses, c.Backends = slices.Clone(s.Addresses), slices.Clone(s.Backends)
+	c.Addresses, c.Backends, c.Ports = slices.Clone(s.Addresses), slices.Clone(s.Backends), slices.Clone(s.Ports)
 	return &c
 }
 
@@ -160,9 +162,10 @@ func (s *Service) Validate(pools []netip.Prefix) error {
 	} else if strings.Contains(s.Name, ".") || len(s.Name) > 63 {
 		bad("%q is not the name of a service: write at most 63 letters, digits and '-', for it is one label of a DNS name", s.Name)
 	}
-	if len(s.Addresses) == 0 {
-		bad("it has no address: name one with --vip IP:PORT/PROTOCOL")
+	if len(s.Addresses) == 0 && !s.Headless {
+		bad("it has no address: name one with --vip IP:PORT/PROTOCOL, or let its name stand for what is behind it with --headless")
 	}
+	s.validatePorts(bad)
 	for i, a := range s.Addresses {
 		ip := a.Addr()
 		switch {

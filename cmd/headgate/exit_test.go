@@ -40,6 +40,7 @@ func TestUsage(t *testing.T) {
 		"service add x --vip 10.96.0.1:80/SCTP":                    "is not IP:PORT/PROTOCOL",
 		"service add x --vip 1.2.3.4:1 --backend a --selector a=b": "exclude each other",
 		"service add x --vip 1.2.3.4:1 --node-port 70000":          "invalid argument",
+		"service add x --vip 1.2.3.4:1 --headless":                 "exclude each other",
 		"service backend add x":                                    "needs BACKEND...",
 		"agent --dns maybe":                                        "write on or off",
 		"agent --dns-upstream 192.0.2.53":                          "needs --dns on",

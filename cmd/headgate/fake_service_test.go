@@ -27,7 +27,18 @@ func (f *fakeAgent) AddService(_ context.Context, req *agentv1.Service) (*agentv
 	return landing(), f.asked(req)
 }
 
+// scattered is a service without an address.
+func scattered() *agentv1.Service {
+	return &agentv1.Service{
+		Name: "rebels", Namespace: "default", Headless: true, Selector: map[string]string{"org": "alliance"},
+		Ports: []string{"http=8080/TCP"}, Members: []string{"10.210.0.8", "10.210.0.9"},
+	}
+}
+
 func (f *fakeAgent) GetService(_ context.Context, req *agentv1.ServiceName) (*agentv1.Service, error) {
+	if req.GetName() == "rebels" {
+		return scattered(), f.asked(req)
+	}
 	if req.GetName() != "deathstar" {
 		return nil, status.Errorf(codes.NotFound, "service %s/%s does not exist", req.GetNamespace(), req.GetName())
 	}
@@ -36,7 +47,7 @@ func (f *fakeAgent) GetService(_ context.Context, req *agentv1.ServiceName) (*ag
 
 func (f *fakeAgent) ListServices(_ context.Context, req *agentv1.ListServicesRequest) (*agentv1.ListServicesResponse, error) {
 	other := &agentv1.Service{Name: "db", Namespace: "shop", Addresses: []string{"10.96.0.11:5432/TCP"}, Backends: []string{"shop/db1"}}
-	return &agentv1.ListServicesResponse{Services: []*agentv1.Service{other, landing()}}, f.asked(req)
+	return &agentv1.ListServicesResponse{Services: []*agentv1.Service{other, scattered(), landing()}}, f.asked(req)
 }
 
 func (f *fakeAgent) DeleteService(_ context.Context, req *agentv1.ServiceName) (*agentv1.DeleteServiceResponse, error) {

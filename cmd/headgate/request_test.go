@@ -59,6 +59,9 @@ func TestRequests(t *testing.T) {
 			Name: "db", Namespace: "shop", Addresses: []string{"10.96.0.11:5432/tcp", "[fd00::1]:53/UDP"}, Backends: []string{"a:sql", "192.0.2.1:80"},
 			Labels: map[string]string{"a": "b"}, NodePort: 30001, AffinityNs: time.Minute.Nanoseconds(), TargetPort: "sql",
 		},
+		"service add brokers --headless --selector app=kafka --port kafka=9092/TCP": &agentv1.Service{
+			Name: "brokers", Namespace: "default", Headless: true, Selector: map[string]string{"app": "kafka"}, Ports: []string{"kafka=9092/TCP"},
+		},
 		"service add web -n shop --vip 10.96.0.12:80 --selector app=web": &agentv1.Service{
 			Name: "web", Namespace: "shop", Addresses: []string{"10.96.0.12:80"}, Selector: map[string]string{"app": "web"},
 		},
@@ -176,8 +179,8 @@ func TestCompletion(t *testing.T) {
 		"__complete endpoint delete deathstar ":           "rebels/xwing\n:4\n",
 		"__complete policy delete cnp ":                   "default/rule1\n:4\n",
 		"__complete policy get c":                         "CiliumCIDRGroup\nCiliumClusterwideEnvoyConfig\nCiliumClusterwideNetworkPolicy\nCiliumEnvoyConfig\nCiliumNetworkPolicy\nNetworkPolicy\n:4\n",
-		"__complete service get ":                         "deathstar\nshop/db\n:4\n",
-		"__complete service backend remove ":              "deathstar\nshop/db\n:4\n",
+		"__complete service get ":                         "deathstar\nrebels\nshop/db\n:4\n",
+		"__complete service backend remove ":              "deathstar\nrebels\nshop/db\n:4\n",
 		"__complete service backend add deathstar ":       "deathstar\nrebels/xwing\n:4\n",
 		"__complete service add x --backend ":             "deathstar\nrebels/xwing\n:4\n",
 		"__complete status -o ":                           "table\njson\nyaml\n:4\n",

@@ -31,8 +31,8 @@ func newServiceAdd() *cobra.Command {
 	var nodePort uint16
 	var affinity uint32
 	c := &cobra.Command{
-		Use:   "add NAME --vip IP:PORT/PROTOCOL",
-		Short: "Put an address in front of backends",
+		Use:   "add NAME --vip IP:PORT/PROTOCOL | --headless",
+		Short: "Put an address, or a name alone, in front of backends",
 		Long: `Make an address that clients reach backends by: workloads, this machine's own
 processes, and other machines that route it here. Backends are addresses, endpoints by
 name, or with --selector the endpoints that have these labels; those of the address's
@@ -41,10 +41,16 @@ IP version are behind it. The command returns when new connections meet the serv
 A node port is open on every address of this machine besides. A client's affinity
 is to the backend it had last, for so many seconds.
 
+A headless service has no address: with --dns on its name stands for all that is behind
+it, and each of those has a name of its own below, ENDPOINT.NAME.NAMESPACE.svc. With
+--port, SRV records (_PORT._tcp.NAME.NAMESPACE.svc) tell where a port is found, of a
+service with an address too.
+
 A service with a selector stands in toServices rules for its endpoints, and one without
 for its backends' addresses as CIDRs, which name no endpoint.`,
 		Example: `  headgate service add deathstar --vip 10.96.0.10:80/TCP --vip [fd00:96::10]:80/TCP --selector class=deathstar
   headgate service add shop/db --vip 10.96.0.11:5432/TCP --backend db1 --backend db2:sql --affinity 600
+  headgate service add brokers --headless --selector app=kafka --port kafka=9092/TCP
   headgate service add api --vip 10.96.0.12:443/TCP --backend 192.0.2.10:8443 --node-port 30443`,
 		Args:              wantArgs("NAME"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -60,7 +66,9 @@ for its backends' addresses as CIDRs, which name no endpoint.`,
 	}
 	f := c.Flags()
 	f.StringVarP(&req.Namespace, "namespace", "n", defaultNamespace, "namespace of the service")
-	f.StringArrayVar(&req.Addresses, "vip", nil, "address, IP:PORT/TCP or IP:PORT/UDP (repeatable, required)")
+	f.StringArrayVar(&req.Addresses, "vip", nil, "address, IP:PORT/TCP or IP:PORT/UDP (repeatable, required unless --headless)")
+	f.BoolVar(&req.Headless, "headless", false, "no address: the name stands for what is behind it")
+	f.StringArrayVar(&req.Ports, "port", nil, "name of a port, NAME=PORT/PROTOCOL (repeatable)")
 	f.StringArrayVar(&req.Backends, "backend", nil, "IP:PORT, or ENDPOINT with :PORT or :NAME of a port (repeatable)")
 	f.StringArrayVar(&selector, "selector", nil, "label KEY=VALUE of the endpoints behind it (repeatable)")
 	f.StringVar(&req.TargetPort, "target-port", "", "port of backends that name none, number or name (default: that of the address)")
@@ -78,8 +86,11 @@ func fillService(c *cobra.Command, req *agentv1.Service, name string, labels, se
 	if req.Namespace, req.Name, err = namespaced(c, name, req.Namespace); err != nil {
 		return err
 	}
-	if len(req.Addresses) == 0 {
-		return usagef("--vip is missing: give the service an address, such as --vip 10.96.0.10:80/TCP")
+	if len(req.Addresses) == 0 && !req.Headless {
+		return usagef("--vip is missing: give the service an address, such as --vip 10.96.0.10:80/TCP, or make it --headless")
+	}
+	if len(req.Addresses) > 0 && req.Headless {
+		return usagef("--vip and --headless exclude each other: a headless service has no address of its own")
 	}
 	for _, a := range req.Addresses {
 		if err := checkServiceAddress(a); err != nil {

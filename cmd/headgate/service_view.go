@@ -27,6 +27,9 @@ type serviceView struct {
 	TargetPort string            `json:"targetPort,omitempty"`
 	NodePort   uint32            `json:"nodePort,omitempty"`
 	Affinity   int64             `json:"affinitySeconds,omitempty"`
+	Headless   bool              `json:"headless,omitempty"`
+	Ports      []string          `json:"ports,omitempty"`
+	Members    []string          `json:"members,omitempty"` // of a headless service: what its name stands for
 	Fronts     []frontView       `json:"fronts"`
 }
 
@@ -41,6 +44,7 @@ func viewService(s *agentv1.Service) serviceView {
 		Name: s.GetName(), Namespace: s.GetNamespace(), Labels: notNilMap(s.GetLabels()), Addresses: notNil(s.GetAddresses()),
 		Backends: notNil(s.GetBackends()), Selector: notNilMap(s.GetSelector()), TargetPort: s.GetTargetPort(), NodePort: s.GetNodePort(),
 		Affinity: s.GetAffinityNs() / int64(time.Second), Fronts: []frontView{},
+		Headless: s.GetHeadless(), Ports: s.GetPorts(), Members: s.GetMembers(),
 	}
 	for _, f := range s.GetFronts() {
 		v.Fronts = append(v.Fronts, frontView{f.GetAddress(), notNil(f.GetBackends()), f.GetHostOnly()})
@@ -53,7 +57,7 @@ func showServices(c *cobra.Command, list []*agentv1.Service) error {
 	t := newTable("NAMESPACE/NAME", "ADDRESSES", "NODE PORT", "BACKENDS", "SELECTOR", "AFFINITY")
 	for _, s := range sortedServices(list) {
 		views = append(views, viewService(s))
-		t.row(s.GetNamespace()+"/"+s.GetName(), joinList(s.GetAddresses()), numberOrNone(s.GetNodePort()), behind(s),
+		t.row(s.GetNamespace()+"/"+s.GetName(), addressWords(s), numberOrNone(s.GetNodePort()), behind(s),
 			joinLabels(s.GetSelector()), affinityWords(s))
 	}
 	return show(c, views, t.write)
@@ -69,6 +73,14 @@ func showService(c *cobra.Command, s *agentv1.Service) error {
 		l.optional("Target port", s.GetTargetPort())
 		l.optional("Node port", numberOrNone(s.GetNodePort()))
 		l.optional("Affinity", affinityWords(s))
+		l.optional("Ports", joinList(s.GetPorts()))
+		if s.GetHeadless() {
+			members := joinList(s.GetMembers())
+			if members == "" {
+				members = "nobody: its name has no address"
+			}
+			l.line("Headless", members)
+		}
 		for _, f := range s.GetFronts() {
 			to := joinList(f.GetBackends())
 			if to == "" {
@@ -83,9 +95,17 @@ func showService(c *cobra.Command, s *agentv1.Service) error {
 	})
 }
 
+// addressWords are the addresses of a service, "headless" if it is to have none.
+func addressWords(s *agentv1.Service) string {
+	if s.GetHeadless() {
+		return "headless"
+	}
+	return joinList(s.GetAddresses())
+}
+
 // behind are all backends that new connections may meet.
 func behind(s *agentv1.Service) string {
-	var all []string
+	all := slices.Clone(s.GetMembers())
 	for _, f := range s.GetFronts() {
 		for _, b := range f.GetBackends() {
 			if !slices.Contains(all, b) {

@@ -2495,7 +2495,10 @@ type Service struct {
 	TargetPort    string                 `protobuf:"bytes,7,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`                                                     // number or name; default: the address's
 	NodePort      uint32                 `protobuf:"varint,8,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
 	AffinityNs    int64                  `protobuf:"varint,9,opt,name=affinity_ns,json=affinityNs,proto3" json:"affinity_ns,omitempty"`
-	Fronts        []*ServiceFront        `protobuf:"bytes,10,rep,name=fronts,proto3" json:"fronts,omitempty"` // in force now
+	Fronts        []*ServiceFront        `protobuf:"bytes,10,rep,name=fronts,proto3" json:"fronts,omitempty"`      // in force now
+	Headless      bool                   `protobuf:"varint,11,opt,name=headless,proto3" json:"headless,omitempty"` // no address: its name stands for what is behind it
+	Ports         []string               `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`        // NAME=PORT/PROTOCOL
+	Members       []string               `protobuf:"bytes,13,rep,name=members,proto3" json:"members,omitempty"`    // addresses that its name stands for now, if it is headless
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2596,6 +2599,27 @@ func (x *Service) GetAffinityNs() int64 {
 func (x *Service) GetFronts() []*ServiceFront {
 	if x != nil {
 		return x.Fronts
+	}
+	return nil
+}
+
+func (x *Service) GetHeadless() bool {
+	if x != nil {
+		return x.Headless
+	}
+	return false
+}
+
+func (x *Service) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Service) GetMembers() []string {
+	if x != nil {
+		return x.Members
 	}
 	return nil
 }
@@ -4152,7 +4176,7 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05rules\x18\x04 \x01(\rR\x05rules\x12\x16\n" +
 	"\x06source\x18\x05 \x01(\fR\x06source\x12\x16\n" +
 	"\x06origin\x18\x06 \x01(\tR\x06origin\x12\x1c\n" +
-	"\tendpoints\x18\a \x03(\tR\tendpoints\"\x8b\x04\n" +
+	"\tendpoints\x18\a \x03(\tR\tendpoints\"\xd7\x04\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12>\n" +
@@ -4166,7 +4190,10 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\vaffinity_ns\x18\t \x01(\x03R\n" +
 	"affinityNs\x127\n" +
 	"\x06fronts\x18\n" +
-	" \x03(\v2\x1f.headgate.agent.v1.ServiceFrontR\x06fronts\x1a9\n" +
+	" \x03(\v2\x1f.headgate.agent.v1.ServiceFrontR\x06fronts\x12\x1a\n" +
+	"\bheadless\x18\v \x01(\bR\bheadless\x12\x14\n" +
+	"\x05ports\x18\f \x03(\tR\x05ports\x12\x18\n" +
+	"\amembers\x18\r \x03(\tR\amembers\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +

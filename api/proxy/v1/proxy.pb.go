@@ -262,6 +262,8 @@ type Zone struct {
 	Clients       []string               `protobuf:"bytes,4,rep,name=clients,proto3" json:"clients,omitempty"`                         // CIDRs
 	Upstreams     []string               `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"`                     // IP:PORT
 	ResolvConf    string                 `protobuf:"bytes,6,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"` // file with the upstreams, where none are named
+	Groups        []*Name                `protobuf:"bytes,7,rep,name=groups,proto3" json:"groups,omitempty"`                           // names that stand for several, each of which has another
+	Places        []*Places              `protobuf:"bytes,8,rep,name=places,proto3" json:"places,omitempty"`                           // SRV records
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +340,20 @@ func (x *Zone) GetResolvConf() string {
 	return ""
 }
 
+func (x *Zone) GetGroups() []*Name {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Zone) GetPlaces() []*Places {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
 type Name struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -390,6 +406,110 @@ func (x *Name) GetAddresses() [][]byte {
 	return nil
 }
 
+type Places struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Places        []*Place               `protobuf:"bytes,2,rep,name=places,proto3" json:"places,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Places) Reset() {
+	*x = Places{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Places) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Places) ProtoMessage() {}
+
+func (x *Places) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Places.ProtoReflect.Descriptor instead.
+func (*Places) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Places) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Places) GetPlaces() []*Place {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Place) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Place) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
 type SecretRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -401,7 +521,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +533,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[5]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +546,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{5}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SecretRef) GetNamespace() string {
@@ -461,7 +581,7 @@ type SecretValue struct {
 
 func (x *SecretValue) Reset() {
 	*x = SecretValue{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +593,7 @@ func (x *SecretValue) String() string {
 func (*SecretValue) ProtoMessage() {}
 
 func (x *SecretValue) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[6]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +606,7 @@ func (x *SecretValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretValue.ProtoReflect.Descriptor instead.
 func (*SecretValue) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{6}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SecretValue) GetSecret() *SecretRef {
@@ -512,7 +632,7 @@ type EnforceResponse struct {
 
 func (x *EnforceResponse) Reset() {
 	*x = EnforceResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +644,7 @@ func (x *EnforceResponse) String() string {
 func (*EnforceResponse) ProtoMessage() {}
 
 func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[7]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +657,7 @@ func (x *EnforceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnforceResponse.ProtoReflect.Descriptor instead.
 func (*EnforceResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{7}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EnforceResponse) GetFailed() []*SetFailure {
@@ -559,7 +679,7 @@ type SetFailure struct {
 
 func (x *SetFailure) Reset() {
 	*x = SetFailure{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +691,7 @@ func (x *SetFailure) String() string {
 func (*SetFailure) ProtoMessage() {}
 
 func (x *SetFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[8]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +704,7 @@ func (x *SetFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFailure.ProtoReflect.Descriptor instead.
 func (*SetFailure) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{8}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetFailure) GetNumber() uint32 {
@@ -621,7 +741,7 @@ type L7Set struct {
 
 func (x *L7Set) Reset() {
 	*x = L7Set{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +753,7 @@ func (x *L7Set) String() string {
 func (*L7Set) ProtoMessage() {}
 
 func (x *L7Set) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[9]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +766,7 @@ func (x *L7Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Set.ProtoReflect.Descriptor instead.
 func (*L7Set) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{9}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *L7Set) GetNumber() uint32 {
@@ -745,7 +865,7 @@ type TLSSecrets struct {
 
 func (x *TLSSecrets) Reset() {
 	*x = TLSSecrets{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +877,7 @@ func (x *TLSSecrets) String() string {
 func (*TLSSecrets) ProtoMessage() {}
 
 func (x *TLSSecrets) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[10]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +890,7 @@ func (x *TLSSecrets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSSecrets.ProtoReflect.Descriptor instead.
 func (*TLSSecrets) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{10}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TLSSecrets) GetCertificate() *SecretRef {
@@ -814,7 +934,7 @@ type L7Rules struct {
 
 func (x *L7Rules) Reset() {
 	*x = L7Rules{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +946,7 @@ func (x *L7Rules) String() string {
 func (*L7Rules) ProtoMessage() {}
 
 func (x *L7Rules) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +959,7 @@ func (x *L7Rules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use L7Rules.ProtoReflect.Descriptor instead.
 func (*L7Rules) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *L7Rules) GetProtocol() uint32 {
@@ -887,7 +1007,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1019,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1032,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DenyResponse) GetStatus() uint32 {
@@ -944,7 +1064,7 @@ type HTTPRule struct {
 
 func (x *HTTPRule) Reset() {
 	*x = HTTPRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1076,7 @@ func (x *HTTPRule) String() string {
 func (*HTTPRule) ProtoMessage() {}
 
 func (x *HTTPRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1089,7 @@ func (x *HTTPRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPRule.ProtoReflect.Descriptor instead.
 func (*HTTPRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HTTPRule) GetMethod() string {
@@ -1033,7 +1153,7 @@ type HeaderEdit struct {
 
 func (x *HeaderEdit) Reset() {
 	*x = HeaderEdit{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1165,7 @@ func (x *HeaderEdit) String() string {
 func (*HeaderEdit) ProtoMessage() {}
 
 func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1178,7 @@ func (x *HeaderEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderEdit.ProtoReflect.Descriptor instead.
 func (*HeaderEdit) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HeaderEdit) GetName() string {
@@ -1100,7 +1220,7 @@ type SecretHeader struct {
 
 func (x *SecretHeader) Reset() {
 	*x = SecretHeader{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1232,7 @@ func (x *SecretHeader) String() string {
 func (*SecretHeader) ProtoMessage() {}
 
 func (x *SecretHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1245,7 @@ func (x *SecretHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretHeader.ProtoReflect.Descriptor instead.
 func (*SecretHeader) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SecretHeader) GetName() string {
@@ -1166,7 +1286,7 @@ type KafkaRule struct {
 
 func (x *KafkaRule) Reset() {
 	*x = KafkaRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1298,7 @@ func (x *KafkaRule) String() string {
 func (*KafkaRule) ProtoMessage() {}
 
 func (x *KafkaRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1311,7 @@ func (x *KafkaRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRule.ProtoReflect.Descriptor instead.
 func (*KafkaRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{16}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KafkaRule) GetRole() string {
@@ -1269,7 +1389,7 @@ type DNSRule struct {
 
 func (x *DNSRule) Reset() {
 	*x = DNSRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1401,7 @@ func (x *DNSRule) String() string {
 func (*DNSRule) ProtoMessage() {}
 
 func (x *DNSRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1414,7 @@ func (x *DNSRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSRule.ProtoReflect.Descriptor instead.
 func (*DNSRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{17}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DNSRule) GetName() string {
@@ -1336,7 +1456,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1468,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1481,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -1395,7 +1515,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1527,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1540,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Header) GetName() string {
@@ -1447,7 +1567,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1579,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1592,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1497,7 +1617,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1629,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1642,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 type RecordBatch struct {
@@ -1535,7 +1655,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1667,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1680,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1608,7 +1728,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1740,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1753,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1808,7 +1928,7 @@ type KafkaRecord struct {
 
 func (x *KafkaRecord) Reset() {
 	*x = KafkaRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1940,7 @@ func (x *KafkaRecord) String() string {
 func (*KafkaRecord) ProtoMessage() {}
 
 func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1953,7 @@ func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
 func (*KafkaRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *KafkaRecord) GetApiKey() int32 {
@@ -1901,7 +2021,7 @@ type DNSRecord struct {
 
 func (x *DNSRecord) Reset() {
 	*x = DNSRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2033,7 @@ func (x *DNSRecord) String() string {
 func (*DNSRecord) ProtoMessage() {}
 
 func (x *DNSRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2046,7 @@ func (x *DNSRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSRecord.ProtoReflect.Descriptor instead.
 func (*DNSRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DNSRecord) GetQuery() string {
@@ -1986,7 +2106,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2118,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2131,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
 }
 
 type StatusResponse struct {
@@ -2035,7 +2155,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2167,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2180,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -2179,7 +2299,7 @@ type DNSStatus struct {
 
 func (x *DNSStatus) Reset() {
 	*x = DNSStatus{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2311,7 @@ func (x *DNSStatus) String() string {
 func (*DNSStatus) ProtoMessage() {}
 
 func (x *DNSStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2324,7 @@ func (x *DNSStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
 func (*DNSStatus) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DNSStatus) GetWaiting() uint64 {
@@ -2328,7 +2448,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2460,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2473,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -2371,7 +2491,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2503,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2516,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{30}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{32}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -2421,7 +2541,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\asecrets\x18\x04 \x03(\v2\x1e.headgate.proxy.v1.SecretValueR\asecrets\x12+\n" +
 	"\x04zone\x18\x05 \x01(\v2\x17.headgate.proxy.v1.ZoneR\x04zone\x12\x16\n" +
 	"\x06before\x18\x06 \x01(\rR\x06before\x122\n" +
-	"\x05names\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameRulesR\x05names\"\xbe\x01\n" +
+	"\x05names\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameRulesR\x05names\"\xa2\x02\n" +
 	"\x04Zone\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12-\n" +
 	"\x05names\x18\x02 \x03(\v2\x17.headgate.proxy.v1.NameR\x05names\x12\x16\n" +
@@ -2429,10 +2549,18 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\aclients\x18\x04 \x03(\tR\aclients\x12\x1c\n" +
 	"\tupstreams\x18\x05 \x03(\tR\tupstreams\x12\x1f\n" +
 	"\vresolv_conf\x18\x06 \x01(\tR\n" +
-	"resolvConf\"8\n" +
+	"resolvConf\x12/\n" +
+	"\x06groups\x18\a \x03(\v2\x17.headgate.proxy.v1.NameR\x06groups\x121\n" +
+	"\x06places\x18\b \x03(\v2\x19.headgate.proxy.v1.PlacesR\x06places\"8\n" +
 	"\x04Name\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\fR\taddresses\"O\n" +
+	"\taddresses\x18\x02 \x03(\fR\taddresses\"N\n" +
+	"\x06Places\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
+	"\x06places\x18\x02 \x03(\v2\x18.headgate.proxy.v1.PlaceR\x06places\"3\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"O\n" +
 	"\tSecretRef\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -2629,98 +2757,103 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
 	(*EnforceRequest)(nil),  // 2: headgate.proxy.v1.EnforceRequest
 	(*Zone)(nil),            // 3: headgate.proxy.v1.Zone
 	(*Name)(nil),            // 4: headgate.proxy.v1.Name
-	(*SecretRef)(nil),       // 5: headgate.proxy.v1.SecretRef
-	(*SecretValue)(nil),     // 6: headgate.proxy.v1.SecretValue
-	(*EnforceResponse)(nil), // 7: headgate.proxy.v1.EnforceResponse
-	(*SetFailure)(nil),      // 8: headgate.proxy.v1.SetFailure
-	(*L7Set)(nil),           // 9: headgate.proxy.v1.L7Set
-	(*TLSSecrets)(nil),      // 10: headgate.proxy.v1.TLSSecrets
-	(*L7Rules)(nil),         // 11: headgate.proxy.v1.L7Rules
-	(*DenyResponse)(nil),    // 12: headgate.proxy.v1.DenyResponse
-	(*HTTPRule)(nil),        // 13: headgate.proxy.v1.HTTPRule
-	(*HeaderEdit)(nil),      // 14: headgate.proxy.v1.HeaderEdit
-	(*SecretHeader)(nil),    // 15: headgate.proxy.v1.SecretHeader
-	(*KafkaRule)(nil),       // 16: headgate.proxy.v1.KafkaRule
-	(*DNSRule)(nil),         // 17: headgate.proxy.v1.DNSRule
-	(*GRPCRule)(nil),        // 18: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 19: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 20: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 21: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 22: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 23: headgate.proxy.v1.Record
-	(*KafkaRecord)(nil),     // 24: headgate.proxy.v1.KafkaRecord
-	(*DNSRecord)(nil),       // 25: headgate.proxy.v1.DNSRecord
-	(*StatusRequest)(nil),   // 26: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 27: headgate.proxy.v1.StatusResponse
-	(*DNSStatus)(nil),       // 28: headgate.proxy.v1.DNSStatus
-	(*DrainRequest)(nil),    // 29: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 30: headgate.proxy.v1.DrainResponse
-	(*NameRules)(nil),       // 31: headgate.proxy.v1.NameRules
-	(*NameStats)(nil),       // 32: headgate.proxy.v1.NameStats
+	(*Places)(nil),          // 5: headgate.proxy.v1.Places
+	(*Place)(nil),           // 6: headgate.proxy.v1.Place
+	(*SecretRef)(nil),       // 7: headgate.proxy.v1.SecretRef
+	(*SecretValue)(nil),     // 8: headgate.proxy.v1.SecretValue
+	(*EnforceResponse)(nil), // 9: headgate.proxy.v1.EnforceResponse
+	(*SetFailure)(nil),      // 10: headgate.proxy.v1.SetFailure
+	(*L7Set)(nil),           // 11: headgate.proxy.v1.L7Set
+	(*TLSSecrets)(nil),      // 12: headgate.proxy.v1.TLSSecrets
+	(*L7Rules)(nil),         // 13: headgate.proxy.v1.L7Rules
+	(*DenyResponse)(nil),    // 14: headgate.proxy.v1.DenyResponse
+	(*HTTPRule)(nil),        // 15: headgate.proxy.v1.HTTPRule
+	(*HeaderEdit)(nil),      // 16: headgate.proxy.v1.HeaderEdit
+	(*SecretHeader)(nil),    // 17: headgate.proxy.v1.SecretHeader
+	(*KafkaRule)(nil),       // 18: headgate.proxy.v1.KafkaRule
+	(*DNSRule)(nil),         // 19: headgate.proxy.v1.DNSRule
+	(*GRPCRule)(nil),        // 20: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 21: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 22: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 23: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 24: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 25: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 26: headgate.proxy.v1.KafkaRecord
+	(*DNSRecord)(nil),       // 27: headgate.proxy.v1.DNSRecord
+	(*StatusRequest)(nil),   // 28: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 29: headgate.proxy.v1.StatusResponse
+	(*DNSStatus)(nil),       // 30: headgate.proxy.v1.DNSStatus
+	(*DrainRequest)(nil),    // 31: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 32: headgate.proxy.v1.DrainResponse
+	(*NameRules)(nil),       // 33: headgate.proxy.v1.NameRules
+	(*NameStats)(nil),       // 34: headgate.proxy.v1.NameStats
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
-	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
-	6,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
+	11, // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
+	8,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
 	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
-	31, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
+	33, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
 	4,  // 4: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
-	5,  // 5: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
-	8,  // 6: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	13, // 7: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 9: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	11, // 10: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
-	12, // 11: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
-	9,  // 12: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
-	17, // 13: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
-	10, // 14: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
-	5,  // 15: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 16: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 17: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
-	13, // 18: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 19: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 20: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 21: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
-	19, // 22: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	20, // 23: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	14, // 24: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	15, // 25: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 26: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 27: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	20, // 28: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 29: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 30: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	23, // 31: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	20, // 32: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	20, // 33: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	19, // 34: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	24, // 35: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	25, // 36: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
-	8,  // 37: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	32, // 38: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
-	28, // 39: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
-	0,  // 40: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 41: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	21, // 42: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	26, // 43: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	29, // 44: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 45: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 46: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	22, // 47: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	27, // 48: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	30, // 49: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	4,  // 5: headgate.proxy.v1.Zone.groups:type_name -> headgate.proxy.v1.Name
+	5,  // 6: headgate.proxy.v1.Zone.places:type_name -> headgate.proxy.v1.Places
+	6,  // 7: headgate.proxy.v1.Places.places:type_name -> headgate.proxy.v1.Place
+	7,  // 8: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
+	10, // 9: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	15, // 10: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
+	20, // 11: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	18, // 12: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	13, // 13: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
+	14, // 14: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
+	11, // 15: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
+	19, // 16: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
+	12, // 17: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
+	7,  // 18: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 19: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 20: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
+	15, // 21: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	20, // 22: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	18, // 23: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	19, // 24: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	21, // 25: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	22, // 26: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	16, // 27: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	17, // 28: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	7,  // 29: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 30: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	22, // 31: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	22, // 32: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	22, // 33: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	25, // 34: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	22, // 35: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	22, // 36: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	21, // 37: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	26, // 38: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	27, // 39: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	10, // 40: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	34, // 41: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	30, // 42: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 43: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 44: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	23, // 45: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	28, // 46: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	31, // 47: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 48: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	9,  // 49: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	24, // 50: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	29, // 51: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	32, // 52: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	48, // [48:53] is the sub-list for method output_type
+	43, // [43:48] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2735,7 +2868,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
