@@ -36,7 +36,7 @@ func (u *unenforceable) rule(r *Rule) {
 				u.add(r.Ref.Path+".toFQDNs", "a rule of a node for DNS names", "write toCIDR, or toEntities: [world]")
 			}
 		case NodeSelector:
-			u.add(r.Ref.Path, "a selector of nodes", "write the entities host and remote-node")
+			u.add(r.Ref.Path+nodesField(r), "a selector of nodes, whose labels nobody tells this node,", "write the entities host and remote-node, or the nodes' addresses as CIDRs")
 		}
 	}
 	for i := range r.Ports {
@@ -52,15 +52,38 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS) without Kafka rules", "delete it; rules then see plain text only")
 	}
 	if r.Node && p.Name != "" && r.Direction == Ingress {
-		u.add(p.Ref.Path+".ports", "the name of a port of a node", "write its number")
+		u.add(p.Ref.Path+".ports", fmt.Sprintf("the name %q of a port of a node, which has no names for ports,", p.Name), "write its number")
 	}
 	if p.L7 == nil {
 		return
 	}
 	if r.Node {
-		u.add(p.Ref.Path+".rules", "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
+		u.add(p.Ref.Path+".rules"+l7Field(p.L7), "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
 	}
 	for _, rule := range p.L7.TLS {
 		u.add(rule.Ref.Path, "a rule for server names", "write toCIDR to narrow the peers")
 	}
+}
+
+func nodesField(r *Rule) string {
+	if r.Direction == Egress {
+		return ".toNodes"
+	}
+	return ".fromNodes"
+}
+
+// l7Field is where rules for requests of a protocol stand; empty: there are none.
+func l7Field(r *L7Rules) string {
+	switch r.Protocol {
+	case ProtocolHTTP:
+		if len(r.GRPC) > 0 && len(r.HTTP) == 0 {
+			return ".grpc"
+		}
+		return ".http"
+	case ProtocolKafka:
+		return ".kafka"
+	case ProtocolDNS:
+		return ".dns"
+	}
+	return ""
 }
