@@ -2,6 +2,7 @@
 #pragma once
 #include "lib/connection.h"
 #include "lib/deliver.h"
+#include "lib/partial.h"
 #include "lib/route.h"
 #include "lib/service.h"
 #include "itself.h"
@@ -96,6 +97,8 @@ inline int from_workload(struct __sk_buff *skb)
 	}
 	if (!reason)
 		reason = check_source(skb, &p, who.source);
+	if (!reason)
+		reason = check_partial(skb, &p);
 	if (reason)
 		return drop(skb, &p, reason, DIR_EGRESS);
 	self = who.source;
