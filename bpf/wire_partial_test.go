@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,11 +85,12 @@ func TestWireUnfinishedChecksum(t *testing.T) {
 				t.Fatalf("%s: %s: %v", family, name, err)
 			}
 			want := map[bool]string{false: "0 egress", true: "134 egress"}[c.dropped]
+			// Kernels say other things by themselves, and b answers.
 			got := w.counted()
-			for end := time.Now().Add(patience); got == "" && time.Now().Before(end); got = w.counted() {
+			for end := time.Now().Add(patience); !strings.Contains(got, want) && time.Now().Before(end); got = w.counted() {
 				time.Sleep(time.Millisecond)
 			}
-			if len(got) < len(want) || got[:len(want)] != want {
+			if !strings.Contains(got, want) || !c.dropped && strings.Contains(got, "134") {
 				t.Errorf("%s: %s: counted %q, want %q", family, name, got, want)
 			}
 		}

@@ -202,12 +202,38 @@ global int nat_claim(struct __sk_buff *skb, __u32 v6)
 	return CLAIM_DONE;
 }
 
-inline __u16 nat_port_at(__u32 attempt, __u32 from)
+/* Half of the ports, the even ones, are for everybody; of the other half each
+ * workload has two lanes of sixteen, by its id. Else one that opens connections from
+ * every port of its own to one server would leave nobody else a port towards it. The
+ * host, which only gives way where it must, takes what there is. */
+inline __u32 nat_lane(__u16 payer, __u32 which)
 {
-	__u32 first = nat_port_first, count = nat_port_last - first + 1;
+	return payer * 0x9e3779b1U >> (which & 1 ? 28 : 24) & 15;
+}
 
-	/* Few ports are tried one after the other, many at random. */
-	return first + (count <= NAT_TRIES ? from + attempt : bpf_get_prandom_u32()) % count;
+inline __u32 nat_ports(void) { return nat_port_last - nat_port_first + 1; }
+
+inline bool nat_may_have(const struct packet *p, __u16 port)
+{
+	__u32 at = (__u32)port - nat_port_first, lane = at >> 1 & 15;
+
+	return !p->payer || nat_ports() <= NAT_TRIES || at >= nat_ports() || !(at & 1) ||
+	       lane == nat_lane(p->payer, 0) || lane == nat_lane(p->payer, 1);
+}
+
+inline __u16 nat_port_at(const struct packet *p, __u32 attempt, __u32 from)
+{
+	__u32 at, count = nat_ports();
+
+	if (count <= NAT_TRIES) /* few are tried one after the other, many at random */
+		return nat_port_first + (from + attempt) % count;
+	at = bpf_get_prandom_u32() % count;
+	if (!p->payer)
+		return nat_port_first + at;
+	if (!(attempt & 1))
+		return nat_port_first + (at & ~1U);
+	at = (at & ~31U) | nat_lane(p->payer, attempt >> 1) << 1 | 1;
+	return nat_port_first + (at < count ? at : at - 32);
 }
 
 /* Finds a port for a connection that has none; 0 or a reason. */
@@ -223,11 +249,11 @@ inline int nat_allocate(struct __sk_buff *skb, const struct packet *p, struct ct
 	w->hold.addr = p->source;
 	w->hold.port = p->source_port;
 	nat_key_of(p, node, p->source_port, &w->key);
-	if (p->source_port) /* zero says that there is none */
+	if (p->source_port && (nat_may_have(p, p->source_port) || p->proto == IPPROTO_SCTP)) /* zero says that there is none */
 		claim = nat_claim(skb, p->v6);
 	if (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP || is_echo(p)) {
 		for (__u32 i = 0; i < NAT_TRIES && claim == CLAIM_TAKEN; i++) {
-			w->key.node_port = nat_port_at(i, from);
+			w->key.node_port = nat_port_at(p, i, from);
 			claim = nat_claim(skb, p->v6);
 		}
 	}
