@@ -211,6 +211,13 @@ func (s *Service) Conflict(others []*Service) error {
 			return fmt.Errorf("%w: node port %d is that of service %s", ErrInvalid, s.NodePort, o.Key())
 		}
 	}
+	for _, o := range others {
+		for _, b := range o.Backends {
+			if b.Addr.IsValid() && slices.ContainsFunc(s.Addresses, func(a Address) bool { return a.Addr() == b.Addr }) {
+				return fmt.Errorf("%w: address %s is backend %s of service %s: name there what is behind it", ErrInvalid, b.Addr, b, o.Key())
+			}
+		}
+	}
 	for _, b := range s.Backends {
 		for _, o := range append(slices.Clone(others), s) {
 			if b.Addr.IsValid() && slices.ContainsFunc(o.Addresses, func(a Address) bool { return a.Addr() == b.Addr }) {
