@@ -30,8 +30,9 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 		return err
 	}
 	opts := bpf.Options{
-		MaxConnections: a.connections(),
-		GatewayMAC:     endpoint.GatewayMAC(), HostIfindex: ifindex, Masquerade: a.cfg.Masquerade}
+		// Who has its share of connections has it of what they need besides.
+		MaxConnections: a.connections(), MaxServiced: a.connections(), MaxTranslations: a.connections(),
+		GatewayMAC: endpoint.GatewayMAC(), HostIfindex: ifindex, Masquerade: a.cfg.Masquerade}
 	for _, gw := range gateways {
 		if gw.Is4() {
 			opts.Gateway4 = gw

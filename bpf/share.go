@@ -49,13 +49,14 @@ func (s shares) copy() []int64 {
 
 // Who has a share without being an endpoint, as in src/lib/share.h.
 const (
-	ShareHost    = 0      // this machine
+	ShareHost    = 0      // what this machine opens
+	ShareAsked   = 0xfffe // what others open to it
 	ShareTransit = 0xffff // connections between others that pass it, by a node port
 )
 
 // Share is somebody's part of the room for connections.
 type Share struct {
-	Endpoint uint16 // or ShareHost, ShareTransit
+	Endpoint uint16 // or ShareHost, ShareAsked, ShareTransit
 	Open     int64
 }
 

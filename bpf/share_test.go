@@ -105,10 +105,24 @@ func TestShareOfHost(t *testing.T) {
 		o.enters(f.with(ack))
 		o.forget()
 	}
-	if got := shareOf(o.g.Shares(), ShareHost); got != share {
-		t.Errorf("the host has %d, want %d", got, share)
+	if got := shareOf(o.g.Shares(), ShareAsked); got != share {
+		t.Errorf("the host is asked by %d, want %d", got, share)
 	}
 	o.open(o.tcp(false, 40000, 80, 0))
+	// What it opens itself has another.
+	for i := range uint16(share + 1) {
+		f := o.tcp(false, 50000+i, 443, syn)
+		f.src, f.dst = node4, world4
+		if r := o.leaves(workload{}, f, 0); (r.action == actionShot) != (i == share) {
+			t.Errorf("the host's own, number %d: action %d, counted %q", i, r.action, o.counted())
+		}
+		o.enters(f.reversed(syn | ack))
+		o.leaves(workload{}, f.with(ack), 0)
+		o.forget()
+	}
+	if got := shareOf(o.g.Shares(), ShareHost); got != share {
+		t.Errorf("the host opened %d, want %d", got, share)
+	}
 }
 
 // The last of the room is for those that have little: some that together took all

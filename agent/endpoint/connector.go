@@ -136,11 +136,12 @@ func (c *Connector) prepare(s Spec) (*Endpoint, error) {
 	return e, nil
 }
 
-// transitID is what the gate counts connections between others under (bpf.ShareTransit).
-const transitID = 0xffff
+// The last ids are what the gate counts others' connections under (bpf.ShareAsked,
+// bpf.ShareTransit).
+const lastID = 0xfffd
 
 func (c *Connector) freeID() (uint16, error) {
-	taken := map[uint16]bool{0: true, transitID: true}
+	taken := map[uint16]bool{0: true, lastID + 1: true, lastID + 2: true}
 	for _, e := range c.engine.Endpoints() {
 		taken[e.ID] = true
 	}

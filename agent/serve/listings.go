@@ -112,7 +112,7 @@ func (s *Server) listShares(string) (*agentv1.ListMapResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := map[uint16]string{bpf.ShareHost: "host", bpf.ShareTransit: "transit"}
+	names := map[uint16]string{bpf.ShareHost: "host", bpf.ShareAsked: "host, asked", bpf.ShareTransit: "transit"}
 	for _, e := range eps {
 		if info, ok := s.Engine.Endpoint(e.Addr); ok {
 			names[e.ID] = info.Namespace + "/" + info.Name

@@ -205,6 +205,7 @@ static __noinline int guard_host(struct __sk_buff *skb, struct packet *p, int re
 		return TC_ACT_UNSPEC;
 	}
 	host_parties(p, direction, &who);
+	p->payer = direction == DIR_INGRESS ? PAYER_ASKED : PAYER_HOST;
 	if (direction == DIR_INGRESS && (p->source_identity == IDENTITY_HOST || is_node(&p->source)))
 		refuse(&n, REASON_SOURCE_IP, direction); /* nobody out there is this machine */
 	else if (reason == REASON_L4 || reason == REASON_ICMP_TYPE || reason == REASON_ICMP6_TYPE)

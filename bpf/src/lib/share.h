@@ -12,8 +12,9 @@
  *
  * By the endpoint's id. The gate counts up, and down what it removes itself; who
  * collects maps it and counts down what it removes. */
-#define PAYER_HOST 0
-#define PAYER_TRANSIT 0xffff    /* no endpoint has that id */
+#define PAYER_HOST 0            /* what this machine opens; no endpoint has these ids */
+#define PAYER_ASKED 0xfffe      /* what others open to it, so that they cannot keep it from opening any */
+#define PAYER_TRANSIT 0xffff
 #define SHARE_LAST 16           /* which part of the room is the last of it */
 #define SHARE_LITTLE 128        /* which part of that is little */
 
