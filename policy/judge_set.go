@@ -82,7 +82,7 @@ type rulesJudge struct {
 	grpc     []GRPCRule
 	kafka    []KafkaRule
 	dns      dnsIndex
-	tls      []tlsMatcher
+	tls      dnsIndex // of server names
 }
 
 // compileJudge compiles rules that allow, or rules that deny. A header whose
@@ -109,7 +109,7 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.tls, err = compileTLS(rules.TLS)
+	j.tls, err = newTLSIndex(rules.TLS)
 	return j, err
 }
 
@@ -148,7 +148,7 @@ func (j *rulesJudge) decide(request Request) (Decision, bool) {
 			return j.decideDNS(r), true
 		}
 	case *TLSRequest:
-		if j.protocol == ProtocolTLS || len(j.tls) > 0 {
+		if j.protocol == ProtocolTLS || len(j.tls.rules) > 0 {
 			return j.decideTLS(r), true
 		}
 	}

@@ -131,7 +131,8 @@ func (t *TLSSecrets) Refs() (refs []SecretRef) {
 	return refs
 }
 
-// or returns what ends TLS where one rule says t and another o.
+// or returns what ends TLS where one rule says t and another o: what one of them says of
+// a side, or both alike.
 func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
 	switch {
 	case t == nil:
@@ -139,7 +140,24 @@ func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
 	case o == nil || *t == *o:
 		return t
 	}
+	both := *t
+	if t.Certificate == (SecretRef{}) {
+		both.Certificate, both.PrivateKey = o.Certificate, o.PrivateKey
+	}
+	if t.TrustedCA == (SecretRef{}) {
+		both.TrustedCA = o.TrustedCA
+	}
+	if both.agrees(t) && both.agrees(o) {
+		return &both
+	}
 	return &TLSSecrets{Conflict: true}
+}
+
+// agrees reports whether t is o, but for a side of which o says nothing.
+func (t *TLSSecrets) agrees(o *TLSSecrets) bool {
+	client := o.Certificate == (SecretRef{}) || t.Certificate == o.Certificate && t.PrivateKey == o.PrivateKey
+	server := o.TrustedCA == (SecretRef{}) || t.TrustedCA == o.TrustedCA
+	return client && server && !o.Conflict
 }
 
 // SecretRef names a secret, or with a Key one of the values in it. What is in it never

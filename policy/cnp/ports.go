@@ -55,6 +55,9 @@ func (r *reader) toPort(item manifest.Value, s section) []policy.PortRule {
 		if common.Listener = r.listener(listener, s); common.L7 != nil {
 			listener.Fail("does not go with rules or serverNames, the listener has its own; delete one")
 		}
+	} else if common.L7 == nil && common.TLS != nil {
+		// What is in it is not judged.
+		common.L7 = &policy.L7Rules{Protocol: policy.ProtocolTLS, TLS: []policy.TLSRule{{Ref: common.Ref}}}
 	}
 	var ports []policy.PortRule
 	for _, v := range list.List() {
@@ -76,6 +79,10 @@ func (r *reader) toPort(item manifest.Value, s section) []policy.PortRule {
 
 func checkL7Port(v manifest.Value, port *policy.PortRule) {
 	dns := port.L7 != nil && port.L7.Protocol == policy.ProtocolDNS
+	if port.L7 != nil && port.L7.Protocol == policy.ProtocolTLS {
+		checkTLSPort(v, port)
+		return
+	}
 	switch {
 	case dns && (port.Proto == policy.ProtoSCTP):
 		v.Fail("has DNS rules, which are for UDP and TCP; write one of them, or ANY")
@@ -86,6 +93,19 @@ func checkL7Port(v manifest.Value, port *policy.PortRule) {
 	}
 	if port.Name == "" && port.First == 0 {
 		v.Fail("has L7 rules, which cannot be for every port; write a port")
+	}
+}
+
+// checkTLSPort: TLS is read over TCP alone. Datagrams have none, or hide it (QUIC), so
+// that there they stay denied; every port is as good as one.
+func checkTLSPort(v manifest.Value, port *policy.PortRule) {
+	switch port.Proto {
+	case policy.ProtoTCP:
+	case policy.ProtoAny:
+		port.Proto = policy.ProtoTCP
+		v.Warn("is allowed over TCP alone: of QUIC, over UDP, the server name cannot be judged; write protocol: TCP")
+	default:
+		v.Fail("has server names or TLS that ends here, which are read over TCP: what is in QUIC cannot be judged; write protocol: TCP")
 	}
 }
 

@@ -615,6 +615,7 @@ type L7Set struct {
 	Observed      bool                   `protobuf:"varint,11,opt,name=observed,proto3" json:"observed,omitempty"` // no policy that enforces has rules here
 	Dns           []*DNSRule             `protobuf:"bytes,12,rep,name=dns,proto3" json:"dns,omitempty"`
 	Ends          *TLSSecrets            `protobuf:"bytes,13,opt,name=ends,proto3" json:"ends,omitempty"` // where TLS ends before the rules read
+	Tls           []*TLSRule             `protobuf:"bytes,14,rep,name=tls,proto3" json:"tls,omitempty"`   // asked before TLS ends, or goes on as it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -733,6 +734,13 @@ func (x *L7Set) GetEnds() *TLSSecrets {
 	return nil
 }
 
+func (x *L7Set) GetTls() []*TLSRule {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 type TLSSecrets struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Certificate   *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
@@ -808,6 +816,7 @@ type L7Rules struct {
 	Grpc          []*GRPCRule            `protobuf:"bytes,3,rep,name=grpc,proto3" json:"grpc,omitempty"`
 	Kafka         []*KafkaRule           `protobuf:"bytes,4,rep,name=kafka,proto3" json:"kafka,omitempty"`
 	Dns           []*DNSRule             `protobuf:"bytes,5,rep,name=dns,proto3" json:"dns,omitempty"`
+	Tls           []*TLSRule             `protobuf:"bytes,6,rep,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,6 +882,13 @@ func (x *L7Rules) GetKafka() []*KafkaRule {
 func (x *L7Rules) GetDns() []*DNSRule {
 	if x != nil {
 		return x.Dns
+	}
+	return nil
+}
+
+func (x *L7Rules) GetTls() []*TLSRule {
+	if x != nil {
+		return x.Tls
 	}
 	return nil
 }
@@ -1325,6 +1341,58 @@ func (x *DNSRule) GetRef() *Ref {
 	return nil
 }
 
+type TLSRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerName    string                 `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	Ref           *Ref                   `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLSRule) Reset() {
+	*x = TLSRule{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLSRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLSRule) ProtoMessage() {}
+
+func (x *TLSRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLSRule.ProtoReflect.Descriptor instead.
+func (*TLSRule) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TLSRule) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *TLSRule) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
 type GRPCRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1336,7 +1404,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1416,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1429,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -1395,7 +1463,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1475,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[19]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1488,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{19}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Header) GetName() string {
@@ -1447,7 +1515,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1527,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1540,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1497,7 +1565,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1577,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1590,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 type RecordBatch struct {
@@ -1535,7 +1603,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1615,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1628,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1602,13 +1670,14 @@ type Record struct {
 	Reason              uint32                 `protobuf:"varint,20,opt,name=reason,proto3" json:"reason,omitempty"` // observe.DropReason, when dropped or refused
 	Kafka               *KafkaRecord           `protobuf:"bytes,40,opt,name=kafka,proto3" json:"kafka,omitempty"`
 	Dns                 *DNSRecord             `protobuf:"bytes,41,opt,name=dns,proto3" json:"dns,omitempty"`
+	Tls                 *TLSRecord             `protobuf:"bytes,42,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1689,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1702,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1790,6 +1859,13 @@ func (x *Record) GetDns() *DNSRecord {
 	return nil
 }
 
+func (x *Record) GetTls() *TLSRecord {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // KafkaRecord is what a Kafka request is about, as far as one Record is: a request
 // for several topics has several. The Status of the Record is the error code of the
 // answer, as 16 bits.
@@ -1808,7 +1884,7 @@ type KafkaRecord struct {
 
 func (x *KafkaRecord) Reset() {
 	*x = KafkaRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1896,7 @@ func (x *KafkaRecord) String() string {
 func (*KafkaRecord) ProtoMessage() {}
 
 func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1909,7 @@ func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
 func (*KafkaRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *KafkaRecord) GetApiKey() int32 {
@@ -1901,7 +1977,7 @@ type DNSRecord struct {
 
 func (x *DNSRecord) Reset() {
 	*x = DNSRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +1989,7 @@ func (x *DNSRecord) String() string {
 func (*DNSRecord) ProtoMessage() {}
 
 func (x *DNSRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2002,7 @@ func (x *DNSRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSRecord.ProtoReflect.Descriptor instead.
 func (*DNSRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DNSRecord) GetQuery() string {
@@ -1978,6 +2054,51 @@ func (x *DNSRecord) GetAddresses() [][]byte {
 	return nil
 }
 
+// TLSRecord is what a client says when TLS begins.
+type TLSRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerName    string                 `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"` // empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLSRecord) Reset() {
+	*x = TLSRecord{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLSRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLSRecord) ProtoMessage() {}
+
+func (x *TLSRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLSRecord.ProtoReflect.Descriptor instead.
+func (*TLSRecord) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TLSRecord) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1986,7 +2107,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2119,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2132,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
 }
 
 type StatusResponse struct {
@@ -2035,7 +2156,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2168,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2181,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -2179,7 +2300,7 @@ type DNSStatus struct {
 
 func (x *DNSStatus) Reset() {
 	*x = DNSStatus{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2312,7 @@ func (x *DNSStatus) String() string {
 func (*DNSStatus) ProtoMessage() {}
 
 func (x *DNSStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2325,7 @@ func (x *DNSStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
 func (*DNSStatus) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DNSStatus) GetWaiting() uint64 {
@@ -2328,7 +2449,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2461,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2474,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -2371,7 +2492,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2504,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2517,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{30}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{32}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -2445,7 +2566,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\x84\x04\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xb2\x04\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
@@ -2459,7 +2580,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
 	"\bobserved\x18\v \x01(\bR\bobserved\x12,\n" +
 	"\x03dns\x18\f \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\x121\n" +
-	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\"\xe4\x01\n" +
+	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\x12,\n" +
+	"\x03tls\x18\x0e \x03(\v2\x1a.headgate.proxy.v1.TLSRuleR\x03tls\"\xe4\x01\n" +
 	"\n" +
 	"TLSSecrets\x12>\n" +
 	"\vcertificate\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\vcertificate\x12=\n" +
@@ -2467,13 +2589,14 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"privateKey\x12;\n" +
 	"\n" +
 	"trusted_ca\x18\x03 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\ttrustedCa\x12\x1a\n" +
-	"\bconflict\x18\x04 \x01(\bR\bconflict\"\xe9\x01\n" +
+	"\bconflict\x18\x04 \x01(\bR\bconflict\"\x97\x02\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
 	"\x04grpc\x18\x03 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x122\n" +
 	"\x05kafka\x18\x04 \x03(\v2\x1c.headgate.proxy.v1.KafkaRuleR\x05kafka\x12,\n" +
-	"\x03dns\x18\x05 \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\":\n" +
+	"\x03dns\x18\x05 \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\x12,\n" +
+	"\x03tls\x18\x06 \x03(\v2\x1a.headgate.proxy.v1.TLSRuleR\x03tls\":\n" +
 	"\fDenyResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\tR\x04body\"\x99\x02\n" +
@@ -2511,7 +2634,11 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apattern\x18\x02 \x01(\tR\apattern\x12\x14\n" +
 	"\x05types\x18\x03 \x03(\rR\x05types\x12(\n" +
-	"\x03ref\x18\x04 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
+	"\x03ref\x18\x04 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"T\n" +
+	"\aTLSRule\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\x12(\n" +
+	"\x03ref\x18\x02 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
 	"\bGRPCRule\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12(\n" +
@@ -2525,7 +2652,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x0eRecordsRequest\"V\n" +
 	"\vRecordBatch\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.headgate.proxy.v1.RecordR\arecords\x12\x12\n" +
-	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xf1\x05\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xa1\x06\n" +
 	"\x06Record\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12 \n" +
@@ -2551,7 +2678,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12\x16\n" +
 	"\x06reason\x18\x14 \x01(\rR\x06reason\x124\n" +
 	"\x05kafka\x18( \x01(\v2\x1e.headgate.proxy.v1.KafkaRecordR\x05kafka\x12.\n" +
-	"\x03dns\x18) \x01(\v2\x1c.headgate.proxy.v1.DNSRecordR\x03dns\"\xe2\x01\n" +
+	"\x03dns\x18) \x01(\v2\x1c.headgate.proxy.v1.DNSRecordR\x03dns\x12.\n" +
+	"\x03tls\x18* \x01(\v2\x1c.headgate.proxy.v1.TLSRecordR\x03tls\"\xe2\x01\n" +
 	"\vKafkaRecord\x12\x17\n" +
 	"\aapi_key\x18\x01 \x01(\x05R\x06apiKey\x12\x1f\n" +
 	"\vapi_version\x18\x02 \x01(\x05R\n" +
@@ -2568,7 +2696,10 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x05rcode\x18\x04 \x01(\rR\x05rcode\x12\x10\n" +
 	"\x03ttl\x18\x05 \x01(\rR\x03ttl\x12\x14\n" +
 	"\x05chain\x18\x06 \x03(\tR\x05chain\x12\x1c\n" +
-	"\taddresses\x18\a \x03(\fR\taddresses\"\x0f\n" +
+	"\taddresses\x18\a \x03(\fR\taddresses\",\n" +
+	"\tTLSRecord\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\"\x0f\n" +
 	"\rStatusRequest\"\xcb\x03\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
@@ -2629,7 +2760,7 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
@@ -2649,78 +2780,84 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*SecretHeader)(nil),    // 15: headgate.proxy.v1.SecretHeader
 	(*KafkaRule)(nil),       // 16: headgate.proxy.v1.KafkaRule
 	(*DNSRule)(nil),         // 17: headgate.proxy.v1.DNSRule
-	(*GRPCRule)(nil),        // 18: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 19: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 20: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 21: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 22: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 23: headgate.proxy.v1.Record
-	(*KafkaRecord)(nil),     // 24: headgate.proxy.v1.KafkaRecord
-	(*DNSRecord)(nil),       // 25: headgate.proxy.v1.DNSRecord
-	(*StatusRequest)(nil),   // 26: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 27: headgate.proxy.v1.StatusResponse
-	(*DNSStatus)(nil),       // 28: headgate.proxy.v1.DNSStatus
-	(*DrainRequest)(nil),    // 29: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 30: headgate.proxy.v1.DrainResponse
-	(*NameRules)(nil),       // 31: headgate.proxy.v1.NameRules
-	(*NameStats)(nil),       // 32: headgate.proxy.v1.NameStats
+	(*TLSRule)(nil),         // 18: headgate.proxy.v1.TLSRule
+	(*GRPCRule)(nil),        // 19: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 20: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 21: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 22: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 23: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 24: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 25: headgate.proxy.v1.KafkaRecord
+	(*DNSRecord)(nil),       // 26: headgate.proxy.v1.DNSRecord
+	(*TLSRecord)(nil),       // 27: headgate.proxy.v1.TLSRecord
+	(*StatusRequest)(nil),   // 28: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 29: headgate.proxy.v1.StatusResponse
+	(*DNSStatus)(nil),       // 30: headgate.proxy.v1.DNSStatus
+	(*DrainRequest)(nil),    // 31: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 32: headgate.proxy.v1.DrainResponse
+	(*NameRules)(nil),       // 33: headgate.proxy.v1.NameRules
+	(*NameStats)(nil),       // 34: headgate.proxy.v1.NameStats
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	9,  // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
 	6,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
 	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
-	31, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
+	33, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
 	4,  // 4: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
 	5,  // 5: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
 	8,  // 6: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
 	13, // 7: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	19, // 8: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
 	16, // 9: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
 	11, // 10: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
 	12, // 11: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
 	9,  // 12: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
 	17, // 13: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
 	10, // 14: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
-	5,  // 15: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 16: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 17: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
-	13, // 18: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 19: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 20: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 21: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
-	19, // 22: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	20, // 23: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	14, // 24: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	15, // 25: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 26: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 27: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	20, // 28: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 29: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 30: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	23, // 31: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	20, // 32: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	20, // 33: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	19, // 34: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	24, // 35: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	25, // 36: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
-	8,  // 37: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	32, // 38: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
-	28, // 39: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
-	0,  // 40: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 41: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	21, // 42: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	26, // 43: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	29, // 44: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 45: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 46: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	22, // 47: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	27, // 48: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	30, // 49: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	18, // 15: headgate.proxy.v1.L7Set.tls:type_name -> headgate.proxy.v1.TLSRule
+	5,  // 16: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 17: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 18: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
+	13, // 19: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	19, // 20: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 21: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	17, // 22: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	18, // 23: headgate.proxy.v1.L7Rules.tls:type_name -> headgate.proxy.v1.TLSRule
+	20, // 24: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	21, // 25: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	14, // 26: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	15, // 27: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 28: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 29: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	21, // 30: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 31: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 32: headgate.proxy.v1.TLSRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 33: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	24, // 34: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	21, // 35: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	21, // 36: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	20, // 37: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	25, // 38: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	26, // 39: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	27, // 40: headgate.proxy.v1.Record.tls:type_name -> headgate.proxy.v1.TLSRecord
+	8,  // 41: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	34, // 42: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	30, // 43: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 44: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 45: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	22, // 46: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	28, // 47: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	31, // 48: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 49: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 50: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	23, // 51: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	29, // 52: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	32, // 53: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	49, // [49:54] is the sub-list for method output_type
+	44, // [44:49] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2735,7 +2872,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
