@@ -113,6 +113,8 @@ type Listener struct {
 type TLSSecrets struct {
 	Certificate, PrivateKey SecretRef // by which the client's TLS ends; zero: it speaks plain text
 	TrustedCA               SecretRef // who has issued the server's certificate; zero: it gets plain text
+	ClientCA                SecretRef // who has issued the client's certificate; zero: it is asked for none
+	OwnCertificate, OwnKey  SecretRef // shown to a server that asks; zero: none
 	// Conflict: several rules for one port name different secrets. Whoever should end
 	// TLS by that must refuse.
 	Conflict bool
@@ -123,7 +125,7 @@ func (t *TLSSecrets) Refs() (refs []SecretRef) {
 	if t == nil {
 		return nil
 	}
-	for _, ref := range [3]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA} {
+	for _, ref := range [...]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA, t.ClientCA, t.OwnCertificate, t.OwnKey} {
 		if ref != (SecretRef{}) {
 			refs = append(refs, ref)
 		}

@@ -734,13 +734,16 @@ func (x *L7Set) GetEnds() *TLSSecrets {
 }
 
 type TLSSecrets struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	PrivateKey    *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
-	TrustedCa     *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
-	Conflict      bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Certificate    *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	PrivateKey     *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	TrustedCa      *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
+	Conflict       bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	ClientCa       *SecretRef             `protobuf:"bytes,5,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	OwnCertificate *SecretRef             `protobuf:"bytes,6,opt,name=own_certificate,json=ownCertificate,proto3" json:"own_certificate,omitempty"`
+	OwnKey         *SecretRef             `protobuf:"bytes,7,opt,name=own_key,json=ownKey,proto3" json:"own_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TLSSecrets) Reset() {
@@ -799,6 +802,27 @@ func (x *TLSSecrets) GetConflict() bool {
 		return x.Conflict
 	}
 	return false
+}
+
+func (x *TLSSecrets) GetClientCa() *SecretRef {
+	if x != nil {
+		return x.ClientCa
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetOwnCertificate() *SecretRef {
+	if x != nil {
+		return x.OwnCertificate
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetOwnKey() *SecretRef {
+	if x != nil {
+		return x.OwnKey
+	}
+	return nil
 }
 
 type L7Rules struct {
@@ -2459,7 +2483,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
 	"\bobserved\x18\v \x01(\bR\bobserved\x12,\n" +
 	"\x03dns\x18\f \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\x121\n" +
-	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\"\xe4\x01\n" +
+	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\"\x9d\x03\n" +
 	"\n" +
 	"TLSSecrets\x12>\n" +
 	"\vcertificate\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\vcertificate\x12=\n" +
@@ -2467,7 +2491,10 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"privateKey\x12;\n" +
 	"\n" +
 	"trusted_ca\x18\x03 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\ttrustedCa\x12\x1a\n" +
-	"\bconflict\x18\x04 \x01(\bR\bconflict\"\xe9\x01\n" +
+	"\bconflict\x18\x04 \x01(\bR\bconflict\x129\n" +
+	"\tclient_ca\x18\x05 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\bclientCa\x12E\n" +
+	"\x0fown_certificate\x18\x06 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x0eownCertificate\x125\n" +
+	"\aown_key\x18\a \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06ownKey\"\xe9\x01\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
@@ -2684,43 +2711,46 @@ var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	5,  // 15: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
 	5,  // 16: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
 	5,  // 17: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
-	13, // 18: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	18, // 19: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 20: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 21: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
-	19, // 22: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	20, // 23: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	14, // 24: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	15, // 25: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 26: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 27: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	20, // 28: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 29: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
-	20, // 30: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	23, // 31: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	20, // 32: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	20, // 33: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	19, // 34: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	24, // 35: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	25, // 36: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
-	8,  // 37: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	32, // 38: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
-	28, // 39: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
-	0,  // 40: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 41: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	21, // 42: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	26, // 43: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	29, // 44: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 45: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 46: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	22, // 47: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	27, // 48: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	30, // 49: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	5,  // 18: headgate.proxy.v1.TLSSecrets.client_ca:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 19: headgate.proxy.v1.TLSSecrets.own_certificate:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 20: headgate.proxy.v1.TLSSecrets.own_key:type_name -> headgate.proxy.v1.SecretRef
+	13, // 21: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	18, // 22: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 23: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	17, // 24: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	19, // 25: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	20, // 26: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	14, // 27: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	15, // 28: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 29: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 30: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	20, // 31: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	20, // 32: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	20, // 33: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	23, // 34: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	20, // 35: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	20, // 36: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	19, // 37: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	24, // 38: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	25, // 39: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	8,  // 40: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	32, // 41: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	28, // 42: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 43: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 44: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	21, // 45: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	26, // 46: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	29, // 47: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 48: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 49: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	22, // 50: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	27, // 51: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	30, // 52: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	48, // [48:53] is the sub-list for method output_type
+	43, // [43:48] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
