@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Unenforceable lists what of a policy is decided here but cannot be carried out
 // yet by the datapath and the proxies, each with its place. A policy with any
@@ -48,8 +51,8 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if p.Listener != nil && r.Node {
 		u.add(p.Ref.Path+".listener", "a listener for what a node sends (nodeSelector)", "write endpointSelector")
 	}
-	if p.TLS != nil && (p.L7 == nil || p.L7.Protocol != ProtocolKafka) {
-		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS) without Kafka rules", "delete it; rules then see plain text only")
+	if p.TLS != nil && p.Listener != nil {
+		u.add(p.Ref.Path, "ending TLS (terminatingTLS, originatingTLS) before a listener", "delete it; the listener can do so itself")
 	}
 	if r.Node && p.Name != "" && r.Direction == Ingress {
 		u.add(p.Ref.Path+".ports", fmt.Sprintf("the name %q of a port of a node, which has no names for ports,", p.Name), "write its number")
@@ -60,8 +63,11 @@ func (u *unenforceable) port(r *Rule, p *PortRule) {
 	if r.Node {
 		u.add(p.Ref.Path+".rules"+l7Field(p.L7), "a rule for requests to or from a node (nodeSelector)", "leave rules out, or write endpointSelector")
 	}
-	for _, rule := range p.L7.TLS {
-		u.add(rule.Ref.Path, "a rule for server names", "write toCIDR to narrow the peers")
+	switch ends := p.L7.Ends; {
+	case p.L7.Protocol == ProtocolDNS && (ends != nil || len(p.L7.TLS) > 0):
+		u.add(p.Ref.Path, "TLS before DNS rules (serverNames, terminatingTLS, originatingTLS)", "delete it; rules then see plain text only")
+	case ends != nil && !ends.Conflict && ends.Certificate == (SecretRef{}) && slices.ContainsFunc(p.L7.TLS, func(r TLSRule) bool { return r.ServerName != "" }):
+		u.add(p.Ref.Path+".serverNames", "a server name of a client that speaks plain text (originatingTLS alone)", "write terminatingTLS too, or delete serverNames")
 	}
 }
 

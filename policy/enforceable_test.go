@@ -23,17 +23,19 @@ func TestUnenforceable(t *testing.T) {
 		"from nodes": {Policy{Rules: []Rule{{Direction: Ingress, Peers: []Peer{NodeSelector{}}, Ref: Ref{"p", "ingress[0]"}}}}, "ingress[0].fromNodes: a selector of nodes"},
 		"node DNS":   {Policy{Rules: []Rule{{Node: true, Direction: Egress, Ports: []PortRule{{L7: &L7Rules{Protocol: ProtocolDNS, DNS: []DNSRule{{}}}, Ref: at}}}}}, "toPorts[0].rules.dns: "},
 		"listener":   {Policy{Rules: []Rule{{Node: true, Ports: []PortRule{{Listener: &Listener{}, Ref: at}}}}}, "toPorts[0].listener: "},
-		"TLS":        {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Ref: at}}}}}, "terminatingTLS"},
-		"TLS HTTP":   {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, L7: &L7Rules{Protocol: ProtocolHTTP}, Ref: at}}}}}, "terminatingTLS"},
-		"TLS Kafka":  {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, L7: &L7Rules{Protocol: ProtocolKafka}, Ref: at}}}}}, ""},
+		"TLS HTTP":   {l7(L7Rules{Protocol: ProtocolHTTP, TLS: []TLSRule{{ServerName: "a", Ref: at}}, Ends: &TLSSecrets{Certificate: SecretRef{Name: "s"}}}), ""},
+		"TLS Kafka":  {l7(L7Rules{Protocol: ProtocolKafka, Ends: &TLSSecrets{}}), ""},
 		"grpc":       {l7(L7Rules{GRPC: []GRPCRule{{Ref: at}}}), ""},
 		"dns":        {l7(L7Rules{DNS: []DNSRule{{Ref: at}}}), ""},
-		"sni":        {l7(L7Rules{TLS: []TLSRule{{Ref: at}}}), "server names"},
+		"sni":        {l7(L7Rules{Protocol: ProtocolTLS, TLS: []TLSRule{{ServerName: "a", Ref: at}}}), ""},
 		"mode":       {Policy{Mode: ModeAudit, DenyResponse: &DenyResponse{Status: 404}}, ""},
 		"deny":       {Policy{Rules: []Rule{{Deny: true, Ports: []PortRule{{L7: &L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{}}}, Ref: at}}}}}, ""},
 		"edit":       {l7(L7Rules{HTTP: []HTTPRule{{Edits: []HeaderEdit{{}}, Secrets: []SecretHeader{{}}, Ref: at}}}), ""},
 		"http":       {l7(L7Rules{Protocol: ProtocolHTTP, HTTP: []HTTPRule{{Headers: []HeaderRule{{Name: "a"}}}}}), ""},
 		"group ref":  {Policy{Rules: []Rule{{Peers: []Peer{CIDRGroupPeer{Name: "a"}, Selector{}, EntityWorld, CIDR{}}}}}, ""},
+		"TLS DNS":    {l7(L7Rules{Protocol: ProtocolDNS, Ends: &TLSSecrets{}}), "TLS before DNS rules"},
+		"TLS Envoy":  {Policy{Rules: []Rule{{Ports: []PortRule{{TLS: &TLSSecrets{}, Listener: &Listener{}, Ref: at}}}}}, "before a listener"},
+		"no hello":   {l7(L7Rules{Protocol: ProtocolTLS, TLS: []TLSRule{{ServerName: "a", Ref: at}}, Ends: &TLSSecrets{TrustedCA: SecretRef{Name: "s"}}}), "plain text"},
 	} {
 		tt.policy.Kind, tt.policy.Name = "CiliumNetworkPolicy", "p"
 		errs := Unenforceable(&tt.policy)
@@ -76,6 +78,9 @@ func TestSetIDsTellSetsApart(t *testing.T) {
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{Certificate: secret}},
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{PrivateKey: secret}},
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{TrustedCA: secret}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{ClientCA: secret}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{OwnCertificate: secret}},
+		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{OwnKey: secret}},
 		{Protocol: ProtocolKafka, Kafka: []KafkaRule{{}}, Ends: &TLSSecrets{Conflict: true}},
 		{Protocol: ProtocolDNS, DNS: []DNSRule{{}}},
 		{Protocol: ProtocolDNS, DNS: []DNSRule{{Name: "a"}}},
@@ -97,9 +102,17 @@ func TestSetIDsTellSetsApart(t *testing.T) {
 func TestTLSOfSeveralRules(t *testing.T) {
 	one, other := &TLSSecrets{TrustedCA: SecretRef{Name: "one"}}, &TLSSecrets{TrustedCA: SecretRef{Name: "other"}}
 	same := *one
+	client := &TLSSecrets{Certificate: SecretRef{Name: "c"}, PrivateKey: SecretRef{Name: "k"}}
+	both := &TLSSecrets{Certificate: client.Certificate, PrivateKey: client.PrivateKey, TrustedCA: one.TrustedCA}
+	otherKey := &TLSSecrets{Certificate: client.Certificate, PrivateKey: SecretRef{Name: "other"}}
+	conflict := &TLSSecrets{Conflict: true}
 	for i, tt := range []struct {
 		a, b, want *TLSSecrets
-	}{{nil, nil, nil}, {one, nil, one}, {nil, one, one}, {one, &same, one}, {one, other, &TLSSecrets{Conflict: true}}} {
+	}{
+		{nil, nil, nil}, {one, nil, one}, {nil, one, one}, {one, &same, one}, {one, other, conflict},
+		{one, client, both}, {client, one, both}, {both, client, both}, {both, other, conflict}, {client, otherKey, conflict},
+		{conflict, one, conflict}, {client, conflict, conflict},
+	} {
 		rules := (&L7Rules{Protocol: ProtocolKafka, Ends: tt.a}).and(&L7Rules{Protocol: ProtocolKafka, Ends: tt.b})
 		if got := rules.Ends; (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
 			t.Errorf("%d: %+v", i, got)

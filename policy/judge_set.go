@@ -12,7 +12,7 @@ type Judge interface{ Decide(Request) Decision }
 // It fails if it cannot judge every rule: a rule left out would not be a smaller
 // set but a wrong one.
 func CompileSet(set *L7Set) (Judge, error) {
-	j := &setJudge{protocol: set.Protocol, response: set.DenyResponse}
+	j := &setJudge{protocol: set.Protocol, response: set.DenyResponse, ends: set.Ends != nil}
 	var err error
 	if j.allow, err = compileJudge(&L7Rules{
 		Protocol: set.Protocol, HTTP: set.HTTP, GRPC: set.GRPC, Kafka: set.Kafka, DNS: set.DNS, TLS: set.TLS,
@@ -40,6 +40,7 @@ type setJudge struct {
 	allow, deny *rulesJudge // deny may be nil
 	response    *DenyResponse
 	audit       Judge // may be nil
+	ends        bool  // TLS ends before the rules read
 }
 
 // Decide implements Judge. What the set does not know is denied.
@@ -68,6 +69,9 @@ func (j *setJudge) decide(request Request) Decision {
 		}
 	}
 	d, known := j.allow.decide(request)
+	if _, hello := request.(*TLSRequest); hello && !known && j.ends {
+		return Decision{Verdict: Allow, Reason: "TLS ends here whatever the name"}
+	}
 	if !known {
 		return Decision{Reason: fmt.Sprintf("a %s request where the rules are for %s", request.Protocol(), j.protocol)}
 	}
@@ -82,7 +86,7 @@ type rulesJudge struct {
 	grpc     []GRPCRule
 	kafka    []KafkaRule
 	dns      dnsIndex
-	tls      []tlsMatcher
+	tls      dnsIndex // of server names
 }
 
 // compileJudge compiles rules that allow, or rules that deny. A header whose
@@ -109,7 +113,7 @@ func compileJudge(rules *L7Rules, deny bool) (*rulesJudge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.tls, err = compileTLS(rules.TLS)
+	j.tls, err = newTLSIndex(rules.TLS)
 	return j, err
 }
 
@@ -148,7 +152,7 @@ func (j *rulesJudge) decide(request Request) (Decision, bool) {
 			return j.decideDNS(r), true
 		}
 	case *TLSRequest:
-		if j.protocol == ProtocolTLS || len(j.tls) > 0 {
+		if j.protocol == ProtocolTLS || len(j.tls.rules) > 0 {
 			return j.decideTLS(r), true
 		}
 	}

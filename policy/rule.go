@@ -113,6 +113,8 @@ type Listener struct {
 type TLSSecrets struct {
 	Certificate, PrivateKey SecretRef // by which the client's TLS ends; zero: it speaks plain text
 	TrustedCA               SecretRef // who has issued the server's certificate; zero: it gets plain text
+	ClientCA                SecretRef // who has issued the client's certificate; zero: it is asked for none
+	OwnCertificate, OwnKey  SecretRef // shown to a server that asks; zero: none
 	// Conflict: several rules for one port name different secrets. Whoever should end
 	// TLS by that must refuse.
 	Conflict bool
@@ -123,7 +125,7 @@ func (t *TLSSecrets) Refs() (refs []SecretRef) {
 	if t == nil {
 		return nil
 	}
-	for _, ref := range [3]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA} {
+	for _, ref := range [...]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA, t.ClientCA, t.OwnCertificate, t.OwnKey} {
 		if ref != (SecretRef{}) {
 			refs = append(refs, ref)
 		}
@@ -131,7 +133,8 @@ func (t *TLSSecrets) Refs() (refs []SecretRef) {
 	return refs
 }
 
-// or returns what ends TLS where one rule says t and another o.
+// or returns what ends TLS where one rule says t and another o: what one of them says of
+// a side, or both alike.
 func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
 	switch {
 	case t == nil:
@@ -139,7 +142,24 @@ func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
 	case o == nil || *t == *o:
 		return t
 	}
+	both := *t
+	if t.Certificate == (SecretRef{}) {
+		both.Certificate, both.PrivateKey, both.ClientCA = o.Certificate, o.PrivateKey, o.ClientCA
+	}
+	if t.TrustedCA == (SecretRef{}) {
+		both.TrustedCA, both.OwnCertificate, both.OwnKey = o.TrustedCA, o.OwnCertificate, o.OwnKey
+	}
+	if both.agrees(t) && both.agrees(o) {
+		return &both
+	}
 	return &TLSSecrets{Conflict: true}
+}
+
+// agrees reports whether t is o, but for a side of which o says nothing.
+func (t *TLSSecrets) agrees(o *TLSSecrets) bool {
+	client := t.Certificate == o.Certificate && t.PrivateKey == o.PrivateKey && t.ClientCA == o.ClientCA
+	server := t.TrustedCA == o.TrustedCA && t.OwnCertificate == o.OwnCertificate && t.OwnKey == o.OwnKey
+	return (client || o.Certificate == (SecretRef{})) && (server || o.TrustedCA == (SecretRef{})) && !o.Conflict
 }
 
 // SecretRef names a secret, or with a Key one of the values in it. What is in it never

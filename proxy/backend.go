@@ -117,7 +117,7 @@ func goEnvironment() []string {
 
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol {
-	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolKafka, policy.ProtocolDNS}
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolKafka, policy.ProtocolDNS, policy.ProtocolTLS}
 }
 
 // Serve implements redirect.Backend: one port serves every route.

@@ -15,7 +15,7 @@ import (
 )
 
 // ProtocolVersion is that of the socket between agent and proxy.
-const ProtocolVersion = 3
+const ProtocolVersion = 4
 
 // File descriptors that the agent hands to the process.
 const (

@@ -14,12 +14,12 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 	p := &proxyv1.L7Set{
 		Protocol: uint32(set.Protocol), Observed: set.Observed,
 		Http: each(set.HTTP, httpToProto), Grpc: each(set.GRPC, grpcToProto), Kafka: each(set.Kafka, kafkaToProto),
-		Dns: each(set.DNS, dnsToProto),
+		Dns: each(set.DNS, dnsToProto), Tls: each(set.TLS, tlsToProto),
 	}
 	if d := set.Deny; d != nil {
 		p.Deny = &proxyv1.L7Rules{
 			Protocol: uint32(d.Protocol), Http: each(d.HTTP, httpToProto), Grpc: each(d.GRPC, grpcToProto), Kafka: each(d.Kafka, kafkaToProto),
-			Dns: each(d.DNS, dnsToProto),
+			Dns: each(d.DNS, dnsToProto), Tls: each(d.TLS, tlsToProto),
 		}
 	}
 	if r := set.DenyResponse; r != nil {
@@ -35,14 +35,14 @@ func setToProto(set *policy.L7Set) *proxyv1.L7Set {
 func setFromProto(p *proxyv1.L7Set) (*policy.L7Set, error) {
 	set := &policy.L7Set{
 		Observed: p.Observed, Ends: endsFromProto(p.Ends), HTTP: each(p.Http, httpFromProto), GRPC: each(p.Grpc, grpcFromProto), Kafka: each(p.Kafka, kafkaFromProto),
-		DNS: each(p.Dns, dnsFromProto),
+		DNS: each(p.Dns, dnsFromProto), TLS: each(p.Tls, tlsFromProto),
 	}
 	var err error
 	if set.Protocol, err = protocolFromProto(p.Protocol); err != nil {
 		return nil, err
 	}
 	if d := p.Deny; d != nil {
-		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto), DNS: each(d.Dns, dnsFromProto)}
+		set.Deny = &policy.L7Rules{HTTP: each(d.Http, httpFromProto), GRPC: each(d.Grpc, grpcFromProto), Kafka: each(d.Kafka, kafkaFromProto), DNS: each(d.Dns, dnsFromProto), TLS: each(d.Tls, tlsFromProto)}
 		if set.Deny.Protocol, err = protocolFromProto(d.Protocol); err != nil {
 			return nil, err
 		}
@@ -116,6 +116,14 @@ func grpcFromProto(p *proxyv1.GRPCRule) policy.GRPCRule {
 	return policy.GRPCRule{Service: p.Service, Method: p.Method, Ref: refFromProto(p.Ref)}
 }
 
+func tlsToProto(r policy.TLSRule) *proxyv1.TLSRule {
+	return &proxyv1.TLSRule{ServerName: r.ServerName, Ref: refToProto(r.Ref)}
+}
+
+func tlsFromProto(p *proxyv1.TLSRule) policy.TLSRule {
+	return policy.TLSRule{ServerName: p.ServerName, Ref: refFromProto(p.Ref)}
+}
+
 func refToProto(r policy.Ref) *proxyv1.Ref { return &proxyv1.Ref{Policy: r.Policy, Path: r.Path} }
 
 func secretToProto(s *policy.SecretRef) *proxyv1.SecretRef {
@@ -138,6 +146,7 @@ func endsToProto(e *policy.TLSSecrets) *proxyv1.TLSSecrets {
 	}
 	return &proxyv1.TLSSecrets{
 		Certificate: secretToProto(&e.Certificate), PrivateKey: secretToProto(&e.PrivateKey), TrustedCa: secretToProto(&e.TrustedCA), Conflict: e.Conflict,
+		ClientCa: secretToProto(&e.ClientCA), OwnCertificate: secretToProto(&e.OwnCertificate), OwnKey: secretToProto(&e.OwnKey),
 	}
 }
 
@@ -148,5 +157,8 @@ func endsFromProto(p *proxyv1.TLSSecrets) *policy.TLSSecrets {
 	ref := func(p *proxyv1.SecretRef) policy.SecretRef {
 		return policy.SecretRef{Namespace: p.GetNamespace(), Name: p.GetName(), Key: p.GetKey()}
 	}
-	return &policy.TLSSecrets{Certificate: ref(p.Certificate), PrivateKey: ref(p.PrivateKey), TrustedCA: ref(p.TrustedCa), Conflict: p.Conflict}
+	return &policy.TLSSecrets{
+		Certificate: ref(p.Certificate), PrivateKey: ref(p.PrivateKey), TrustedCA: ref(p.TrustedCa), Conflict: p.Conflict,
+		ClientCA: ref(p.ClientCa), OwnCertificate: ref(p.OwnCertificate), OwnKey: ref(p.OwnKey),
+	}
 }

@@ -48,23 +48,53 @@ func newEnds(by *policy.TLSSecrets, secrets map[policy.SecretRef]string) *ends {
 			return e
 		}
 	}
-	if by.Certificate != (policy.SecretRef{}) {
-		pair, err := tls.X509KeyPair([]byte(secrets[by.Certificate]), []byte(secrets[by.PrivateKey]))
-		if err != nil {
-			e.err = fmt.Errorf("end TLS by secret %s/%s: %w", by.Certificate.Namespace, by.Certificate.Name, err)
-			return e
-		}
-		e.client = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	}
-	if by.TrustedCA != (policy.SecretRef{}) {
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM([]byte(secrets[by.TrustedCA])) {
-			e.err = fmt.Errorf("begin TLS by secret %s/%s: %s holds no certificate", by.TrustedCA.Namespace, by.TrustedCA.Name, by.TrustedCA.Key)
-			return e
-		}
-		e.server = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
-	}
+	e.err = e.configure(secrets)
 	return e
+}
+
+// configure makes the configuration of each side.
+func (e *ends) configure(secrets map[policy.SecretRef]string) (err error) {
+	none := policy.SecretRef{}
+	if e.by.Certificate != none || e.by.ClientCA != none {
+		e.client = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: greeted}
+		e.client.Certificates, err = pair(e.by.Certificate, e.by.PrivateKey, secrets)
+		if err == nil && e.by.ClientCA != none {
+			e.client.ClientAuth = tls.RequireAndVerifyClientCert
+			e.client.ClientCAs, err = authority(e.by.ClientCA, secrets)
+		}
+		if err != nil {
+			return fmt.Errorf("end TLS by %w", err)
+		}
+	}
+	if e.by.TrustedCA != none || e.by.OwnCertificate != none {
+		e.server = &tls.Config{MinVersion: tls.VersionTLS12}
+		e.server.RootCAs, err = authority(e.by.TrustedCA, secrets)
+		if err == nil && e.by.OwnCertificate != none {
+			e.server.Certificates, err = pair(e.by.OwnCertificate, e.by.OwnKey, secrets)
+		}
+		if err != nil {
+			return fmt.Errorf("begin TLS by %w", err)
+		}
+	}
+	return nil
+}
+
+// pair is a certificate with its key.
+func pair(certificate, key policy.SecretRef, secrets map[policy.SecretRef]string) ([]tls.Certificate, error) {
+	c, err := tls.X509KeyPair([]byte(secrets[certificate]), []byte(secrets[key]))
+	if err != nil {
+		return nil, fmt.Errorf("secret %s/%s: %w", certificate.Namespace, certificate.Name, err)
+	}
+	return []tls.Certificate{c}, nil
+}
+
+// authority is who issues certificates.
+func authority(ref policy.SecretRef, secrets map[policy.SecretRef]string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(secrets[ref])) {
+		return nil, fmt.Errorf("secret %s/%s: %s holds no certificate", ref.Namespace, ref.Name, ref.Key)
+	}
+	return pool, nil
 }
 
 func (e *ends) failed() bool { return e != nil && e.err != nil }
@@ -92,40 +122,57 @@ func (s *snapshot) ending(r route) (found *ends) {
 }
 
 // endTLS has the client say hello where rules end its TLS. False: it did not, which
-// was reported.
+// was reported, and what it still sends is dropped: a reset would overtake the alert that
+// tells it why.
 func (c *conn) endTLS() bool {
-	if c.ending == nil || c.ending.client == nil {
+	if c.ending == nil {
 		return true
 	}
-	e := &c.ends[parsers.Client]
-	under := &wire{Socket: e.sock, local: c.destination, remote: c.source}
+	over, err := c.handshake()
+	if err != nil {
+		c.mu.Lock()
+		if !errors.Is(err, errDenied) {
+			c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
+		}
+		flush := c.closeBoth()
+		c.mu.Unlock()
+		c.flush(flush)
+		return false
+	}
+	c.ends[parsers.Client].tls = over
+	return true
+}
+
+// handshake has the client say hello, if it is to. Its name is judged on the way.
+func (c *conn) handshake() (*tls.Conn, error) {
+	if c.ending.client == nil {
+		return nil, c.greet(&policy.TLSRequest{})
+	}
+	under := &wire{Socket: c.ends[parsers.Client].sock, local: c.destination, remote: c.source, conn: c}
 	over := tls.Server(under, c.ending.client)
 	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Head)
 	defer cancel()
 	if err := over.HandshakeContext(ctx); err != nil {
-		c.mu.Lock()
-		c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
-		c.mu.Unlock()
-		return false
+		return nil, err
 	}
 	under.greeted.Store(true)
-	e.tls = over
-	return true
+	return over, nil
 }
 
 // beginTLS says hello to the server where rules want that: by the name that the client
 // asked for, or the address that it dialled.
-func (c *conn) beginTLS(sock *epoll.Socket) (*tls.Conn, error) {
+func (c *conn) beginTLS(sock *epoll.Socket, offer []string) (*tls.Conn, error) {
 	if c.ending == nil || c.ending.server == nil {
 		return nil, nil
 	}
 	config := c.ending.server.Clone()
+	config.NextProtos = offer
 	config.ServerName = c.destination.Addr().String()
-	if client := c.ends[parsers.Client].tls; client != nil {
-		if name := client.ConnectionState().ServerName; name != "" {
-			config.ServerName = name
-		}
+	c.mu.Lock()
+	if c.hello != nil && c.hello.ServerName != "" {
+		config.ServerName = c.hello.ServerName
 	}
+	c.mu.Unlock()
 	under := &wire{Socket: sock, local: c.source, remote: c.destination}
 	over := tls.Client(under, config)
 	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
@@ -150,7 +197,10 @@ func (e *end) tryRead(b []byte) (int, error) {
 		return 0, unix.EAGAIN
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF // many end without saying so in TLS; messages have lengths of their own
+		err = io.EOF // many end without saying so in TLS
+	}
+	if w, ok := e.tls.NetConn().(*wire); ok && err == io.EOF && w.ended {
+		e.ragged.Store(true)
 	}
 	return n, err
 }
@@ -184,9 +234,10 @@ func (c *conn) seal(e *end, slices [][]byte) (err error) {
 	return err
 }
 
-// endStream says that nothing more will be written, where that is said in TLS too.
-func (e *end) endStream() {
-	if e.tls != nil {
+// endStream says that nothing more will be written, where that is said in TLS too. It is
+// not if the other side did not say so either: it may have been cut off.
+func (e *end) endStream(peer *end) {
+	if e.tls != nil && !peer.ragged.Load() {
 		_ = e.tls.CloseWrite()
 	}
 }
@@ -197,12 +248,22 @@ type wire struct {
 	*epoll.Socket
 	local, remote netip.AddrPort
 	greeted       atomic.Bool
+	ended         bool // before TLS did
+
+	conn  *conn  // of a client that says hello
+	hello []byte // what it said, until it was heard
+	heard bool
+	mute  bool // it was told all that it is to know
 }
 
 func (w *wire) Read(b []byte) (int, error) {
 	for {
 		n, err := w.TryRead(b)
 		if err != unix.EAGAIN {
+			w.ended = w.ended || err == io.EOF
+			if w.conn != nil && !w.heard && n > 0 {
+				w.hello = append(w.hello, b[:n]...)
+			}
 			return n, err
 		}
 		if w.greeted.Load() {
@@ -215,6 +276,9 @@ func (w *wire) Read(b []byte) (int, error) {
 }
 
 func (w *wire) Write(b []byte) (int, error) {
+	if w.mute {
+		return len(b), nil
+	}
 	if err := w.WriteAll([][]byte{b}); err != nil {
 		return 0, err
 	}

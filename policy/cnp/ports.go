@@ -2,7 +2,6 @@ package cnp
 
 import (
 	"cmp"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -55,6 +54,9 @@ func (r *reader) toPort(item manifest.Value, s section) []policy.PortRule {
 		if common.Listener = r.listener(listener, s); common.L7 != nil {
 			listener.Fail("does not go with rules or serverNames, the listener has its own; delete one")
 		}
+	} else if common.L7 == nil && common.TLS != nil {
+		// What is in it is not judged.
+		common.L7 = &policy.L7Rules{Protocol: policy.ProtocolTLS, TLS: []policy.TLSRule{{Ref: common.Ref}}}
 	}
 	var ports []policy.PortRule
 	for _, v := range list.List() {
@@ -76,6 +78,10 @@ func (r *reader) toPort(item manifest.Value, s section) []policy.PortRule {
 
 func checkL7Port(v manifest.Value, port *policy.PortRule) {
 	dns := port.L7 != nil && port.L7.Protocol == policy.ProtocolDNS
+	if port.L7 != nil && port.L7.Protocol == policy.ProtocolTLS {
+		checkTLSPort(v, port)
+		return
+	}
 	switch {
 	case dns && (port.Proto == policy.ProtoSCTP):
 		v.Fail("has DNS rules, which are for UDP and TCP; write one of them, or ANY")
@@ -87,34 +93,6 @@ func checkL7Port(v manifest.Value, port *policy.PortRule) {
 	if port.Name == "" && port.First == 0 {
 		v.Fail("has L7 rules, which cannot be for every port; write a port")
 	}
-}
-
-// serverNames reads the names that a client may give when TLS begins.
-func serverNames(v manifest.Value, at policy.PortRule) *policy.L7Rules {
-	l7 := at.L7
-	switch {
-	case l7 == nil:
-		l7 = &policy.L7Rules{Protocol: policy.ProtocolTLS}
-	case at.TLS == nil || at.TLS.Certificate == (policy.SecretRef{}):
-		v.Fail("does not go with rules unless TLS ends here; write terminatingTLS, or delete one")
-	}
-	if v.Len() == 0 {
-		v.Fail("is empty; write at least one name, or delete the key")
-	}
-	for i, item := range v.List() {
-		text, ok := item.Text()
-		if !ok {
-			continue
-		}
-		if text == "" {
-			item.Fail("is empty; write a name, as www.example.com, or a pattern, as *.example.com")
-		} else if err := policy.ValidateDNSPattern(text); err != nil {
-			item.Fail("%v", err)
-		}
-		ref := policy.Ref{Policy: at.Ref.Policy, Path: fmt.Sprintf("%s.serverNames[%d]", at.Ref.Path, i)}
-		l7.TLS = append(l7.TLS, policy.TLSRule{ServerName: text, Ref: ref})
-	}
-	return l7
 }
 
 // listener reads a reference to a listener of Envoy.
@@ -167,47 +145,6 @@ const (
 	kindEnvoyConfig            = policy.KindEnvoyConfig
 	kindClusterwideEnvoyConfig = policy.KindClusterwideEnvoyConfig
 )
-
-// tlsSecrets reads which secrets TLS is ended and begun again by, and under which keys.
-func (r *reader) tlsSecrets(fields map[string]manifest.Value) *policy.TLSSecrets {
-	const mutual = "certificates of clients cannot be enforced yet; delete it"
-	var secrets policy.TLSSecrets
-	if v, ok := fields["terminatingTLS"]; ok {
-		in := v.Object([]string{"secret", "certificate", "privateKey"}, map[string]string{"trustedCA": mutual})
-		secrets.Certificate = r.secretKey(v, in, "certificate", "tls.crt")
-		secrets.PrivateKey = r.secretKey(v, in, "privateKey", "tls.key")
-	}
-	if v, ok := fields["originatingTLS"]; ok {
-		in := v.Object([]string{"secret", "trustedCA"}, map[string]string{"certificate": mutual, "privateKey": mutual})
-		secrets.TrustedCA = r.secretKey(v, in, "trustedCA", "ca.crt")
-	}
-	if secrets == (policy.TLSSecrets{}) {
-		return nil
-	}
-	return &secrets
-}
-
-// secretKey is one value of the secret of a TLS context: under the key that a field
-// says, or the usual one.
-func (r *reader) secretKey(v manifest.Value, in map[string]manifest.Value, field, usual string) policy.SecretRef {
-	secret, ok := in["secret"]
-	if !ok {
-		if field != "privateKey" { // said once
-			v.Fail("secret is missing; write secret: {name: NAME}")
-		}
-		return policy.SecretRef{}
-	}
-	ref := *r.secret(secret)
-	ref.Key = usual
-	if key, ok := in[field]; ok {
-		if ref.Key, ok = key.Text(); ok {
-			if err := policy.ValidateName(ref.Key); err != nil {
-				key.Fail("%v", err)
-			}
-		}
-	}
-	return ref
-}
 
 // secret reads a reference to a secret.
 func (r *reader) secret(v manifest.Value) *policy.SecretRef {

@@ -735,6 +735,7 @@ type L7Set struct {
 	Observed      bool                   `protobuf:"varint,11,opt,name=observed,proto3" json:"observed,omitempty"` // no policy that enforces has rules here
 	Dns           []*DNSRule             `protobuf:"bytes,12,rep,name=dns,proto3" json:"dns,omitempty"`
 	Ends          *TLSSecrets            `protobuf:"bytes,13,opt,name=ends,proto3" json:"ends,omitempty"` // where TLS ends before the rules read
+	Tls           []*TLSRule             `protobuf:"bytes,14,rep,name=tls,proto3" json:"tls,omitempty"`   // asked before TLS ends, or goes on as it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -853,14 +854,24 @@ func (x *L7Set) GetEnds() *TLSSecrets {
 	return nil
 }
 
+func (x *L7Set) GetTls() []*TLSRule {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 type TLSSecrets struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	PrivateKey    *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
-	TrustedCa     *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
-	Conflict      bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Certificate    *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	PrivateKey     *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	TrustedCa      *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
+	Conflict       bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	ClientCa       *SecretRef             `protobuf:"bytes,5,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	OwnCertificate *SecretRef             `protobuf:"bytes,6,opt,name=own_certificate,json=ownCertificate,proto3" json:"own_certificate,omitempty"`
+	OwnKey         *SecretRef             `protobuf:"bytes,7,opt,name=own_key,json=ownKey,proto3" json:"own_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TLSSecrets) Reset() {
@@ -921,6 +932,27 @@ func (x *TLSSecrets) GetConflict() bool {
 	return false
 }
 
+func (x *TLSSecrets) GetClientCa() *SecretRef {
+	if x != nil {
+		return x.ClientCa
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetOwnCertificate() *SecretRef {
+	if x != nil {
+		return x.OwnCertificate
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetOwnKey() *SecretRef {
+	if x != nil {
+		return x.OwnKey
+	}
+	return nil
+}
+
 type L7Rules struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // policy.Protocol
@@ -928,6 +960,7 @@ type L7Rules struct {
 	Grpc          []*GRPCRule            `protobuf:"bytes,3,rep,name=grpc,proto3" json:"grpc,omitempty"`
 	Kafka         []*KafkaRule           `protobuf:"bytes,4,rep,name=kafka,proto3" json:"kafka,omitempty"`
 	Dns           []*DNSRule             `protobuf:"bytes,5,rep,name=dns,proto3" json:"dns,omitempty"`
+	Tls           []*TLSRule             `protobuf:"bytes,6,rep,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -993,6 +1026,13 @@ func (x *L7Rules) GetKafka() []*KafkaRule {
 func (x *L7Rules) GetDns() []*DNSRule {
 	if x != nil {
 		return x.Dns
+	}
+	return nil
+}
+
+func (x *L7Rules) GetTls() []*TLSRule {
+	if x != nil {
+		return x.Tls
 	}
 	return nil
 }
@@ -1445,6 +1485,58 @@ func (x *DNSRule) GetRef() *Ref {
 	return nil
 }
 
+type TLSRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerName    string                 `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	Ref           *Ref                   `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLSRule) Reset() {
+	*x = TLSRule{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLSRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLSRule) ProtoMessage() {}
+
+func (x *TLSRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLSRule.ProtoReflect.Descriptor instead.
+func (*TLSRule) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TLSRule) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *TLSRule) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
 type GRPCRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -1456,7 +1548,7 @@ type GRPCRule struct {
 
 func (x *GRPCRule) Reset() {
 	*x = GRPCRule{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1560,7 @@ func (x *GRPCRule) String() string {
 func (*GRPCRule) ProtoMessage() {}
 
 func (x *GRPCRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[20]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1573,7 @@ func (x *GRPCRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCRule.ProtoReflect.Descriptor instead.
 func (*GRPCRule) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{20}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GRPCRule) GetService() string {
@@ -1515,7 +1607,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1619,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[21]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1632,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{21}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Header) GetName() string {
@@ -1567,7 +1659,7 @@ type Ref struct {
 
 func (x *Ref) Reset() {
 	*x = Ref{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1671,7 @@ func (x *Ref) String() string {
 func (*Ref) ProtoMessage() {}
 
 func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[22]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1684,7 @@ func (x *Ref) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ref.ProtoReflect.Descriptor instead.
 func (*Ref) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{22}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ref) GetPolicy() string {
@@ -1617,7 +1709,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1721,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[23]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1734,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{23}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
 }
 
 type RecordBatch struct {
@@ -1655,7 +1747,7 @@ type RecordBatch struct {
 
 func (x *RecordBatch) Reset() {
 	*x = RecordBatch{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1759,7 @@ func (x *RecordBatch) String() string {
 func (*RecordBatch) ProtoMessage() {}
 
 func (x *RecordBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[24]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1772,7 @@ func (x *RecordBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBatch.ProtoReflect.Descriptor instead.
 func (*RecordBatch) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{24}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RecordBatch) GetRecords() []*Record {
@@ -1722,13 +1814,14 @@ type Record struct {
 	Reason              uint32                 `protobuf:"varint,20,opt,name=reason,proto3" json:"reason,omitempty"` // observe.DropReason, when dropped or refused
 	Kafka               *KafkaRecord           `protobuf:"bytes,40,opt,name=kafka,proto3" json:"kafka,omitempty"`
 	Dns                 *DNSRecord             `protobuf:"bytes,41,opt,name=dns,proto3" json:"dns,omitempty"`
+	Tls                 *TLSRecord             `protobuf:"bytes,42,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1833,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[25]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1846,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{25}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Record) GetTimeNs() int64 {
@@ -1910,6 +2003,13 @@ func (x *Record) GetDns() *DNSRecord {
 	return nil
 }
 
+func (x *Record) GetTls() *TLSRecord {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // KafkaRecord is what a Kafka request is about, as far as one Record is: a request
 // for several topics has several. The Status of the Record is the error code of the
 // answer, as 16 bits.
@@ -1928,7 +2028,7 @@ type KafkaRecord struct {
 
 func (x *KafkaRecord) Reset() {
 	*x = KafkaRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2040,7 @@ func (x *KafkaRecord) String() string {
 func (*KafkaRecord) ProtoMessage() {}
 
 func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[26]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2053,7 @@ func (x *KafkaRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaRecord.ProtoReflect.Descriptor instead.
 func (*KafkaRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{26}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KafkaRecord) GetApiKey() int32 {
@@ -2021,7 +2121,7 @@ type DNSRecord struct {
 
 func (x *DNSRecord) Reset() {
 	*x = DNSRecord{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2133,7 @@ func (x *DNSRecord) String() string {
 func (*DNSRecord) ProtoMessage() {}
 
 func (x *DNSRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[27]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2146,7 @@ func (x *DNSRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSRecord.ProtoReflect.Descriptor instead.
 func (*DNSRecord) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{27}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DNSRecord) GetQuery() string {
@@ -2098,6 +2198,51 @@ func (x *DNSRecord) GetAddresses() [][]byte {
 	return nil
 }
 
+// TLSRecord is what a client says when TLS begins.
+type TLSRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerName    string                 `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"` // empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLSRecord) Reset() {
+	*x = TLSRecord{}
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLSRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLSRecord) ProtoMessage() {}
+
+func (x *TLSRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLSRecord.ProtoReflect.Descriptor instead.
+func (*TLSRecord) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TLSRecord) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2106,7 +2251,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2263,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[28]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2276,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{28}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{30}
 }
 
 type StatusResponse struct {
@@ -2155,7 +2300,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2312,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[29]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2325,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{29}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatusResponse) GetRevision() uint64 {
@@ -2299,7 +2444,7 @@ type DNSStatus struct {
 
 func (x *DNSStatus) Reset() {
 	*x = DNSStatus{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2456,7 @@ func (x *DNSStatus) String() string {
 func (*DNSStatus) ProtoMessage() {}
 
 func (x *DNSStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[30]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2469,7 @@ func (x *DNSStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSStatus.ProtoReflect.Descriptor instead.
 func (*DNSStatus) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{30}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DNSStatus) GetWaiting() uint64 {
@@ -2448,7 +2593,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2605,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[31]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2618,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{31}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DrainRequest) GetGraceNs() int64 {
@@ -2491,7 +2636,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2648,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_proxy_proto_msgTypes[32]
+	mi := &file_api_proxy_v1_proxy_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2661,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{32}
+	return file_api_proxy_v1_proxy_proto_rawDescGZIP(), []int{34}
 }
 
 var File_api_proxy_v1_proxy_proto protoreflect.FileDescriptor
@@ -2573,7 +2718,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\x84\x04\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xb2\x04\n" +
 	"\x05L7Set\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
@@ -2587,7 +2732,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	" \x01(\v2\x18.headgate.proxy.v1.L7SetR\x05audit\x12\x1a\n" +
 	"\bobserved\x18\v \x01(\bR\bobserved\x12,\n" +
 	"\x03dns\x18\f \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\x121\n" +
-	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\"\xe4\x01\n" +
+	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\x12,\n" +
+	"\x03tls\x18\x0e \x03(\v2\x1a.headgate.proxy.v1.TLSRuleR\x03tls\"\x9d\x03\n" +
 	"\n" +
 	"TLSSecrets\x12>\n" +
 	"\vcertificate\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\vcertificate\x12=\n" +
@@ -2595,13 +2741,17 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"privateKey\x12;\n" +
 	"\n" +
 	"trusted_ca\x18\x03 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\ttrustedCa\x12\x1a\n" +
-	"\bconflict\x18\x04 \x01(\bR\bconflict\"\xe9\x01\n" +
+	"\bconflict\x18\x04 \x01(\bR\bconflict\x129\n" +
+	"\tclient_ca\x18\x05 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\bclientCa\x12E\n" +
+	"\x0fown_certificate\x18\x06 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x0eownCertificate\x125\n" +
+	"\aown_key\x18\a \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06ownKey\"\x97\x02\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
 	"\x04grpc\x18\x03 \x03(\v2\x1b.headgate.proxy.v1.GRPCRuleR\x04grpc\x122\n" +
 	"\x05kafka\x18\x04 \x03(\v2\x1c.headgate.proxy.v1.KafkaRuleR\x05kafka\x12,\n" +
-	"\x03dns\x18\x05 \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\":\n" +
+	"\x03dns\x18\x05 \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\x12,\n" +
+	"\x03tls\x18\x06 \x03(\v2\x1a.headgate.proxy.v1.TLSRuleR\x03tls\":\n" +
 	"\fDenyResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\tR\x04body\"\x99\x02\n" +
@@ -2639,7 +2789,11 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apattern\x18\x02 \x01(\tR\apattern\x12\x14\n" +
 	"\x05types\x18\x03 \x03(\rR\x05types\x12(\n" +
-	"\x03ref\x18\x04 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
+	"\x03ref\x18\x04 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"T\n" +
+	"\aTLSRule\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\x12(\n" +
+	"\x03ref\x18\x02 \x01(\v2\x16.headgate.proxy.v1.RefR\x03ref\"f\n" +
 	"\bGRPCRule\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12(\n" +
@@ -2653,7 +2807,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x0eRecordsRequest\"V\n" +
 	"\vRecordBatch\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.headgate.proxy.v1.RecordR\arecords\x12\x12\n" +
-	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xf1\x05\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\"\xa1\x06\n" +
 	"\x06Record\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\fR\x06source\x12 \n" +
@@ -2679,7 +2833,8 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\aheaders\x18\x13 \x03(\v2\x19.headgate.proxy.v1.HeaderR\aheaders\x12\x16\n" +
 	"\x06reason\x18\x14 \x01(\rR\x06reason\x124\n" +
 	"\x05kafka\x18( \x01(\v2\x1e.headgate.proxy.v1.KafkaRecordR\x05kafka\x12.\n" +
-	"\x03dns\x18) \x01(\v2\x1c.headgate.proxy.v1.DNSRecordR\x03dns\"\xe2\x01\n" +
+	"\x03dns\x18) \x01(\v2\x1c.headgate.proxy.v1.DNSRecordR\x03dns\x12.\n" +
+	"\x03tls\x18* \x01(\v2\x1c.headgate.proxy.v1.TLSRecordR\x03tls\"\xe2\x01\n" +
 	"\vKafkaRecord\x12\x17\n" +
 	"\aapi_key\x18\x01 \x01(\x05R\x06apiKey\x12\x1f\n" +
 	"\vapi_version\x18\x02 \x01(\x05R\n" +
@@ -2696,7 +2851,10 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x05rcode\x18\x04 \x01(\rR\x05rcode\x12\x10\n" +
 	"\x03ttl\x18\x05 \x01(\rR\x03ttl\x12\x14\n" +
 	"\x05chain\x18\x06 \x03(\tR\x05chain\x12\x1c\n" +
-	"\taddresses\x18\a \x03(\fR\taddresses\"\x0f\n" +
+	"\taddresses\x18\a \x03(\fR\taddresses\",\n" +
+	"\tTLSRecord\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\"\x0f\n" +
 	"\rStatusRequest\"\xcb\x03\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12 \n" +
@@ -2757,7 +2915,7 @@ func file_api_proxy_v1_proxy_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_proxy_proto_rawDescData
 }
 
-var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_api_proxy_v1_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*HelloRequest)(nil),    // 0: headgate.proxy.v1.HelloRequest
 	(*HelloResponse)(nil),   // 1: headgate.proxy.v1.HelloResponse
@@ -2779,27 +2937,29 @@ var file_api_proxy_v1_proxy_proto_goTypes = []any{
 	(*SecretHeader)(nil),    // 17: headgate.proxy.v1.SecretHeader
 	(*KafkaRule)(nil),       // 18: headgate.proxy.v1.KafkaRule
 	(*DNSRule)(nil),         // 19: headgate.proxy.v1.DNSRule
-	(*GRPCRule)(nil),        // 20: headgate.proxy.v1.GRPCRule
-	(*Header)(nil),          // 21: headgate.proxy.v1.Header
-	(*Ref)(nil),             // 22: headgate.proxy.v1.Ref
-	(*RecordsRequest)(nil),  // 23: headgate.proxy.v1.RecordsRequest
-	(*RecordBatch)(nil),     // 24: headgate.proxy.v1.RecordBatch
-	(*Record)(nil),          // 25: headgate.proxy.v1.Record
-	(*KafkaRecord)(nil),     // 26: headgate.proxy.v1.KafkaRecord
-	(*DNSRecord)(nil),       // 27: headgate.proxy.v1.DNSRecord
-	(*StatusRequest)(nil),   // 28: headgate.proxy.v1.StatusRequest
-	(*StatusResponse)(nil),  // 29: headgate.proxy.v1.StatusResponse
-	(*DNSStatus)(nil),       // 30: headgate.proxy.v1.DNSStatus
-	(*DrainRequest)(nil),    // 31: headgate.proxy.v1.DrainRequest
-	(*DrainResponse)(nil),   // 32: headgate.proxy.v1.DrainResponse
-	(*NameRules)(nil),       // 33: headgate.proxy.v1.NameRules
-	(*NameStats)(nil),       // 34: headgate.proxy.v1.NameStats
+	(*TLSRule)(nil),         // 20: headgate.proxy.v1.TLSRule
+	(*GRPCRule)(nil),        // 21: headgate.proxy.v1.GRPCRule
+	(*Header)(nil),          // 22: headgate.proxy.v1.Header
+	(*Ref)(nil),             // 23: headgate.proxy.v1.Ref
+	(*RecordsRequest)(nil),  // 24: headgate.proxy.v1.RecordsRequest
+	(*RecordBatch)(nil),     // 25: headgate.proxy.v1.RecordBatch
+	(*Record)(nil),          // 26: headgate.proxy.v1.Record
+	(*KafkaRecord)(nil),     // 27: headgate.proxy.v1.KafkaRecord
+	(*DNSRecord)(nil),       // 28: headgate.proxy.v1.DNSRecord
+	(*TLSRecord)(nil),       // 29: headgate.proxy.v1.TLSRecord
+	(*StatusRequest)(nil),   // 30: headgate.proxy.v1.StatusRequest
+	(*StatusResponse)(nil),  // 31: headgate.proxy.v1.StatusResponse
+	(*DNSStatus)(nil),       // 32: headgate.proxy.v1.DNSStatus
+	(*DrainRequest)(nil),    // 33: headgate.proxy.v1.DrainRequest
+	(*DrainResponse)(nil),   // 34: headgate.proxy.v1.DrainResponse
+	(*NameRules)(nil),       // 35: headgate.proxy.v1.NameRules
+	(*NameStats)(nil),       // 36: headgate.proxy.v1.NameStats
 }
 var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	11, // 0: headgate.proxy.v1.EnforceRequest.sets:type_name -> headgate.proxy.v1.L7Set
 	8,  // 1: headgate.proxy.v1.EnforceRequest.secrets:type_name -> headgate.proxy.v1.SecretValue
 	3,  // 2: headgate.proxy.v1.EnforceRequest.zone:type_name -> headgate.proxy.v1.Zone
-	33, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
+	35, // 3: headgate.proxy.v1.EnforceRequest.names:type_name -> headgate.proxy.v1.NameRules
 	4,  // 4: headgate.proxy.v1.Zone.names:type_name -> headgate.proxy.v1.Name
 	4,  // 5: headgate.proxy.v1.Zone.groups:type_name -> headgate.proxy.v1.Name
 	5,  // 6: headgate.proxy.v1.Zone.places:type_name -> headgate.proxy.v1.Places
@@ -2807,53 +2967,60 @@ var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	7,  // 8: headgate.proxy.v1.SecretValue.secret:type_name -> headgate.proxy.v1.SecretRef
 	10, // 9: headgate.proxy.v1.EnforceResponse.failed:type_name -> headgate.proxy.v1.SetFailure
 	15, // 10: headgate.proxy.v1.L7Set.http:type_name -> headgate.proxy.v1.HTTPRule
-	20, // 11: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	21, // 11: headgate.proxy.v1.L7Set.grpc:type_name -> headgate.proxy.v1.GRPCRule
 	18, // 12: headgate.proxy.v1.L7Set.kafka:type_name -> headgate.proxy.v1.KafkaRule
 	13, // 13: headgate.proxy.v1.L7Set.deny:type_name -> headgate.proxy.v1.L7Rules
 	14, // 14: headgate.proxy.v1.L7Set.deny_response:type_name -> headgate.proxy.v1.DenyResponse
 	11, // 15: headgate.proxy.v1.L7Set.audit:type_name -> headgate.proxy.v1.L7Set
 	19, // 16: headgate.proxy.v1.L7Set.dns:type_name -> headgate.proxy.v1.DNSRule
 	12, // 17: headgate.proxy.v1.L7Set.ends:type_name -> headgate.proxy.v1.TLSSecrets
-	7,  // 18: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
-	7,  // 19: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
-	7,  // 20: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
-	15, // 21: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	20, // 22: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	18, // 23: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	19, // 24: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
-	21, // 25: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	22, // 26: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	16, // 27: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	17, // 28: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	7,  // 29: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	7,  // 30: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	22, // 31: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	22, // 32: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
-	22, // 33: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	25, // 34: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	22, // 35: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	22, // 36: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	21, // 37: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	26, // 38: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	27, // 39: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
-	10, // 40: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	34, // 41: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
-	30, // 42: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
-	0,  // 43: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 44: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	23, // 45: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	28, // 46: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	31, // 47: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 48: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	9,  // 49: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	24, // 50: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	29, // 51: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	32, // 52: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	48, // [48:53] is the sub-list for method output_type
-	43, // [43:48] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	20, // 18: headgate.proxy.v1.L7Set.tls:type_name -> headgate.proxy.v1.TLSRule
+	7,  // 19: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 20: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 21: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 22: headgate.proxy.v1.TLSSecrets.client_ca:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 23: headgate.proxy.v1.TLSSecrets.own_certificate:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 24: headgate.proxy.v1.TLSSecrets.own_key:type_name -> headgate.proxy.v1.SecretRef
+	15, // 25: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	21, // 26: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	18, // 27: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	19, // 28: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	20, // 29: headgate.proxy.v1.L7Rules.tls:type_name -> headgate.proxy.v1.TLSRule
+	22, // 30: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	23, // 31: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	16, // 32: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	17, // 33: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	7,  // 34: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	7,  // 35: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	23, // 36: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	23, // 37: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	23, // 38: headgate.proxy.v1.TLSRule.ref:type_name -> headgate.proxy.v1.Ref
+	23, // 39: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	26, // 40: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	23, // 41: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	23, // 42: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	22, // 43: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	27, // 44: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	28, // 45: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	29, // 46: headgate.proxy.v1.Record.tls:type_name -> headgate.proxy.v1.TLSRecord
+	10, // 47: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	36, // 48: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	32, // 49: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 50: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 51: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	24, // 52: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	30, // 53: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	33, // 54: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 55: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	9,  // 56: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	25, // 57: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	31, // 58: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	34, // 59: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	55, // [55:60] is the sub-list for method output_type
+	50, // [50:55] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
@@ -2868,7 +3035,7 @@ func file_api_proxy_v1_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_proxy_proto_rawDesc), len(file_api_proxy_v1_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
