@@ -124,6 +124,7 @@ func (e *end) left(n, moved int64) int64 {
 func (c *conn) splice(s parsers.Side, n int64) (moved int64, err error) {
 	e := &c.ends[s]
 	e.release() // nothing is in it
+	defer e.sock.Gathered()
 	for k := int64(spliceLeast); moved < n && k >= spliceLeast && err == nil; {
 		k, err = e.sock.Splice(c.ends[s.Peer()].sock, n-moved, n != parsers.Unbounded)
 		moved += k

@@ -1,0 +1,69 @@
+package epoll
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Much of what comes to be spliced comes in pieces, one as soon as the last was taken:
+// each costs words with two schedulers. So a splice that has to wait, and knows that more
+// is to come, waits for enough of it, but not for long: what comes slowly is not held up.
+const (
+	enough     = 256 << 10
+	gatherWait = 5 * time.Millisecond
+)
+
+// gathering is how a socket waits for enough. It belongs to the socket's reader.
+type gathering struct {
+	least int // bytes before epoll says that there is input; 0: any
+	slow  bool
+	timer *time.Timer
+}
+
+// awaitMuch waits until there is something to read: of n bytes that are sure to come,
+// enough, or what there is after a while.
+func (s *Socket) awaitMuch(n int64) error {
+	g := &s.gathering
+	if least := int(min(n, enough)); !g.slow && least != g.least {
+		s.readableFrom(least)
+	}
+	if g.least == 0 {
+		return s.AwaitInput()
+	}
+	if g.timer == nil {
+		g.timer = time.AfterFunc(gatherWait, s.wakeReader)
+	} else {
+		g.timer.Reset(gatherWait)
+	}
+	err := s.AwaitInput()
+	if !g.timer.Stop() {
+		g.slow = true
+		s.readableFrom(0)
+	}
+	return err
+}
+
+// wakeReader wakes who waits for input, whether there is some or not.
+func (s *Socket) wakeReader() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.in.signal()
+}
+
+// readableFrom has epoll tell of input only if there is so much of it, or no more can
+// come.
+func (s *Socket) readableFrom(least int) {
+	err := s.Control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, max(least, 1)) })
+	if s.gathering.least = least; err != nil {
+		s.gathering.least = 0
+	}
+}
+
+// Gathered ends what awaitMuch began: input is told of again, however little.
+func (s *Socket) Gathered() {
+	s.gathering.slow = false
+	if s.gathering.least != 0 {
+		s.readableFrom(0)
+	}
+}
