@@ -53,7 +53,7 @@ func kafkaCertificates(t *testing.T, client *workload, b *broker, secrets string
 			}
 		}
 	}
-	seen("the client didn't provide a certificate", "certificate signed by unknown authority")
+	seen("tls: client didn't provide a certificate", "certificate signed by unknown authority")
 
 	// Kafka's own client says why.
 	producer := func(as string) string {
