@@ -9,13 +9,15 @@ import (
 // Much of what comes to be spliced comes in pieces, one as soon as the last was taken:
 // each costs words with two schedulers. So a splice that has to wait, and knows that more
 // is to come, waits for enough of it, but not for long: what comes slowly is not held up.
+// Less than a sender may have on its way, or it would stand still meanwhile.
 const (
-	enough     = 256 << 10
+	enough     = 128 << 10
 	gatherWait = 5 * time.Millisecond
 )
 
 // gathering is how a socket waits for enough. It belongs to the socket's reader.
 type gathering struct {
+	on    bool
 	least int // bytes before epoll says that there is input; 0: any
 	slow  bool
 	timer *time.Timer
@@ -60,9 +62,12 @@ func (s *Socket) readableFrom(least int) {
 	}
 }
 
-// Gathered ends what awaitMuch began: input is told of again, however little.
+// Gather has splices wait for enough, until Gathered.
+func (s *Socket) Gather() { s.gathering.on = true }
+
+// Gathered ends that: input is told of again, however little.
 func (s *Socket) Gathered() {
-	s.gathering.slow = false
+	s.gathering.on, s.gathering.slow = false, false
 	if s.gathering.least != 0 {
 		s.readableFrom(0)
 	}

@@ -23,6 +23,7 @@ func TestGather(t *testing.T) {
 	}()
 	moved := make(chan error, 1)
 	splice := func(n int64) {
+		from.Gather()
 		for err := error(nil); n > 0; {
 			var k int64
 			if k, err = from.Splice(to, n, true); err != nil {

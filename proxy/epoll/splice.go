@@ -55,8 +55,7 @@ func (e *WriteError) Unwrap() error { return e.Err }
 
 // Splice waits for something to read and moves up to n bytes of it to another socket
 // inside the kernel: as much as there is, but not more than a pipe holds. more says that
-// the rest of n follows, at once as long as there is as much as was asked for; then call
-// Gathered behind the last.
+// the rest of n follows, at once as long as there is as much as was asked for.
 func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 	for {
 		p, err := s.loop.loops.pipe()
@@ -71,7 +70,7 @@ func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 			continue
 		case err == unix.EAGAIN: // no pipe is held by who waits
 			s.loop.loops.giveBack(p)
-			if more {
+			if more && s.gathering.on {
 				err = s.awaitMuch(n)
 			} else {
 				err = s.AwaitInput()
