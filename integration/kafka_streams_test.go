@@ -43,11 +43,17 @@ func kafkaStreams(t *testing.T, w *workload, b *broker) {
 			[]string{"group.protocol=streams", "application.id=words-new"}, ""},
 	} {
 		w.node.apply(t, allowKafka("streams", "streams", tt.rules...))
-		before := b.counted(t)
+		before, err := b.counted(t)
+		if err != nil {
+			t.Fatal(err)
+		}
 		app := w.streams(t, b, tt.settings...)
 		eventually(t, 4*patience, tt.name, func() error {
-			out, n := app.text(t), b.counted(t)
+			out := app.text(t)
+			n, err := b.counted(t)
 			switch {
+			case err != nil:
+				return err
 			case tt.denied != "" && strings.Contains(out, tt.denied), tt.denied == "" && n > before:
 				return nil
 			case app.over(): // and more is not to be expected
@@ -61,14 +67,13 @@ func kafkaStreams(t *testing.T, w *workload, b *broker) {
 }
 
 // counted is how many words were counted so far.
-func (b *broker) counted(t *testing.T) int {
+func (b *broker) counted(t *testing.T) (n int, err error) {
 	t.Helper()
 	end := b.kafka(t, b, "franz", "end", "topic=streams-wordcount-output")
-	var n int
-	if _, err := fmt.Sscanf(end, "end %d", &n); err != nil {
-		t.Fatalf("%v: %s", err, end)
+	if _, err = fmt.Sscanf(end, "end %d", &n); err != nil {
+		return 0, fmt.Errorf("%w: %s", err, end)
 	}
-	return n
+	return n, nil
 }
 
 // streamsProgram is a program of Streams that runs, and the file that it writes to.
