@@ -309,4 +309,7 @@ func testKafka(t *testing.T, version string) {
 		t.Run("share groups", func(t *testing.T) { kafkaShare(t, client, b) })
 	}
 	t.Run("seen", func(t *testing.T) { kafkaFlows(t, n) })
+	if version >= "4" {
+		t.Run("Streams", func(t *testing.T) { kafkaStreams(t, n.workload(t, "streams", "app=streams"), b) })
+	}
 }

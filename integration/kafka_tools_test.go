@@ -19,6 +19,8 @@ if operation == "produce":
     p = Producer({**base, "message.timeout.ms": 60000, "enable.idempotence": True})
     p.produce(topic, b"record", callback=told)
     p.flush(90)
+elif operation == "list":
+    print("topics", *Producer(base).list_topics(timeout=60).topics)
 else:
     c = Consumer({**base, "group.id": group, "auto.offset.reset": "earliest", "group.protocol": sys.argv[5]})
     c.subscribe([topic])
@@ -57,6 +59,8 @@ func kafkaTools(t *testing.T, client *workload, b *broker) {
 		}
 		check("confluent produces", confluent("produce", b.address, "orders-a", "-"), "produced orders-a", "error")
 		check("confluent is denied to produce", confluent("produce", b.address, "secret", "-"), "error 29", "produced")
+		check("confluent lists", confluent("list", b.address, "-", "-"), "topics orders-", "secret")
+		check("confluent consumes by pattern", confluent("consume", b.address, "^orders-.*", "g-pattern", "classic"), "consumed orders-", "error")
 		check("confluent consumes", confluent("consume", b.address, "orders-a", "g-confluent", "classic"), "consumed orders-a", "error")
 		check("confluent is denied to consume", confluent("consume", b.address, "secret", "g-confluent", "classic"), "error 29", "consumed")
 		check("confluent is denied a group", confluent("consume", b.address, "orders-a", "other", "classic"), "error 30", "consumed")

@@ -60,25 +60,29 @@ program h2spec/h2spec github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatibl
 program interop/client google.golang.org/grpc/interop/client@v1.85.0
 program interop/server google.golang.org/grpc/interop/server@v1.85.0
 
-# Kafka from Maven Central, as jars, 55 MB a version; and the client of Python programs.
-for version in 4.3.1 3.9.2; do
-	[ -d "$cache/kafka/$version" ] && continue
-	echo "installing Kafka $version"
+# Kafka from Maven Central, as jars, 55 MB a version, and Streams, 95 MB; and the client
+# of Python programs.
+jars() { # into which folder, which artifacts
+	[ -d "$cache/kafka/$1" ] && return
+	echo "installing Kafka $1"
+	local project dependencies= artifact group name version
 	project=$(mktemp -d)
-	cat >"$project/pom.xml" <<-EOF
-		<project><modelVersion>4.0.0</modelVersion><groupId>headgate</groupId><artifactId>kafka</artifactId><version>1</version>
-		<dependencies>
-		<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
-		<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$version</version></dependency>
-		<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-		</dependencies></project>
-	EOF
+	for artifact in "${@:2}" org.slf4j:slf4j-simple:1.7.36; do
+		IFS=: read -r group name version <<<"$artifact"
+		dependencies+="<dependency><groupId>$group</groupId><artifactId>$name</artifactId><version>$version</version></dependency>"
+	done
+	echo "<project><modelVersion>4.0.0</modelVersion><groupId>headgate</groupId><artifactId>kafka</artifactId><version>1</version>" \
+		"<dependencies>$dependencies</dependencies></project>" >"$project/pom.xml"
 	mvn -q -B -f "$project/pom.xml" dependency:copy-dependencies -DoutputDirectory="$project/lib" >/dev/null
 	rm -f "$project"/lib/slf4j-reload4j-*.jar # two loggers are one too many
 	mkdir -p "$cache/kafka"
-	mv "$project/lib" "$cache/kafka/$version"
+	mv "$project/lib" "$cache/kafka/$1"
 	rm -rf "$project"
+}
+for version in 4.3.1 3.9.2; do
+	jars $version org.apache.kafka:kafka_2.13:$version org.apache.kafka:kafka-tools:$version
 done
+jars streams org.apache.kafka:kafka-streams-examples:4.3.1
 if [ ! -d "$cache/kafka/python" ]; then
 	echo "installing confluent-kafka"
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$cache/kafka/python" confluent-kafka

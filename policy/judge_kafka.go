@@ -21,6 +21,9 @@ func (j *rulesJudge) decideKafka(r *KafkaRequest) Decision {
 		if len(j.kafka[i].APIKeys) > 0 && !slices.Contains(j.kafka[i].APIKeys, r.APIKey) {
 			n += 2 // one that is about other APIs is not near
 		}
+		if r.TransactionalID != "" && j.kafka[i].TransactionalID == "" {
+			n++ // nor is one that is about no transactions
+		}
 		if fewest < 0 || n < fewest {
 			nearest, fewest = i, n
 		}

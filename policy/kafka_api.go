@@ -30,6 +30,7 @@ const (
 	KafkaAlterConfigs    int16 = 33
 	KafkaSaslAuth        int16 = 36
 	KafkaAlterConfigsBy  int16 = 44 // IncrementalAlterConfigs
+	KafkaDescribeCluster int16 = 60
 	KafkaGroupHeartbeat  int16 = 68
 
 	KafkaTopicPartitions  int16 = 75 // DescribeTopicPartitions
@@ -118,12 +119,13 @@ func KafkaRole(role string, transactional bool) ([]int16, bool) {
 }
 
 // attends reports whether a client needs the API to do anything with a topic or
-// in a group, without being about one: it finds the brokers, logs in, and stays
-// in its group.
+// in a group, without being about one: it finds the brokers (Java's administration does
+// by DescribeCluster, of which any client of a broker may know the answer), logs in, and
+// stays in its group.
 func attends(key int16) bool {
 	switch key {
 	case KafkaMetadata, KafkaFindCoordinator, KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup,
-		KafkaSaslHandshake, KafkaAPIVersions, KafkaInitProducerID, KafkaSaslAuth, KafkaGroupHeartbeat,
+		KafkaSaslHandshake, KafkaAPIVersions, KafkaInitProducerID, KafkaSaslAuth, KafkaDescribeCluster, KafkaGroupHeartbeat,
 		KafkaShareHeartbeat, KafkaShareFetch, KafkaShareAcknowledge, KafkaStreamsHeartbeat:
 		return true
 	}
@@ -143,8 +145,8 @@ func uses(key int16) bool {
 	case KafkaProduce, KafkaFetch, KafkaListOffsets, KafkaMetadata, KafkaOffsetCommit, KafkaOffsetFetch, KafkaFindCoordinator,
 		KafkaJoinGroup, KafkaHeartbeat, KafkaLeaveGroup, KafkaSyncGroup, KafkaSaslHandshake, KafkaAPIVersions,
 		KafkaInitProducerID, KafkaLeaderEpoch, KafkaAddPartitions, KafkaAddOffsets, KafkaEndTxn, KafkaTxnOffsetCommit,
-		KafkaSaslAuth, KafkaGroupHeartbeat, KafkaTopicPartitions, KafkaShareHeartbeat, KafkaShareFetch, KafkaShareAcknowledge,
-		KafkaStreamsHeartbeat:
+		KafkaSaslAuth, KafkaDescribeCluster, KafkaGroupHeartbeat, KafkaTopicPartitions, KafkaShareHeartbeat, KafkaShareFetch,
+		KafkaShareAcknowledge, KafkaStreamsHeartbeat:
 		return true
 	}
 	return false

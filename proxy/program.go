@@ -137,7 +137,11 @@ func (e *end) left(n, moved int64) int64 {
 // it comes at once.
 func (c *conn) splice(s parsers.Side, n int64) (moved int64, err error) {
 	e := &c.ends[s]
-	e.release() // nothing is in it
+	e.release()                                                  // nothing is in it
+	if s == parsers.Server && c.speaks == policy.ProtocolKafka { // a client can do nothing with part of an answer
+		e.sock.Gather()
+		defer e.sock.Gathered()
+	}
 	for k := int64(spliceLeast); moved < n && k >= spliceLeast && err == nil; {
 		k, err = e.sock.Splice(c.ends[s.Peer()].sock, n-moved, n != parsers.Unbounded)
 		moved += k

@@ -101,6 +101,7 @@ func TestExplainUsage(t *testing.T) {
 		"", "--from a --to b", "--from a --to b --port 80 --direction in", "--from a --to b --port 80 --host h",
 		"--from a --to b --port 80 --dns x --http 'GET /'", "--from a --to b --port 80 --http 'GET /' --header x",
 		"--from a --to b --port 80 --grpc x", "--from a --to b --port 80 --kafka 'produce subject=x'",
+		"--from a --to b --port 80 --kafka 'consume topic=x'",
 	} {
 		r := command(t, "", words("policy explain --policy "+verdictPolicies+" "+question)...)
 		if r.code != exitUsage {

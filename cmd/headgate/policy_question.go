@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -90,6 +91,11 @@ func readKafka(text string) (*verdict.Kafka, error) {
 		return nil, usagef("%q is no Kafka request: write 'produce topic=t'", text)
 	}
 	k := &verdict.Kafka{APIKey: words[0]}
+	if _, err := strconv.ParseInt(words[0], 10, 16); err != nil {
+		if _, known := policy.KafkaAPI(words[0]); !known {
+			return nil, usagef("%q is no API of Kafka: write its name, such as produce, fetch or createtopics, or its number", words[0])
+		}
+	}
 	for _, w := range words[1:] {
 		name, value, _ := strings.Cut(w, "=")
 		to := map[string]*string{

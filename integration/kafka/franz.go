@@ -71,6 +71,12 @@ func (f franz) do(ctx context.Context, operation string) error {
 			}
 			return err
 		})
+	case "end":
+		return f.admin(ctx, func(a *kadm.Client) error {
+			list, err := a.ListEndOffsets(ctx, f.topics()...)
+			list.Each(func(o kadm.ListedOffset) { fmt.Println("end", o.Offset) })
+			return err
+		})
 	case "create":
 		return f.admin(ctx, func(a *kadm.Client) error {
 			for _, t := range f.topics() {

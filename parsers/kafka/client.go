@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/headgate/headgate/parsers"
 	"github.com/headgate/headgate/policy"
@@ -21,6 +22,7 @@ type head struct {
 	client      string
 	api         *api
 	layout      *message
+	spare       int // bytes at the end that are no part of it
 }
 
 // fromClient reads what stands at the beginning of data: a request or the part of
@@ -143,8 +145,11 @@ func (s *Session) whole(h *head, data []byte) int64 {
 	}
 	body := data[h.length:h.size]
 	if err := s.request.read(h.layout, h.version, body, maxMarks); err != nil {
-		s.fail(parsers.Client, fmt.Errorf("read a request to API %d: %w", h.key, err))
-		return 0
+		if !s.longNull(h) {
+			s.fail(parsers.Client, fmt.Errorf("read a request to API %d: %w", h.key, err))
+			return 0
+		}
+		h.spare = longNull
 	}
 	list := s.request.items(h.key)
 	if !s.resolve(h, list) {
@@ -162,7 +167,17 @@ func (s *Session) whole(h *head, data []byte) int64 {
 	if h.key == keyOffsetFetch && h.version < 8 {
 		p.group = list[0].group // later ones say it in the answer
 	}
-	return s.carry(h, data[:h.size], list, p)
+	return s.carry(h, data[:h.size-int64(h.spare)], list, p)
+}
+
+// longNull is how much longer the null of some clients is than it should be: librdkafka's
+// Metadata request about all topics has four bytes for the list where one is enough (its
+// issue 5049). To brokers the last three are behind the end, and ignored. They are taken
+// off here, so that nothing goes on that was not read.
+const longNull = 3
+
+func (s *Session) longNull(h *head) bool {
+	return h.key == keyMetadata && s.request.flexible && s.request.over == longNull && s.asksAll()
 }
 
 func (h *head) pending() pending {
@@ -247,7 +262,12 @@ func (s *Session) carry(h *head, data []byte, list []item, p pending) int64 {
 	}
 	if c.other == 0 {
 		s.expect(p)
-		s.move(parsers.Forward, h.size)
+		if h.spare == 0 {
+			s.move(parsers.Forward, h.size)
+			return h.size
+		}
+		s.send(parsers.Server, frame(slices.Clone(data)))
+		s.move(parsers.Discard, h.size)
 		return h.size
 	}
 	drop, left := s.request.denied(list)

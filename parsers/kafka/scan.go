@@ -25,6 +25,7 @@ type scan struct {
 	version  int16
 	flexible bool
 	max      int
+	over     int // bytes that are left over
 	err      error
 	heads    bool  // stop at the first list that holds what rules are about
 	code     int16 // the first error in an answer
@@ -66,7 +67,8 @@ func (s *scan) read(m *message, version int16, body []byte, most int) error {
 	s.begin(m, version, body, most)
 	s.fields(m.fields)
 	if s.err == nil && s.pos != s.end {
-		s.err = fmt.Errorf("%d bytes are left over", s.end-s.pos)
+		s.over = s.end - s.pos
+		s.err = fmt.Errorf("%d bytes are left over", s.over)
 	}
 	return s.err
 }

@@ -69,24 +69,3 @@ func httpChanges(rule policy.HTTPRule, r *policy.HTTPRequest, at string) []strin
 	}
 	return list
 }
-
-func kafkaChanges(rule policy.KafkaRule, r *policy.KafkaRequest, at string) []string {
-	var list []string
-	for _, part := range []struct {
-		name, value string
-		rule        policy.KafkaRule
-	}{
-		{"API", policy.KafkaAPIName(r.APIKey), policy.KafkaRule{APIKeys: rule.APIKeys}},
-		{"version", fmt.Sprint(r.APIVersion), policy.KafkaRule{HasVersion: rule.HasVersion, APIVersion: rule.APIVersion}},
-		{"client id", r.ClientID, policy.KafkaRule{ClientID: rule.ClientID}},
-		{"topic", r.Topic, policy.KafkaRule{APIKeys: []int16{r.APIKey}, Topic: rule.Topic}},
-		{"group", r.Group, policy.KafkaRule{APIKeys: []int16{r.APIKey}, Group: rule.Group}},
-		{"transactional id", r.TransactionalID, policy.KafkaRule{APIKeys: []int16{r.APIKey}, TransactionalID: rule.TransactionalID}},
-	} {
-		judge, err := policy.CompileSet(&policy.L7Set{Protocol: policy.ProtocolKafka, Kafka: []policy.KafkaRule{part.rule}})
-		if err != nil || judge.Decide(r).Verdict != policy.Allow {
-			list = append(list, fmt.Sprintf("allow %s %s%s", part.name, part.value, at))
-		}
-	}
-	return list
-}

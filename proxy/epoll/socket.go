@@ -26,6 +26,8 @@ type Socket struct {
 	closed   bool
 	interest uint32 // what epoll was asked for; 0: it does not know the socket
 	in, out  waiter
+
+	gathering gathering
 }
 
 // waiter is a goroutine that waits for one direction.

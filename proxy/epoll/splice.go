@@ -70,7 +70,12 @@ func (s *Socket) Splice(to *Socket, n int64, more bool) (int64, error) {
 			continue
 		case err == unix.EAGAIN: // no pipe is held by who waits
 			s.loop.loops.giveBack(p)
-			if err = s.AwaitInput(); err != nil {
+			if more && s.gathering.on {
+				err = s.awaitMuch(n)
+			} else {
+				err = s.AwaitInput()
+			}
+			if err != nil {
 				return 0, err
 			}
 			continue
