@@ -141,6 +141,11 @@ func TestPass(t *testing.T) {
 		"a bad chunk": {
 			[]arrival{c("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n"), v("HTTP/1.1 400 x\n\n")},
 			"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n", "HTTP/1.1 400 x\n\n",
+			"1 client http: malformed chunk", open,
+		},
+		"a bad chunk, late": {
+			[]arrival{c("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na"), c(later), c("\r\n-1\r\n"), v("HTTP/1.1 400 x\n\n")},
+			"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n", "HTTP/1.1 400 x\n\n",
 			"1 POST /p h redirect|1 client http: malformed chunk", open,
 		},
 		"a bad answer": {

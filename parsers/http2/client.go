@@ -24,8 +24,8 @@ func (s *Session) clientPreface(data []byte) (int64, bool) {
 }
 
 // clientHeaders takes a header block of the client: a new request, or the trailers
-// of one.
-func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint32) (int64, bool) {
+// of one. behind is what is there already of the frames that follow.
+func (s *Session) clientHeaders(f http2.FrameHeader, whole, behind []byte, depends uint32) (int64, bool) {
 	if st := s.streams.open[f.StreamID]; st != nil {
 		return s.trailers(st, f, whole)
 	}
@@ -49,7 +49,7 @@ func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint3
 	default:
 		err = r.read(&s.sides[parsers.Client].fields)
 	}
-	if err == nil && ends && r.length > 0 {
+	if err == nil && r.length >= 0 && (ends && r.length > 0 || !ends && misfits(behind, f.StreamID, r.length)) {
 		err = ErrBodyLength
 	}
 	if err != nil {
@@ -82,6 +82,34 @@ func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint3
 		s.endSide(st, parsers.Client)
 	}
 	return n, false
+}
+
+// lookAhead is how many frames are looked at before their turn.
+const lookAhead = 16
+
+// misfits reports whether the body that is there already is not as long as the head says,
+// so that such a request does not even begin to go on.
+func misfits(frames []byte, stream uint32, length int64) bool {
+	for range lookAhead {
+		if len(frames) < frameHead {
+			return false
+		}
+		f := readHead(frames)
+		if f.StreamID == stream && (f.Type == http2.FrameData || f.Type == http2.FrameHeaders) {
+			if f.Type == http2.FrameData {
+				body, _, more, err := unpad(f, frames)
+				if more || err != nil {
+					return false // its turn will come
+				}
+				length -= body
+			}
+			if ends := f.Type == http2.FrameHeaders || f.Flags.Has(http2.FlagDataEndStream); ends || length < 0 {
+				return length != 0
+			}
+		}
+		frames = frames[min(frameHead+int(f.Length), len(frames)):]
+	}
+	return false
 }
 
 // trailers take the second header block of a stream, which must be its end.

@@ -130,7 +130,7 @@ func (s *Session) headers(from parsers.Side, f http2.FrameHeader, data []byte) (
 	if from == parsers.Server {
 		return s.answerHead(f, whole)
 	}
-	return s.clientHeaders(f, whole, depends)
+	return s.clientHeaders(f, whole, data[len(whole):], depends)
 }
 
 // decode decodes a block into the side's fields.
