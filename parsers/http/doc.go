@@ -47,8 +47,10 @@
 // requests than Limits.Pipelined 503.
 //
 // Chunk sizes must be plain hexadecimal, extensions well-formed and without
-// white space, and trailers may not name fields of framing or routing. A body
-// that breaks these rules ends the connection with an error (and a 400 if its
+// white space, and trailers may not name fields of framing, routing or the like (see
+// Trailer). What is there of such a body when its head is read is checked with it, and
+// for that the head waits until the body is whole or long, for a time (Limits.Begin). A
+// body that breaks these rules later ends the connection with an error (and a 400 if its
 // answer has not begun); the server sees a body that never became whole.
 //
 // What passes, as it is: bytes from 0x80 in field values, methods in lower case

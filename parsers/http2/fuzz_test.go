@@ -15,9 +15,14 @@ import (
 	"github.com/headgate/headgate/parsers/parsertest"
 )
 
-// sameInPieces plays the script whole and in the pieces that seed gives.
+// sameInPieces plays the script whole and in the pieces that seed gives. A head whose body
+// is not as long as it says goes on if that was not there yet.
 func sameInPieces(t *testing.T, seed uint64, script []arrival) outcome {
 	whole, pieces := play(parsertest.Whole, judge{}, Limits{}, script), play(parsertest.Random(seed), judge{}, Limits{}, script)
+	if strings.Contains(whole.log, ErrBodyLength.Error()) {
+		checkUpstream(t, pieces)
+		return whole
+	}
 	if whole.server != pieces.server || whole.client != pieces.client || whole.log != pieces.log || whole.state != pieces.state {
 		t.Fatalf("whole\n%s\n%s\n%s\n%s\nin pieces\n%s\n%s\n%s\n%s", read(whole.server), read(whole.client), whole.log, whole.state,
 			read(pieces.server), read(pieces.client), pieces.log, pieces.state)
