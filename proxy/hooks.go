@@ -220,7 +220,16 @@ func (c *conn) cutShort(s parsers.Side) {
 
 // noServer reports that the server could not be reached, with mu held, and
 // returns what the client is told: nothing if it speaks what we do not.
-func (c *conn) noServer(err error) []byte {
+func (c *conn) noServer(err error) (told []byte) {
+	speaks := true
+	switch s := c.session.(type) {
+	case interface{ Unavailable() []byte }:
+		told = s.Unavailable()
+	case interface{ Unavailable(unread []byte) []byte }: // what waited for the server is judged
+		told = s.Unavailable(c.ends[parsers.Client].unread())
+	default:
+		speaks = false
+	}
 	asked := len(c.exchanges) > 0
 	status := http.StatusBadGateway
 	if c.speaks == policy.ProtocolKafka {
@@ -229,8 +238,8 @@ func (c *conn) noServer(err error) []byte {
 	for len(c.exchanges) > 0 {
 		c.answered(c.exchanges[0].id, parsers.Answer{Status: status}, observe.Errored, err.Error())
 	}
-	if s, ok := c.session.(interface{ Unavailable() []byte }); ok {
-		return s.Unavailable()
+	if speaks {
+		return told
 	}
 	if !asked {
 		return nil

@@ -11,16 +11,29 @@ import (
 // section 3.4).
 const Preface = http2.ClientPreface
 
+// clientPreface reads what a client says first, with its SETTINGS, which belong to it.
 func (s *Session) clientPreface(data []byte) (int64, bool) {
 	n := min(len(data), len(Preface))
 	if string(data[:n]) != Preface[:n] {
 		return s.fail(parsers.Client, ErrPreface)
 	}
-	if n < len(Preface) {
+	if data = data[n:]; len(data) < frameHead {
 		return 0, true
 	}
-	s.sides[parsers.Client].preface = true
-	return s.move(parsers.Forward, int64(n)), false
+	f := readHead(data)
+	switch {
+	case f.Type != http2.FrameSettings || f.Flags.Has(http2.FlagSettingsAck):
+		return s.fail(parsers.Client, ErrPreface)
+	case f.Length > minFrame:
+		return s.fail(parsers.Client, ErrFrameLong)
+	case f.StreamID != 0:
+		return s.fail(parsers.Client, ErrStreamID)
+	case int(f.Length) > 6*s.limits.Settings:
+		return s.fail(parsers.Client, ErrFlood)
+	case len(data) < frameHead+int(f.Length):
+		return 0, true
+	}
+	return s.settings(parsers.Client, f, data[frameHead:frameHead+int(f.Length)])
 }
 
 // clientHeaders takes a header block of the client: a new request, or the trailers

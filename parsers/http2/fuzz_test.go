@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,17 +126,16 @@ func FuzzBlocks(f *testing.F) {
 // stream; nothing on streams it did not open.
 func FuzzServer(f *testing.F) {
 	seeds(f, parsers.Server)
-	c := newWire()
-	_, _ = c.WriteString(Preface)
-	_ = c.WriteSettings()
+	talk := newTalk(nil, nil)
+	c := talk.client
 	for id := uint32(1); id < 8; id += 2 {
 		c.request(id, false, "POST", fmt.Sprintf("/%d", id), "content-type=application/grpc")
 	}
 	c.request(9, true, "GET", "/deny")
 	_ = c.WriteRSTStream(7, http2.ErrCodeCancel)
-	script := arrival{parsers.Client, c.take()}
+	script := slices.Clip(talk.flush().script)
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
-		o := sameInPieces(t, seed, []arrival{script, v(string(input)), v(fin)})
+		o := sameInPieces(t, seed, append(script, v(string(input)), v(fin)))
 		fr := http2.NewFramer(nil, strings.NewReader(o.client))
 		for n := 0; ; n++ {
 			frame, err := fr.ReadFrame()

@@ -10,7 +10,6 @@ import (
 
 // side is what is known of what one side sends.
 type side struct {
-	preface bool // the client's has passed
 	greeted bool // its SETTINGS have
 	partial bool // input is left that makes no whole
 	waits   bool // for the other side, not for more input
