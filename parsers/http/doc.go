@@ -11,7 +11,7 @@
 // received, the request is in absolute-form, or fields were changed. Those that
 // change are what the decision edits, the wish for a protocol that may not be
 // spoken unseen, the Host of a CONNECT that lacks the port, and Connection: a
-// request with content whose method has none (GET, HEAD, OPTIONS, DELETE) is the
+// request with content whose method has none by definition (GET, DELETE, FROB) is the
 // last on its connection, and the server told so. Some servers do not read such
 // content and take it for the next request, which nobody would have judged.
 // Nothing else is added, removed or folded.
