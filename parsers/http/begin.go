@@ -29,10 +29,10 @@ func (s *Session) begin(body []byte) (late bool, err *Refusal) {
 		b.n += n
 	}
 	switch {
-	case err != nil || b.done:
+	case err != nil || b.done || c.req.expect:
 		return false, err
 	case b.n == 0 && len(body) > 0: // part of the first line
-	case c.waited || c.req.expect || b.n >= beginWith:
+	case c.waited || b.n >= beginWith:
 		return false, nil
 	}
 	if !c.held {

@@ -52,7 +52,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add([]byte(s), uint64(len(s)))
 	}
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
-		checkUpstream(t, sameInPieces(t, seed, c(string(input)), v(ok), v(fin)))
+		checkUpstream(t, sameInPieces(t, seed, c(string(input)), c(later), v(ok), v(fin)))
 		checkUpstream(t, sameInPieces(t, seed, c(string(input)), c(fin), v(ok), v(ok)))
 		checkUpstream(t, sameInPieces(t, seed, c(string(input)), v(switched), c(get), v(ok)))
 	})
