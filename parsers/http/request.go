@@ -223,16 +223,24 @@ func (r *request) field(name, value []byte) *Refusal {
 // it for the next one (the class CL.0). So they are told that there is no next one, but
 // for methods that have content by their definition.
 func (r *request) closeBehindContent() {
-	if r.length <= 0 && !r.chunked || r.switches {
-		return
-	}
-	switch string(r.Method) {
-	case "POST", "PUT", "PATCH", "QUERY", "SEARCH", "REPORT", "PROPFIND", "PROPPATCH", "MKCOL", "MKCALENDAR", "LOCK", "ACL", "COPY", "MOVE":
+	if !r.unexpected() {
 		return
 	}
 	r.dropOptions("close", "keep-alive")
 	r.Headers = append(r.Headers, policy.HTTPHeader{Name: connectionField, Value: closeOption})
 	r.close = true
+}
+
+// unexpected reports whether the request has content, which its method does not define.
+func (r *request) unexpected() bool {
+	if r.length <= 0 && !r.chunked {
+		return false
+	}
+	switch string(r.Method) {
+	case "POST", "PUT", "PATCH", "QUERY", "SEARCH", "REPORT", "PROPFIND", "PROPPATCH", "MKCOL", "MKCALENDAR", "LOCK", "ACL", "COPY", "MOVE":
+		return false
+	}
+	return true
 }
 
 var connectionField, closeOption = []byte("Connection"), []byte("close")
