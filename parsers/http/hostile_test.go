@@ -142,6 +142,7 @@ func TestHostile(t *testing.T) {
 		"Host escaped":    {"GET / HTTP/1.1\r\nHost: %68\r\n\r\n", ErrHost},
 		"Host 8-bit":      {"GET / HTTP/1.1\r\nHost: h\xc3\xa9\r\n\r\n", ErrHost},
 		"Host port":       {"GET / HTTP/1.1\r\nHost: h:8x\r\n\r\n", ErrHost},
+		"Host port range": {"GET / HTTP/1.1\r\nHost: h:65536\r\n\r\n", ErrHost},
 		"Host no port":    {"GET / HTTP/1.1\r\nHost: h:\r\n\r\n", ErrHost},
 		"Host port only":  {"GET / HTTP/1.1\r\nHost: :80\r\n\r\n", ErrHost},
 		"Host two ports":  {"GET / HTTP/1.1\r\nHost: h:80:80\r\n\r\n", ErrHost},

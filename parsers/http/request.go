@@ -302,5 +302,5 @@ func validHost(h []byte) bool {
 			return false
 		}
 	}
-	return true
+	return len(port) < 6 || string(port) <= ":65535"
 }
