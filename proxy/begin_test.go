@@ -2,11 +2,19 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -53,4 +61,49 @@ func TestBothWays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoServerForHTTP2 wants requests that waited for a server which is not there judged
+// and answered all the same.
+func TestNoServerForHTTP2(t *testing.T) {
+	r := startProxy(t, "", func(c *Config) {
+		c.Compile = nil
+		c.Dial = func(netip.AddrPort, netip.AddrPort) (int, error) { return -1, unix.ECONNREFUSED }
+	})
+	r.rules(map[redirect.SetNumber][]policy.HTTPRule{setA: {{Path: "/public"}}})
+	records := r.records()
+	var out, block bytes.Buffer
+	c := r.dial()
+	frames, encoder := http2.NewFramer(&out, c), hpack.NewEncoder(&block)
+	frames.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	out.WriteString(http2.ClientPreface)
+	must(t, frames.WriteSettings())
+	for i, path := range []string{"/public", "/secret"} {
+		block.Reset()
+		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}, {":authority", "h"}} {
+			must(t, encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+		}
+		must(t, frames.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}))
+	}
+	_, err := out.WriteTo(c)
+	must(t, err)
+	got := map[uint32]string{}
+	for {
+		f, err := frames.ReadFrame()
+		if err != nil {
+			break
+		}
+		if h, ok := f.(*http2.MetaHeadersFrame); ok {
+			got[h.StreamID] = h.PseudoValue("status")
+		}
+	}
+	if got[1] != "502" || got[3] != "403" {
+		t.Errorf("answered %v", got)
+	}
+	for e := range records {
+		if e.Reply && e.HTTP.Status == 502 && e.Word == observe.Errored && strings.Contains(e.Detail, "refused") {
+			return
+		}
+	}
+	t.Error("not recorded")
 }

@@ -238,11 +238,11 @@ func (c *conn) noServer(err error) (told []byte) {
 	for len(c.exchanges) > 0 {
 		c.answered(c.exchanges[0].id, parsers.Answer{Status: status}, observe.Errored, err.Error())
 	}
-	if speaks {
-		return told
+	if !asked { // the first frames of HTTP/2 go before any request
+		c.report(0, err.Error())
 	}
-	if !asked {
-		return nil
+	if speaks || !asked {
+		return told
 	}
 	if !strings.HasPrefix(c.protocol, "HTTP/1") {
 		return nil
