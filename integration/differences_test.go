@@ -39,6 +39,7 @@ var differences = []struct {
 	{"h2c", "GET /p HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", 200, 200},
 	{"TRACE with content", "TRACE /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx", 400, 400},
 	{"escaped dots with parameters", "GET /a/%2e%2e;x/p HTTP/1.1\r\nHost: h\r\n\r\n", 400, 400},
+	{"over-long UTF-8", "GET /%c0%ae%c0%ae/p HTTP/1.1\r\nHost: h\r\n\r\n", 400, 200},
 	{"%u002e", "GET /%u002e HTTP/1.1\r\nHost: h\r\n\r\n", 400, 400},
 	{"no HTTP", "EHLO you\r\n", 400, 400},
 	{"TLS", "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", 400, 400},

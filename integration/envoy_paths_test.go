@@ -276,6 +276,7 @@ func TestStricterThanEnvoy(t *testing.T) {
 		"GET /p HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nConnection: X-A\r\n\r\n": http.ErrOption,
 		"GET /a/%2e%2e;x/b HTTP/1.1\r\nHost: h\r\n\r\n":                   http.ErrEscapedDots,
 		"GET /%u002e%u002e/b HTTP/1.1\r\nHost: h\r\n\r\n":                 http.ErrWideEscape,
+		"GET /%c0%ae%c0%ae/b HTTP/1.1\r\nHost: h\r\n\r\n":                 http.ErrOverlong,
 		"GET /a/..;%00/b HTTP/1.1\r\nHost: h\r\n\r\n":                     http.ErrEscapedSlash,
 	} {
 		if own := ownParser(t, request); own.refused != reason.Error() {

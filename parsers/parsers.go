@@ -68,6 +68,9 @@ const (
 	// Release of the session, which must be a Holder, with Token, and feeds that
 	// side again, even with nothing.
 	Hold Op = 6
+	// Wake has the fed side fed again, even with nothing, when Wait has passed, behind a
+	// call of Release as of Hold. Meanwhile it is fed as ever. The last one counts.
+	Wake Op = 7
 )
 
 // Unbounded as the N of a Forward or Discard means until end of input.
@@ -79,7 +82,7 @@ type Step struct {
 	To    Side   // Send, CloseWrite
 	N     int64  // Forward, Discard: bytes
 	Data  []byte // Send
-	Token uint64 // Hold
+	Token uint64 // Hold, Wake
 	Wait  time.Duration
 }
 
@@ -104,7 +107,7 @@ type Session interface {
 	Phase() Phase
 }
 
-// Holder is a session that asks for Holds.
+// Holder is a session that asks for Hold or Wake.
 type Holder interface {
 	Session
 	Release(token uint64)

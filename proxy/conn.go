@@ -71,14 +71,15 @@ type end struct {
 	tunnelled int64 // bytes that were moved without being looked at
 
 	// Guarded by conn.mu.
-	wants    bool   // input is left, or its end is known: feed again when the peer got on
-	again    bool   // and it did
-	parked   bool   // the pump waits for that
-	held     bool   // the session does not want to be fed
-	token    uint64 // of the hold
-	released bool   // and now does again, even with nothing
-	steps    uint   // Feeds of this side that gave steps
-	seen     uint   // of those of the peer, by the last Feed of this side
+	wants    bool        // input is left, or its end is known: feed again when the peer got on
+	again    bool        // and it did
+	parked   bool        // the pump waits for that
+	held     bool        // the session does not want to be fed
+	token    uint64      // of the hold
+	released bool        // and now does again, even with nothing
+	reminder *time.Timer // of a Wake
+	steps    uint        // Feeds of this side that gave steps
+	seen     uint        // of those of the peer, by the last Feed of this side
 }
 
 func newConn(p *process, fd int, source, destination netip.AddrPort) *conn {

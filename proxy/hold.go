@@ -30,6 +30,30 @@ func (c *conn) wake(s parsers.Side, token uint64) {
 	c.cond.Broadcast()
 }
 
+// remind has side s fed again after a while, with mu held.
+func (c *conn) remind(s parsers.Side, step *parsers.Step) {
+	session, ok := c.session.(parsers.Holder)
+	if !ok {
+		return
+	}
+	e, token := &c.ends[s], step.Token
+	if e.reminder != nil {
+		e.reminder.Stop()
+	}
+	e.reminder = time.AfterFunc(step.Wait, func() {
+		defer c.guard("a wait")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.dead {
+			return
+		}
+		session.Release(token)
+		e.released = true
+		c.cond.Broadcast()
+		c.unpark(s)
+	})
+}
+
 // inputLimit is how many bytes of side s may wait for the session, with mu held.
 func (c *conn) inputLimit(s parsers.Side) int {
 	if l, ok := c.session.(interface{ MaxInput(parsers.Side) int }); ok {

@@ -234,7 +234,16 @@ func (c *conn) cutShort(s parsers.Side) {
 
 // noServer reports that the server could not be reached, with mu held, and
 // returns what the client is told: nothing if it speaks what we do not.
-func (c *conn) noServer(err error) []byte {
+func (c *conn) noServer(err error) (told []byte) {
+	speaks := true
+	switch s := c.session.(type) {
+	case interface{ Unavailable() []byte }:
+		told = s.Unavailable()
+	case interface{ Unavailable(unread []byte) []byte }: // what waited for the server is judged
+		told = s.Unavailable(c.ends[parsers.Client].unread())
+	default:
+		speaks = false
+	}
 	asked := len(c.exchanges) > 0
 	status := http.StatusBadGateway
 	if c.speaks == policy.ProtocolKafka {
@@ -246,11 +255,8 @@ func (c *conn) noServer(err error) []byte {
 	if !asked { // the first frames of HTTP/2 go before any request
 		c.report(0, err.Error())
 	}
-	if s, ok := c.session.(interface{ Unavailable() []byte }); ok {
-		return s.Unavailable()
-	}
-	if !asked {
-		return nil
+	if speaks || !asked {
+		return told
 	}
 	if !strings.HasPrefix(c.protocol, "HTTP/1") {
 		return nil

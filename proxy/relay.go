@@ -132,6 +132,8 @@ func (c *conn) plan(s parsers.Side, steps []parsers.Step) (toPeer, flush bool) {
 			toPeer = true
 		case parsers.Hold:
 			c.hold(s, st)
+		case parsers.Wake:
+			c.remind(s, st)
 		case parsers.Close:
 			c.closing = true
 		}

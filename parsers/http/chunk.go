@@ -81,13 +81,8 @@ func (c *chunks) trailer(line []byte, l *Limits) *Refusal {
 	if err != nil || c.lenient {
 		return err
 	}
-	for _, f := range [...]string{
-		"host", "content-length", "transfer-encoding", "content_length", "transfer_encoding",
-		"connection", "upgrade", "expect", "te", "trailer",
-	} {
-		if equalFold(name, f) {
-			return ErrTrailer
-		}
+	if !Trailer(name) {
+		return ErrTrailer
 	}
 	return nil
 }

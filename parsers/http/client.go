@@ -18,6 +18,9 @@ type client struct {
 	lined   bool  // the request line of a head that is not whole was read
 	partial bool  // part of a head was fed
 	past    bool  // a body went past what was fed
+	held    bool  // a head waits for its body
+	waited  bool  // and has, long enough
+	begun   begun // what is there of that
 	last    bool  // no more requests are read
 	fin     bool  // CloseWrite was given to the server
 	offer   offer // of the last request that asks for another protocol
@@ -121,17 +124,27 @@ func (s *Session) requestHead(data []byte) (n int64, more bool) {
 	if err == nil && end == 0 {
 		return 0, true
 	}
-	if err == nil {
+	held := c.held
+	if err == nil && !held {
 		err = c.req.parse(data[:end], c.head.lines)
 	}
 	if err == nil && s.queue.n >= l.Pipelined {
 		err = ErrPipelined
 	}
+	if err == nil && c.req.chunked {
+		var late bool
+		if late, err = s.begin(data[end:]); late {
+			return 0, true
+		}
+	}
+	if err == nil && held { // what it said of the input is valid no more
+		err = c.req.parse(data[:end], c.head.lines)
+	}
 	if err != nil {
 		return s.refuse(err)
 	}
 	c.head.reset()
-	c.empty, c.lined = false, false
+	c.empty, c.lined, c.held, c.waited = false, false, false, false
 	s.id++
 	d := s.hooks.Request(s.id, &c.req.HTTPRequest)
 	if d.Verdict != policy.Allow && d.Verdict != policy.Redirect {
@@ -163,8 +176,11 @@ func (s *Session) forward(head []byte, have int64) int64 {
 	}
 	switch {
 	case r.chunked:
-		c.chunks, c.state = chunks{}, inChunks
-		return n
+		c.chunks, c.state = c.begun.chunks, inChunks
+		n += s.forwardBody(c.begun.n, have)
+		if !c.begun.done {
+			return n
+		}
 	case r.length > 0:
 		n += s.forwardBody(r.length, have)
 		if c.left > 0 {

@@ -11,7 +11,7 @@
 // received, the request is in absolute-form, or fields were changed. Those that
 // change are what the decision edits, the wish for a protocol that may not be
 // spoken unseen, the Host of a CONNECT that lacks the port, and Connection: a
-// request with content whose method has none (GET, HEAD, OPTIONS, DELETE) is the
+// request with content whose method has none by definition (GET, DELETE, FROB) is the
 // last on its connection, and the server told so. Some servers do not read such
 // content and take it for the next request, which nobody would have judged.
 // Nothing else is added, removed or folded.
@@ -47,8 +47,10 @@
 // requests than Limits.Pipelined 503.
 //
 // Chunk sizes must be plain hexadecimal, extensions well-formed and without
-// white space, and trailers may not name fields of framing or routing. A body
-// that breaks these rules ends the connection with an error (and a 400 if its
+// white space, and trailers may not name fields of framing, routing or the like (see
+// Trailer). What is there of such a body when its head is read is checked with it, and
+// for that the head waits until the body is whole or long, for a time (Limits.Begin). A
+// body that breaks these rules later ends the connection with an error (and a 400 if its
 // answer has not begun); the server sees a body that never became whole.
 //
 // What passes, as it is: bytes from 0x80 in field values, methods in lower case

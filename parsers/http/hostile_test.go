@@ -75,6 +75,12 @@ func TestHostile(t *testing.T) {
 		"escaped NUL":        {target("/a%00b"), ErrEscapedSlash},
 		"in removed segment": {target("/..;%2f/b"), ErrEscapedSlash},
 		"escaped dots":       {target("/a/%2e%2e;x/b"), ErrEscapedDots},
+		"over-long dots":     {target("/%C0%AE%c0%ae/b"), ErrOverlong},
+		"over-long slash":    {target("/a%c0%afb"), ErrOverlong},
+		"over-long, three":   {target("/a%e0%80%afb"), ErrOverlong},
+		"over-long, four":    {target("/a%f0%80%80%afb"), ErrOverlong},
+		"over-long, five":    {target("/a%f8%80%80%80%afb"), ErrOverlong},
+		"over-long, removed": {target("/a/..;%c0%ae/b"), ErrOverlong},
 		"no slash":           {target("a"), ErrTarget},
 		"query only":         {target("?a"), ErrTarget},
 		"backslash first":    {target("\\a"), ErrTarget},
@@ -136,6 +142,7 @@ func TestHostile(t *testing.T) {
 		"Host escaped":    {"GET / HTTP/1.1\r\nHost: %68\r\n\r\n", ErrHost},
 		"Host 8-bit":      {"GET / HTTP/1.1\r\nHost: h\xc3\xa9\r\n\r\n", ErrHost},
 		"Host port":       {"GET / HTTP/1.1\r\nHost: h:8x\r\n\r\n", ErrHost},
+		"Host port range": {"GET / HTTP/1.1\r\nHost: h:65536\r\n\r\n", ErrHost},
 		"Host no port":    {"GET / HTTP/1.1\r\nHost: h:\r\n\r\n", ErrHost},
 		"Host port only":  {"GET / HTTP/1.1\r\nHost: :80\r\n\r\n", ErrHost},
 		"Host two ports":  {"GET / HTTP/1.1\r\nHost: h:80:80\r\n\r\n", ErrHost},
@@ -196,8 +203,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestHostileBodies wants nothing to go upstream from the first thing that is
-// wrong in a chunked body.
+// TestHostileBodies wants nothing to go upstream of a request whose chunked body is
+// wrong; of one that came late, nothing from the first thing on that is.
 func TestHostileBodies(t *testing.T) {
 	head := "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for name, tt := range map[string]struct {
@@ -242,8 +249,12 @@ func TestHostileBodies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := playAll(t, Limits{}, c(head+tt.good+tt.bad+get))
-			if o.server != head+tt.good || o.client != refusal(tt.err) || o.relay.Err != error(tt.err) {
+			if o.server != "" || o.client != refusal(tt.err) || !o.relay.Closed || len(o.judge.requests) > 0 {
 				t.Errorf("server got %q, client %q, %s", o.server, o.client, o.state)
+			}
+			o = playAll(t, Limits{}, c(head), c(later), c(tt.good), c(tt.bad+get))
+			if o.server != head+tt.good || o.client != refusal(tt.err) || o.relay.Err != error(tt.err) {
+				t.Errorf("late: server got %q, client %q, %s", o.server, o.client, o.state)
 			}
 			denied := strings.Replace(head, " / ", " /deny ", 1)
 			if o := playAll(t, Limits{}, c(denied+tt.good+tt.bad+get)); o.server != "" || !o.relay.Closed {
@@ -268,9 +279,16 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 	for name, input := range parsertest.HostileChunks() {
-		o := playAll(t, Limits{}, c(input), v(ok), c(get))
+		for _, before := range []string{"", get} {
+			o := playAll(t, Limits{}, c(before+input), v(ok), c(get))
+			if o.server != before || !o.relay.Closed || len(o.judge.requests) != strings.Count(before, "GET") {
+				t.Errorf("%s: server got %q, %s\n%s", name, o.server, o.state, o.log)
+			}
+		}
+		head := strings.Index(input, "\r\n\r\n") + 4
+		o := playAll(t, Limits{}, c(input[:head]), c(later), c(input[head:]), v(ok), c(get))
 		if n := len(parsertest.Lenient(o.server)); n != 1 || !o.relay.Closed || len(o.judge.requests) != 1 {
-			t.Errorf("%s: server read %d requests in %q, %s\n%s", name, n, o.server, o.state, o.log)
+			t.Errorf("%s, late: server read %d requests in %q, %s\n%s", name, n, o.server, o.state, o.log)
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package http
 
+import "time"
+
 // Limits bound what one connection may cost. A field that is zero has its
 // default.
 type Limits struct {
@@ -10,6 +12,9 @@ type Limits struct {
 	Trailers    int   // bytes of a trailer section: 8 KiB
 	Pipelined   int   // requests without a complete answer: 1024
 	DeniedBody  int64 // bytes of a denied request's body that are read: 1 MiB
+	// Begin is how long the head of a chunked request waits for its body: 500 ms. A
+	// client that says no more for as long may be waiting for the server.
+	Begin time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -26,6 +31,9 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Pipelined, 1024)
 	if l.DeniedBody <= 0 {
 		l.DeniedBody = 1 << 20
+	}
+	if l.Begin <= 0 {
+		l.Begin = 500 * time.Millisecond
 	}
 	return l
 }

@@ -71,7 +71,10 @@ type arrival struct {
 	data string
 }
 
-const fin = "\x00FIN"
+const (
+	fin   = "\x00FIN"
+	later = "\x00later" // nothing, for a long time
+)
 
 func c(data string) arrival { return arrival{parsers.Client, data} }
 func v(data string) arrival { return arrival{parsers.Server, data} }
@@ -93,9 +96,12 @@ func playFor(j *judge, splits parsertest.Splits, limits Limits, script ...arriva
 	r := parsertest.New(s)
 	r.Splits = splits
 	for _, a := range script {
-		if a.data == fin {
+		switch a.data {
+		case fin:
 			r.CloseWrite(a.from)
-		} else {
+		case later:
+			r.Elapse()
+		default:
 			r.Write(a.from, []byte(a.data))
 		}
 	}

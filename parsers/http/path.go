@@ -15,7 +15,7 @@ package http
 //
 // Stricter than Envoy: an escaped dot segment with parameters (%2e%2e;x), which
 // Envoy turns into one that it would have removed, is an error, and so is %u002e,
-// which IIS takes for a dot; // alone becomes /.
+// which IIS takes for a dot, and UTF-8 that is longer than need be; // alone becomes /.
 //
 // The form of a form is itself. Path must begin with a slash.
 func NormalPath(dst, path []byte) ([]byte, error) {
@@ -92,6 +92,8 @@ func canonical(dst, path []byte) (out []byte, stray bool, err error) {
 				dst, stray = append(dst, strayMark), true
 			case v == '/' || v == '\\' || v == 0:
 				return nil, false, ErrEscapedSlash
+			case v >= 0xc0 && overlong(v, escaped(path[i+3:])):
+				return nil, false, ErrOverlong
 			case is(byte(v), inEscape):
 				dst = append(dst, byte(v))
 				i += 2
@@ -115,6 +117,23 @@ func escaped(b []byte) int {
 		return -1
 	}
 	return hi<<4 | lo
+}
+
+// overlong reports whether two bytes, of which there may be only one, begin UTF-8 that is
+// longer than it had to be (RFC 3629 section 3): careless readers take C0 AE for a dot.
+func overlong(first, second int) bool {
+	if second < 0x80 || second > 0xbf {
+		return false
+	}
+	switch first {
+	case 0xc0, 0xc1:
+		return true
+	case 0xe0:
+		return second < 0xa0
+	case 0xf0:
+		return second < 0x90
+	}
+	return first >= 0xf8 // more than four bytes
 }
 
 // isWide reports whether what is behind a percent makes it an escape of the kind
@@ -173,9 +192,11 @@ func checkEscapes(b []byte) error {
 			return ErrTarget
 		}
 		if c == '%' {
-			switch escaped(b[i:]) {
-			case '/', '\\', 0:
+			switch v := escaped(b[i:]); {
+			case v == '/' || v == '\\' || v == 0:
 				return ErrEscapedSlash
+			case v >= 0xc0 && overlong(v, escaped(b[i+3:])):
+				return ErrOverlong
 			}
 		}
 	}

@@ -23,6 +23,7 @@ var (
 	ErrAuthority     = &Refusal{400, "authority of the target is not the Host"}
 	ErrEscapedSlash  = &Refusal{400, "escaped slash, backslash or NUL in path"}
 	ErrWideEscape    = &Refusal{400, "escape of the kind %u002e in path"}
+	ErrOverlong      = &Refusal{400, "escapes of over-long UTF-8 in path"}
 	ErrEscapedDots   = &Refusal{400, "escaped dot segment with parameters in path"}
 	ErrFolded        = &Refusal{400, "folded field line"}
 	ErrFieldName     = &Refusal{400, "field name is not a token"}

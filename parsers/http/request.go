@@ -220,17 +220,27 @@ func (r *request) field(name, value []byte) *Refusal {
 }
 
 // Servers that expect no content in a request often do not read it, and then take
-// it for the next one (the class CL.0). So they are told that there is no next one.
+// it for the next one (the class CL.0). So they are told that there is no next one, but
+// for methods that have content by their definition.
 func (r *request) closeBehindContent() {
-	if r.length <= 0 && !r.chunked || r.switches {
+	if !r.unexpected() {
 		return
 	}
-	switch string(r.Method) {
-	case "GET", "HEAD", "OPTIONS", "DELETE":
-		r.dropOptions("close", "keep-alive")
-		r.Headers = append(r.Headers, policy.HTTPHeader{Name: connectionField, Value: closeOption})
-		r.close = true
+	r.dropOptions("close", "keep-alive")
+	r.Headers = append(r.Headers, policy.HTTPHeader{Name: connectionField, Value: closeOption})
+	r.close = true
+}
+
+// unexpected reports whether the request has content, which its method does not define.
+func (r *request) unexpected() bool {
+	if r.length <= 0 && !r.chunked {
+		return false
 	}
+	switch string(r.Method) {
+	case "POST", "PUT", "PATCH", "QUERY", "SEARCH", "REPORT", "PROPFIND", "PROPPATCH", "MKCOL", "MKCALENDAR", "LOCK", "ACL", "COPY", "MOVE":
+		return false
+	}
+	return true
 }
 
 var connectionField, closeOption = []byte("Connection"), []byte("close")
@@ -292,5 +302,5 @@ func validHost(h []byte) bool {
 			return false
 		}
 	}
-	return true
+	return len(port) < 6 || string(port) <= ":65535"
 }

@@ -3,6 +3,7 @@ package http
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/parsers"
 )
@@ -69,6 +70,10 @@ func TestConversations(t *testing.T) {
 		},
 		"denied with a bad chunk": {
 			[]arrival{c("POST /deny HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello" + get)},
+			"", refusal(ErrChunk), "1 client http: malformed chunk|1 400 local", closed,
+		},
+		"denied with a bad chunk later": {
+			[]arrival{c("POST /deny HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello"), c(later), c(get)},
 			"", denied, "1 POST /deny h deny|1 403 local|1 client http: malformed chunk", closed,
 		},
 		"denied before it sends": {
@@ -117,7 +122,7 @@ func TestConversations(t *testing.T) {
 			post + get, ok + ok, "1 POST /p h redirect|1 200|2 GET /a h redirect|2 200", open,
 		},
 		"early answer, chunked": {
-			[]arrival{c(chunked[:len(chunked)-3]), v(ok), c(chunked[len(chunked)-3:] + get), v(ok)},
+			[]arrival{c(chunked[:len(chunked)-3]), c(later), v(ok), c(chunked[len(chunked)-3:] + get), v(ok)},
 			chunked + get, ok + ok, "1 POST /p h redirect|1 200|2 GET /a h redirect|2 200", open,
 		},
 		"no bodies": {
@@ -203,19 +208,34 @@ func TestConversations(t *testing.T) {
 			get, ok + refusal(ErrTruncated), "1 GET /a h redirect|2 client http: input ends inside a message|1 200|2 400 local", halfClosed,
 		},
 		"bad chunk": {
-			[]arrival{c(get + "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"), v(ok), c("1\r\na\r\n-1\r\n")},
+			[]arrival{c(get + "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"), c(later), v(ok), c("1\r\na\r\n-1\r\n")},
 			get + "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", ok + refusal(ErrChunk),
 			"1 GET /a h redirect|2 POST /p h redirect|1 200|2 client http: malformed chunk|2 400 local",
 			"closed=true err=http: malformed chunk fin=[false false]",
 		},
 		"bad chunk, answer due": {
 			[]arrival{c(get + "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\n")},
-			get + "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", "",
-			"1 GET /a h redirect|2 POST /p h redirect|2 client http: line does not end in CRLF",
-			"closed=true err=http: line does not end in CRLF fin=[false false]",
+			get, "", "1 GET /a h redirect|2 client http: line does not end in CRLF", open,
+		},
+		"chunks after a pause": {
+			[]arrival{c(chunked[:len(chunked)-20]), c(later), c(chunked[len(chunked)-20:]), v(ok)},
+			chunked, ok, "1 POST /p h redirect|1 200", open,
+		},
+		"no pause within the first chunk line": {
+			[]arrival{c("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5"), c(later), c(" \r\nhello")},
+			"", refusal(ErrChunk), "1 client http: malformed chunk|1 400 local", closed,
+		},
+		"bad chunk after another and a pause": {
+			[]arrival{c("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello"), c(later), c("\n0\r\n\r\n")},
+			"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello", refusal(ErrChunk),
+			"1 POST /p h redirect|1 client http: malformed chunk|1 400 local", "closed=true err=http: malformed chunk fin=[false false]",
 		},
 		"body cut": {
 			[]arrival{c(chunked[:len(chunked)-2]), c(fin)},
+			"", refusal(ErrTruncated), "1 client http: input ends inside a message|1 400 local", closed,
+		},
+		"body cut after a pause": {
+			[]arrival{c(chunked[:len(chunked)-2]), c(later), c(fin)},
 			chunked[:len(chunked)-2], refusal(ErrTruncated), "1 POST /p h redirect|1 client http: input ends inside a message|1 400 local",
 			"closed=true err=http: input ends inside a message fin=[false false]",
 		},
@@ -323,8 +343,8 @@ func TestPhase(t *testing.T) {
 	feed(parsers.Client, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", parsers.Body)
 	feed(parsers.Client, "", parsers.Response)
 	feed(parsers.Server, ok, parsers.Idle)
-	feed(parsers.Client, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", parsers.Body)
-	feed(parsers.Client, "0\r\n\r\n", parsers.Response)
+	feed(parsers.Client, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n8000\r\n", parsers.Body)
+	feed(parsers.Client, "\r\n0\r\n\r\n", parsers.Response)
 	feed(parsers.Server, ok, parsers.Idle)
 	feed(parsers.Client, upgrade, parsers.Response)
 	feed(parsers.Server, ok, parsers.Idle)
@@ -356,7 +376,7 @@ func TestReset(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	want := Limits{16384, 65536, 100, 1024, 8192, 1024, 1048576}
+	want := Limits{16384, 65536, 100, 1024, 8192, 1024, 1048576, 500 * time.Millisecond}
 	if got := (Limits{}).withDefaults(); got != want {
 		t.Errorf("%+v", got)
 	}

@@ -52,5 +52,42 @@ func Token(b []byte) bool { return len(b) > 0 && all(b, inToken) }
 // around it.
 func FieldValue(b []byte) bool { return all(b, inValue) && len(trim(b)) == len(b) }
 
+// Trailer reports whether a field of this name may stand behind a request's body. Those of
+// framing, routing, authentication, content and control may not (RFC 9110 section 6.5.1;
+// RFC 7230 section 4.1.2 names them): servers that merge trailers into the head would
+// have them judged by nobody. Some take an underscore for a hyphen.
+func Trailer(name []byte) bool {
+	for _, f := range [...]string{
+		"content-length", "transfer-encoding", "trailer", "te", "connection", "proxy-connection", "keep-alive", "upgrade", "http2-settings",
+		"host", "max-forwards", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-http-method-override",
+		"authorization", "proxy-authorization", "cookie", "content-encoding", "content-type", "content-range",
+		"expect", "range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "cache-control", "pragma",
+	} {
+		if sameName(name, f) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameName compares a field name with one in lower case, underscores being hyphens.
+func sameName(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		case c == '_':
+			c = '-'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // Decimal reads digits without sign or leading zeros; -1 is anything else.
 func Decimal(b []byte) int64 { return decimal(b) }

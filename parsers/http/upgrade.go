@@ -11,8 +11,11 @@ import (
 // are about: not for HTTP, nor for TLS, under which HTTP would go on unseen. Other
 // wishes are taken out of the head, and the request is served as what it is: a
 // server may ignore them too (RFC 9110 section 7.8).
+//
+// So is that of a request with content which its server might not read: it has to be the
+// last on its connection.
 func (r *request) settleUpgrade() {
-	r.switches = r.upgrade && r.upgradeOption && !r.settings && !r.http10 && !r.connect && r.tunnels()
+	r.switches = r.upgrade && r.upgradeOption && !r.settings && !r.http10 && !r.connect && !r.unexpected() && r.tunnels()
 	if !r.switches && (r.upgrade || r.settings) {
 		r.stripUpgrade()
 	}

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/headgate/headgate/parsers"
@@ -50,6 +51,10 @@ func TestTunnels(t *testing.T) {
 		"another protocol, with content": {
 			[]arrival{c(tcp[:len(tcp)-2]), c(tcp[len(tcp)-2:] + "early"), v("HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n\r\nhi")},
 			tcp + "early", "HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n\r\nhi", "1 POST /attach h redirect|1 101", open,
+		},
+		"another protocol, with content that its server might take for a request": {
+			[]arrival{c("GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: " + strconv.Itoa(len(getDenied)) + "\r\n\r\n" + getDenied), v(ok)},
+			"GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: " + strconv.Itoa(len(getDenied)) + "\r\nConnection: close\r\n\r\n" + getDenied, ok, "1 GET /a h redirect|1 200", closed,
 		},
 		"CONNECT": {
 			[]arrival{c(connect + "early"), v(connected + "hi"), c("more"), c(fin), v(fin)},
@@ -140,6 +145,11 @@ func TestPass(t *testing.T) {
 		},
 		"a bad chunk": {
 			[]arrival{c("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n"), v("HTTP/1.1 400 x\n\n")},
+			"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n", "HTTP/1.1 400 x\n\n",
+			"1 client http: malformed chunk", open,
+		},
+		"a bad chunk, late": {
+			[]arrival{c("POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na"), c(later), c("\r\n-1\r\n"), v("HTTP/1.1 400 x\n\n")},
 			"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n", "HTTP/1.1 400 x\n\n",
 			"1 POST /p h redirect|1 client http: malformed chunk", open,
 		},

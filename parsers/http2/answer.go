@@ -172,14 +172,23 @@ func (s *Session) outcome(st *stream) *parsers.Call {
 	return &s.call
 }
 
-// Unavailable ends the conversation where there is no server: what is open is
-// answered 502, or UNAVAILABLE, and the client may try again.
-func (s *Session) Unavailable() []byte {
-	s.ended = true
+// Unavailable ends the conversation where there is no server: what is open, and what the
+// client has said meanwhile, is judged and answered 502, or UNAVAILABLE, and the client
+// may try again.
+func (s *Session) Unavailable(unread []byte) []byte {
 	var out []byte
 	if v := &s.sides[parsers.Server]; !v.greeted {
 		v.greeted = true
-		out = append(appendHead(nil, 0, http2.FrameSettings, 0, 0), s.early...)
+		out = appendHead(nil, 0, http2.FrameSettings, 0, 0)
+	}
+	steps, err := s.Feed(parsers.Client, unread, false)
+	for _, step := range steps {
+		if step.Op == parsers.Send && step.To == parsers.Client {
+			out = append(out, step.Data...)
+		}
+	}
+	if s.ended = true; err != nil { // it was told
+		return out
 	}
 	for _, st := range s.streams.open {
 		if !st.over {

@@ -11,21 +11,34 @@ import (
 // section 3.4).
 const Preface = http2.ClientPreface
 
+// clientPreface reads what a client says first, with its SETTINGS, which belong to it.
 func (s *Session) clientPreface(data []byte) (int64, bool) {
 	n := min(len(data), len(Preface))
 	if string(data[:n]) != Preface[:n] {
 		return s.fail(parsers.Client, ErrPreface)
 	}
-	if n < len(Preface) {
+	if data = data[n:]; len(data) < frameHead {
 		return 0, true
 	}
-	s.sides[parsers.Client].preface = true
-	return s.move(parsers.Forward, int64(n)), false
+	f := readHead(data)
+	switch {
+	case f.Type != http2.FrameSettings || f.Flags.Has(http2.FlagSettingsAck):
+		return s.fail(parsers.Client, ErrPreface)
+	case f.Length > minFrame:
+		return s.fail(parsers.Client, ErrFrameLong)
+	case f.StreamID != 0:
+		return s.fail(parsers.Client, ErrStreamID)
+	case int(f.Length) > 6*s.limits.Settings:
+		return s.fail(parsers.Client, ErrFlood)
+	case len(data) < frameHead+int(f.Length):
+		return 0, true
+	}
+	return s.settings(parsers.Client, f, data[frameHead:frameHead+int(f.Length)])
 }
 
 // clientHeaders takes a header block of the client: a new request, or the trailers
-// of one.
-func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint32) (int64, bool) {
+// of one. behind is what is there already of the frames that follow.
+func (s *Session) clientHeaders(f http2.FrameHeader, whole, behind []byte, depends uint32) (int64, bool) {
 	if st := s.streams.open[f.StreamID]; st != nil {
 		return s.trailers(st, f, whole)
 	}
@@ -49,7 +62,7 @@ func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint3
 	default:
 		err = r.read(&s.sides[parsers.Client].fields)
 	}
-	if err == nil && ends && r.length > 0 {
+	if err == nil && r.length >= 0 && (ends && r.length > 0 || !ends && misfits(behind, f.StreamID, r.length)) {
 		err = ErrBodyLength
 	}
 	if err != nil {
@@ -82,6 +95,34 @@ func (s *Session) clientHeaders(f http2.FrameHeader, whole []byte, depends uint3
 		s.endSide(st, parsers.Client)
 	}
 	return n, false
+}
+
+// lookAhead is how many frames are looked at before their turn.
+const lookAhead = 16
+
+// misfits reports whether the body that is there already is not as long as the head says,
+// so that such a request does not even begin to go on.
+func misfits(frames []byte, stream uint32, length int64) bool {
+	for range lookAhead {
+		if len(frames) < frameHead {
+			return false
+		}
+		f := readHead(frames)
+		if f.StreamID == stream && (f.Type == http2.FrameData || f.Type == http2.FrameHeaders) {
+			if f.Type == http2.FrameData {
+				body, _, more, err := unpad(f, frames)
+				if more || err != nil {
+					return false // its turn will come
+				}
+				length -= body
+			}
+			if ends := f.Type == http2.FrameHeaders || f.Flags.Has(http2.FlagDataEndStream); ends || length < 0 {
+				return length != 0
+			}
+		}
+		frames = frames[min(frameHead+int(f.Length), len(frames)):]
+	}
+	return false
 }
 
 // trailers take the second header block of a stream, which must be its end.

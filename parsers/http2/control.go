@@ -50,13 +50,13 @@ func (s *Session) settings(from parsers.Side, f http2.FrameHeader, payload []byt
 	peer.allow(now)
 	length := len(s.out) - start - frameHead
 	s.out[start], s.out[start+1], s.out[start+2] = byte(length>>16), byte(length>>8), byte(length)
-	n := s.move(parsers.Discard, frameHead+int64(f.Length))
+	n := int64(0)
+	if first && from == parsers.Client {
+		n = s.move(parsers.Forward, int64(len(Preface))) // see clientPreface
+	}
+	n += s.move(parsers.Discard, frameHead+int64(f.Length))
 	s.noise(from, 10)
 	s.send(from.Peer(), start)
-	if first && from == parsers.Server && len(s.early) > 0 {
-		s.steps = append(s.steps, parsers.Step{Op: parsers.Send, To: parsers.Client, Data: s.early})
-		s.early = nil
-	}
 	return n, false
 }
 
@@ -89,8 +89,14 @@ func (s *Session) setting(from parsers.Side, id http2.SettingID, v uint32, now *
 		}
 	case http2.SettingMaxHeaderListSize:
 		v = min(v, uint32(s.limits.Head))
-	case http2.SettingEnableConnectProtocol:
-		// Tunnels in streams (RFC 8441) are not offered.
+	case http2.SettingNoRFC7540Priorities:
+		if v > 1 {
+			return 0, false, ErrSettings
+		}
+	default:
+		// Tunnels in streams (RFC 8441) are not offered, nor what is not known here: gRPC's own
+		// parameter would bring bytes into fields that no field has. And whoever takes
+		// this connection for HTTP/1 must find nothing in it that he could read.
 		return 0, false, nil
 	}
 	return v, true, nil

@@ -12,6 +12,10 @@
 // here, as literals, behind an update that empties the receiver's table. Answers
 // made here put nothing into the client's table.
 //
+// Until the server has sent its SETTINGS nothing goes on but the preface and the client's:
+// a server that speaks HTTP/1 alone must find nothing in a connection that it could take
+// for a request.
+//
 // A frame goes on as a whole or not at all, and nothing is sent between its parts:
 // a Forward covers what is still to come of it.
 //
@@ -19,8 +23,8 @@
 //
 // SETTINGS pass, so that the ends agree with each other on windows, frame sizes and
 // tables; but no push, no extended CONNECT (RFC 8441), and no more streams, longer
-// heads or larger tables than Limits. PRIORITY and frames of unknown types are
-// taken out.
+// heads or larger tables than Limits. PRIORITY, frames of unknown types and unknown
+// parameters are taken out.
 //
 // Windows are the ends' own. Data of streams that are over is dropped and its sender
 // given the credit back. The body of a denial takes room in the client's window that

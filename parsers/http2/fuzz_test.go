@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,9 +16,14 @@ import (
 	"github.com/headgate/headgate/parsers/parsertest"
 )
 
-// sameInPieces plays the script whole and in the pieces that seed gives.
+// sameInPieces plays the script whole and in the pieces that seed gives. A head whose body
+// is not as long as it says goes on if that was not there yet.
 func sameInPieces(t *testing.T, seed uint64, script []arrival) outcome {
 	whole, pieces := play(parsertest.Whole, judge{}, Limits{}, script), play(parsertest.Random(seed), judge{}, Limits{}, script)
+	if strings.Contains(whole.log, ErrBodyLength.Error()) {
+		checkUpstream(t, pieces)
+		return whole
+	}
 	if whole.server != pieces.server || whole.client != pieces.client || whole.log != pieces.log || whole.state != pieces.state {
 		t.Fatalf("whole\n%s\n%s\n%s\n%s\nin pieces\n%s\n%s\n%s\n%s", read(whole.server), read(whole.client), whole.log, whole.state,
 			read(pieces.server), read(pieces.client), pieces.log, pieces.state)
@@ -120,17 +126,16 @@ func FuzzBlocks(f *testing.F) {
 // stream; nothing on streams it did not open.
 func FuzzServer(f *testing.F) {
 	seeds(f, parsers.Server)
-	c := newWire()
-	_, _ = c.WriteString(Preface)
-	_ = c.WriteSettings()
+	talk := newTalk(nil, nil)
+	c := talk.client
 	for id := uint32(1); id < 8; id += 2 {
 		c.request(id, false, "POST", fmt.Sprintf("/%d", id), "content-type=application/grpc")
 	}
 	c.request(9, true, "GET", "/deny")
 	_ = c.WriteRSTStream(7, http2.ErrCodeCancel)
-	script := arrival{parsers.Client, c.take()}
+	script := slices.Clip(talk.flush().script)
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
-		o := sameInPieces(t, seed, []arrival{script, v(string(input)), v(fin)})
+		o := sameInPieces(t, seed, append(script, v(string(input)), v(fin)))
 		fr := http2.NewFramer(nil, strings.NewReader(o.client))
 		for n := 0; ; n++ {
 			frame, err := fr.ReadFrame()

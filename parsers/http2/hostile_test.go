@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/headgate/headgate/parsers"
+	"github.com/headgate/headgate/parsers/parsertest"
 	"github.com/headgate/headgate/policy"
 )
 
@@ -173,6 +174,7 @@ func TestBrokenStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newTalk(nil, nil)
 			c.client.request(3, false, "POST", "/a", "content-length=5")
+			c.flush()
 			tt.write(c.client)
 			c.client.request(5, true, "GET", "/behind")
 			c.flush()
@@ -188,6 +190,33 @@ func TestBrokenStreams(t *testing.T) {
 				t.Errorf("client got\n%s", down)
 			}
 			if !strings.Contains(o.log, "1 client "+tt.err.Error()) {
+				t.Errorf("log\n%s", o.log)
+			}
+		})
+	}
+}
+
+// TestMisfits wants nothing of a request to go on whose body is there, and not as long as
+// its head says.
+func TestMisfits(t *testing.T) {
+	for name, tt := range broken {
+		if tt.err != ErrBodyLength {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			c := newTalk(nil, nil)
+			c.client.request(3, false, "POST", "/a", "content-length=5")
+			_ = c.client.WritePing(false, [8]byte{1})
+			tt.write(c.client)
+			c.client.request(5, true, "GET", "/behind")
+			o := play(parsertest.Whole, judge{}, Limits{}, c.flush().script)
+			if up := read(o.server); strings.Contains(up, " 3") || !strings.Contains(up, "HEADERS 5 end") {
+				t.Errorf("server got\n%s", up)
+			}
+			if down := read(o.client); !strings.Contains(down, "RST_STREAM 3 PROTOCOL_ERROR") {
+				t.Errorf("client got\n%s", down)
+			}
+			if !strings.Contains(o.log, "1 client "+tt.err.Error()) || strings.Contains(o.log, "POST") {
 				t.Errorf("log\n%s", o.log)
 			}
 		})
@@ -318,16 +347,9 @@ func TestFloods(t *testing.T) {
 				_ = t.client.WriteContinuation(n, false, block)
 			}
 		}},
-		"answers of ours": {ErrEarly, func(t *talk) { t.client.request(next(), true, "GET", "/deny") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newTalk(nil, nil)
-			if name == "answers of ours" {
-				c = &talk{client: newWire(), server: newWire()}
-				_, _ = c.client.WriteString(Preface)
-				_ = c.client.WriteSettings()
-				limits.Head = 4096
-			}
 			c.client.request(1, false, "POST", "/before")
 			n = 1
 			for range 25 * short {
@@ -532,10 +554,10 @@ func TestUnavailable(t *testing.T) {
 	c := &talk{client: newWire(), server: newWire()}
 	_, _ = c.client.WriteString(Preface)
 	_ = c.client.WriteSettings()
+	o := playAll(t, judge{}, Limits{}, c.flush().script...)
 	c.client.request(1, true, "GET", "/a")
 	c.client.request(3, true, "GET", "/deny")
-	o := playAll(t, judge{}, Limits{}, c.flush().script...)
-	got := read(string(o.session.Unavailable()))
+	got := read(string(o.session.Unavailable([]byte(c.client.take()))))
 	want := `SETTINGS 0
 HEADERS 3 :status=403 content-type=text/plain content-length=15
 DATA 3 end 15 "Access denied\r\n"

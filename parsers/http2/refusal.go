@@ -33,7 +33,6 @@ var (
 	ErrFlood         = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many frames that further no stream"}
 	ErrResets        = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many streams opened and reset"}
 	ErrBlockLong     = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "header block too long, or in too many frames"}
-	ErrEarly         = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many requests before the server's SETTINGS"}
 	ErrTableUnshrunk = &Refusal{http2.ErrCodeCompression, 0, "header block does not begin with the table size update that is due"}
 )
 

@@ -228,9 +228,7 @@ func (f *fields) checkTrailers() *Refusal {
 		case !http.FieldValue(value):
 			return ErrFieldValue
 		}
-		switch string(name) {
-		case "host", "content-length", "transfer-encoding", "content_length", "transfer_encoding",
-			"connection", "proxy-connection", "keep-alive", "upgrade", "expect", "te", "trailer":
+		if !http.Trailer(name) {
 			return ErrTrailer
 		}
 	}

@@ -17,7 +17,6 @@ type Session struct {
 
 	steps []parsers.Step
 	out   []byte // what the Sends of this Feed point into
-	early []byte // for the client, behind the server's SETTINGS
 	err   error
 	ended bool
 	// unread: nothing is enforced here, and what came cannot be read. All goes on.
@@ -90,7 +89,7 @@ func (s *Session) frame(from parsers.Side, data []byte) (n int64, more bool) {
 	if s.unread {
 		return s.move(parsers.Forward, parsers.Unbounded), false
 	}
-	if from == parsers.Client && !d.preface {
+	if from == parsers.Client && !d.greeted {
 		return s.clientPreface(data)
 	}
 	if len(data) < frameHead {
@@ -108,6 +107,9 @@ func (s *Session) frame(from parsers.Side, data []byte) (n int64, more bool) {
 			return s.priority(from, f, data)
 		}
 		return s.fail(from, ErrFrameSize)
+	}
+	if d.waits = from == parsers.Client && d.greeted && !s.sides[parsers.Server].greeted; d.waits {
+		return 0, true // until the server has said that it speaks HTTP/2
 	}
 	if (f.StreamID == 0) != onConnection(f.Type) && f.Type != http2.FrameWindowUpdate && f.Type <= http2.FrameContinuation {
 		return s.fail(from, ErrStreamID)
@@ -235,17 +237,9 @@ func (s *Session) noise(from parsers.Side, n int) {
 	}
 }
 
-// send queues what was appended to s.out since its length was from. The first
-// that a client reads must be the server's SETTINGS (RFC 9113 section 3.4).
+// send queues what was appended to s.out since its length was from.
 func (s *Session) send(to parsers.Side, from int) {
 	if from == len(s.out) {
-		return
-	}
-	if to == parsers.Client && !s.sides[parsers.Server].greeted {
-		s.early = append(s.early, s.out[from:]...)
-		if s.out = s.out[:from]; len(s.early) > s.limits.Head {
-			s.fail(parsers.Client, ErrEarly)
-		}
 		return
 	}
 	s.steps = append(s.steps, parsers.Step{Op: parsers.Send, To: to, Data: s.out[from:len(s.out):len(s.out)]})
@@ -265,10 +259,9 @@ func (s *Session) fail(from parsers.Side, r *Refusal) (int64, bool) {
 		code = http2.ErrCodeInternal
 	}
 	start := len(s.out)
-	if v := &s.sides[parsers.Server]; !v.greeted {
+	if v := &s.sides[parsers.Server]; !v.greeted { // RFC 9113 section 3.4
 		v.greeted = true
 		s.out = appendHead(s.out, 0, http2.FrameSettings, 0, 0)
-		s.out = append(s.out, s.early...)
 	}
 	s.out = appendGoAway(s.out, s.streams.last, code)
 	s.send(parsers.Client, start)
@@ -289,6 +282,7 @@ func (s *Session) end(from parsers.Side, rest bool) {
 	switch {
 	case s.unread:
 		s.steps = append(s.steps, parsers.Step{Op: parsers.CloseWrite, To: from.Peer()})
+	case d.waits && from == parsers.Client: // fed again when it need not
 	case rest && !d.waits:
 		if s.fail(from, ErrTruncated); s.unread {
 			s.move(parsers.Forward, parsers.Unbounded)

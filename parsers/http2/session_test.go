@@ -85,7 +85,18 @@ var conversations = map[string]func(t *talk){
 		t.client.request(3, true, "GET", "/a")
 		t.flush()
 		_ = t.server.WriteSettings()
+		t.flush() // now it gets to know of requests
 		t.server.headers(3, true, okHead)
+	},
+	"nothing but SETTINGS before SETTINGS": func(t *talk) {
+		*t = talk{client: newWire(), server: newWire()}
+		_, _ = t.client.WriteString(Preface)
+		_ = t.client.WriteSettings(http2.Setting{ID: 0x4745, Val: 0x54202f20}, http2.Setting{ID: http2.SettingNoRFC7540Priorities, Val: 1})
+		t.client.request(1, false, "POST", "/a")
+		_ = t.client.WriteData(1, true, []byte("GET /deny HTTP/1.1\r\nHost: h\r\n\r\n"))
+		_ = t.client.WriteGoAway(0, http2.ErrCodeNo, []byte("GET /deny HTTP/1.1\r\nHost: h\r\n\r\n"))
+		t.flush()
+		_, _ = t.server.WriteString("HTTP/1.1 400 Bad Request\r\n\r\n")
 	},
 	"path in another form": func(t *talk) {
 		t.client.request(1, true, "GET", "//a/../%62?x=//..")

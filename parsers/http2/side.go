@@ -10,7 +10,6 @@ import (
 
 // side is what is known of what one side sends.
 type side struct {
-	preface bool // the client's has passed
 	greeted bool // its SETTINGS have
 	partial bool // input is left that makes no whole
 	waits   bool // for the other side, not for more input
@@ -130,7 +129,7 @@ func (s *Session) headers(from parsers.Side, f http2.FrameHeader, data []byte) (
 	if from == parsers.Server {
 		return s.answerHead(f, whole)
 	}
-	return s.clientHeaders(f, whole, depends)
+	return s.clientHeaders(f, whole, data[len(whole):], depends)
 }
 
 // decode decodes a block into the side's fields.

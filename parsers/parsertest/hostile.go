@@ -73,7 +73,7 @@ func AmbiguousHTTP() map[string]string {
 		"version in lower case": "GET /p http/1.1", "long version": "GET /p HTTP/1.1HTTP/1.1", "space first": " GET /p HTTP/1.1", "bare CR": "GET /p\r HTTP/1.1",
 		"NUL": "GET /p\x00 HTTP/1.1", "8-bit": "GET /\xe9 HTTP/1.1", "fragment": "GET /p#q HTTP/1.1", "fragment in query": "GET /p?a#b HTTP/1.1",
 		"escaped slash": "GET /p%2fq HTTP/1.1", "escaped slash, dots": "GET /p/..%2fq HTTP/1.1", "escaped backslash": "GET /p%5cq HTTP/1.1", "escaped NUL": "GET /p%00.png HTTP/1.1",
-		"wide escapes": "GET /%u002e%u002e/p HTTP/1.1", "escaped dots, parameters": "GET /p/%2e%2e;/q HTTP/1.1", "no slash": "GET p HTTP/1.1", "asterisk": "GET * HTTP/1.1", "authority": "GET h:80 HTTP/1.1",
+		"over-long dots": "GET /%c0%ae%c0%ae/p HTTP/1.1", "over-long slash": "GET /p/..%e0%80%afq HTTP/1.1", "wide escapes": "GET /%u002e%u002e/p HTTP/1.1", "escaped dots, parameters": "GET /p/%2e%2e;/q HTTP/1.1", "no slash": "GET p HTTP/1.1", "asterisk": "GET * HTTP/1.1", "authority": "GET h:80 HTTP/1.1",
 		"other host": "GET http://other/p HTTP/1.1", "host in upper case": "GET http://H/p HTTP/1.1", "user": "GET http://u@h/p HTTP/1.1", "another scheme": "GET https://h/p HTTP/1.1",
 		"scheme alone": "GET http: HTTP/1.1", "no host": "GET http:///p HTTP/1.1", "port": "GET http://h:81/p HTTP/1.1", "file": "GET file:///etc/passwd HTTP/1.1",
 		"method with brackets": "G[E]T /p HTTP/1.1", "method with NUL": "G\x00T /p HTTP/1.1", "method of spaces": "   /p HTTP/1.1", "long method": strings.Repeat("A", 200) + " /p HTTP/1.1",
@@ -118,6 +118,9 @@ func HostileChunks() map[string]string {
 		"LF at the end": "5\r\nhello\r\n0\r\n\n", "LF behind the last size": "5\r\nhello\r\n0\n\r\n", "CR at the end": "5\r\nhello\r\n0\r\n\r\r\n",
 		"trailer length": "0\r\nContent-Length: 30\r\n\r\n", "trailer coding": "0\r\nTransfer-Encoding: chunked\r\n\r\n", "trailer host": "0\r\nHost: i\r\n\r\n",
 		"trailer folded": "0\r\nA: b\r\n c\r\n\r\n", "trailer without colon": "0\r\nabc\r\n\r\n", "trailer with LF": "0\r\nA: b\n\r\n", "trailer with CR": "0\r\nA: b\rC: d\r\n\r\n", "trailer with NUL": "0\r\nA: \x00\r\n\r\n",
+		"trailer authorization": "0\r\nA: b\r\nAuthorization: x\r\n\r\n", "trailer cookie": "0\r\ncookie: a=b\r\n\r\n", "trailer forwarded": "0\r\nX_Forwarded_For: ::1\r\n\r\n",
+		"CR LF in an extension": "5;a=\"\r\n\"\r\nhello\r\n0\r\n\r\n", "space in an extension": "5;a = b\r\nhello\r\n0\r\n\r\n", "LF CR behind the size": "5\n\rhello\r\n0\r\n\r\n",
+		"extension of the last": "5\r\nhello\r\n0;\nA: b\r\n\r\n", "second size": "5\r\nhello\r\n-1\r\n", "second size, list": "5\r\nhello\r\n5,5\r\nhello\r\n0\r\n\r\n", "size of CR": "\r5\r\nhello\r\n0\r\n\r\n",
 		"trailer connection": "0\r\nConnection: close\r\n\r\n", "trailer with space": "0\r\nA : b\r\n\r\n", "trailer underscore": "0\r\nContent_Length: 5\r\n\r\n",
 	} {
 		all["chunks: "+name] = "POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + smuggled

@@ -49,6 +49,7 @@ type input struct {
 	discard int64  // or dropped
 	eof     bool
 	held    []uint64 // tokens of Holds that Elapse releases
+	wakes   []uint64 // of Wakes
 }
 
 // item is a part of an output: data, and then want bytes that have not arrived.
@@ -94,15 +95,16 @@ func (r *Relay) run(from parsers.Side) {
 	}
 }
 
-// Elapse lets the time of every Hold pass.
+// Elapse lets the time of every Hold and Wake pass.
 func (r *Relay) Elapse() {
 	for side := range r.in {
 		in := &r.in[side]
-		for _, token := range in.held {
+		elapsed := append(in.held, in.wakes...)
+		for _, token := range elapsed {
 			r.Session.(parsers.Holder).Release(token)
 		}
-		if in.held != nil && !r.Closed && !r.end {
-			in.held = nil
+		if elapsed != nil && !r.Closed && !r.end {
+			in.held, in.wakes = nil, nil
 			r.feed(parsers.Side(side))
 		}
 	}
@@ -161,6 +163,8 @@ func (r *Relay) step(from parsers.Side, s parsers.Step) error {
 		r.end = true
 	case parsers.Hold:
 		in.held = append(in.held, s.Token)
+	case parsers.Wake:
+		in.wakes = []uint64{s.Token}
 	default:
 		return fmt.Errorf("step %+v is not known here", s)
 	}
