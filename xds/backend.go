@@ -80,8 +80,8 @@ type Backend struct {
 	made     map[policy.SetID]*program // of the last snapshot
 	custom   *custom                   // listeners of policies
 
-	inUse   atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
-	tunnels tunnels
+	inUse    atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
+	underway underway
 
 	statusMu sync.Mutex // Status does not wait for a change
 	// secretTexts are the values of secrets that resources may hold.

@@ -35,7 +35,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	b.accepted = maps.Clone(b.sets)
 	inUse := maps.Clone(b.sets)
 	b.inUse.Store(&inUse)
-	b.judgeTunnels()
+	b.judgeUnderway()
 	b.statusMu.Lock()
 	b.inForce, b.failing = s.Revision, failing(b.failed)
 	b.statusMu.Unlock()

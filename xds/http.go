@@ -75,7 +75,7 @@ func (b *builder) connectionManager(p pair) *hcmv3.HttpConnectionManager {
 		AccessLog:                     b.accessLogOf(p),
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
 			FlushLogOnTunnelSuccessfullyEstablished: true,
-			AccessLogFlushInterval:                  durationpb.New(tunnelInterval),
+			AccessLogFlushInterval:                  durationpb.New(tellInterval),
 		},
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: p.name(),

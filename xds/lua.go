@@ -45,7 +45,7 @@ const (
 )
 
 // chores is what the script has to do in its places, and more of some requests: remember
-// the head of what may become a tunnel; have the request be the last of its connection to
+// the head of what may become a tunnel, or last; have the request be the last of its connection to
 // the server.
 func chores(egress, ingress *program, more string) map[string]map[string]any {
 	todo := map[string]map[string]any{firstScript: {}, middleScript: {}, lastScript: {}}
@@ -66,6 +66,9 @@ func chores(egress, ingress *program, more string) map[string]map[string]any {
 		if end.program.response != nil {
 			todo[firstScript]["answers"], todo[firstScript][end.direction] = true, end.program.response
 		}
+	}
+	if byHeaders(egress) || byHeaders(ingress) {
+		todo[firstScript]["remember"] = true
 	}
 	switch more {
 	case "remember":
