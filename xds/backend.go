@@ -42,7 +42,6 @@ type Config struct {
 	Holder  []string
 	Workers int    // threads that carry connections
 	NodeID  string // how Envoy calls itself
-	Version string // of the agent: an Envoy of another one is started anew
 	UID     uint32 // user and group of Envoy
 	Logger  *slog.Logger
 
@@ -71,7 +70,9 @@ type Backend struct {
 	sets    map[redirect.SetNumber]*program
 	ports   map[pair]redirect.ProxyPort
 	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
-	failed  map[redirect.SetNumber]string
+	// savedRules are those that connections are judged by, to be told from others.
+	savedRules map[pair]string
+	failed     map[redirect.SetNumber]string
 	// accepted are the sets that Envoy has taken, which sets are not while it is away.
 	accepted map[redirect.SetNumber]*program
 	// refusals are rules that Envoy refused, by the name of their RBAC policy, with its
@@ -82,6 +83,10 @@ type Backend struct {
 
 	inUse    atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
 	underway underway
+
+	settings string                  // an Envoy of others is replaced
+	replaced bool                    // one was
+	draining atomic.Pointer[process] // that one
 
 	statusMu sync.Mutex // Status does not wait for a change
 	// secretTexts are the values of secrets that resources may hold.
@@ -130,6 +135,9 @@ func New(c Config) (*Backend, error) {
 		if err := b.prepareExternal(); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.look(); err != nil {
+		return nil, err
 	}
 	if b.saved = b.loadPorts(); len(b.saved) == 0 {
 		close(b.primed)

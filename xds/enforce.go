@@ -31,6 +31,9 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	if err := errors.Join(b.takeConfigs(ctx, s), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx), b.dropForgotten(ctx), b.forgetConfigs(s)); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
+	if err := errors.Join(b.endOutdated(), b.keepRules()); err != nil {
+		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
+	}
 	b.noteSecrets(s, true)
 	b.accepted = maps.Clone(b.sets)
 	inUse := maps.Clone(b.sets)
