@@ -21,7 +21,7 @@ import (
 // envoyBackend is a stock Envoy with one worker.
 func envoyBackend(t *testing.T) backend {
 	t.Helper()
-	return backend{name: "envoy", bound: true, flags: []string{"--backend", "envoy", "--envoy-path", envoyBinary(t), "--envoy-workers", "1"}}
+	return backend{name: "envoy", bound: true, flags: envoyFlags(t)}
 }
 
 // TestEnvoyEndsStreams: streams that last end when policy forbids them, with the

@@ -39,8 +39,9 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	inUse := maps.Clone(b.sets)
 	b.inUse.Store(&inUse)
 	b.judgeUnderway()
+	b.noteFailed()
 	b.statusMu.Lock()
-	b.inForce, b.failing = s.Revision, failing(b.failed)
+	b.inForce = s.Revision
 	b.statusMu.Unlock()
 	if len(b.failed) > 0 {
 		return &redirect.SetsError{Failed: maps.Clone(b.failed)}

@@ -218,7 +218,7 @@ func (b *Backend) endOutdated() error {
 	if old == nil || !old.alive() {
 		return nil
 	}
-	for p, rules := range b.savedRules {
+	for p, rules := range b.oldRules {
 		if b.rulesOf(p) == rules {
 			continue
 		}

@@ -46,7 +46,7 @@ const (
 
 // chores is what the script has to do in its places, and more of some requests: remember
 // the head of what may become a tunnel, or last; have the request be the last of its connection to
-// the server.
+// the server, or of the client's.
 func chores(egress, ingress *program, more string) map[string]map[string]any {
 	todo := map[string]map[string]any{firstScript: {}, middleScript: {}, lastScript: {}}
 	for _, end := range []struct {
@@ -71,7 +71,7 @@ func chores(egress, ingress *program, more string) map[string]map[string]any {
 		todo[firstScript]["remember"] = true
 	}
 	switch more {
-	case "remember":
+	case "remember", "close":
 		todo[firstScript][more] = true
 	case "last":
 		todo[lastScript][more] = true

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 
@@ -56,6 +57,7 @@ func (b *Backend) loadPorts() map[pair]redirect.ProxyPort {
 		ports[pair{s.Egress, s.Ingress}] = s.Port
 		b.savedRules[pair{s.Egress, s.Ingress}] = s.Rules
 	}
+	b.oldRules = maps.Clone(b.savedRules)
 	return ports
 }
 
