@@ -68,21 +68,29 @@ func TestEnvoyH2spec(t *testing.T) {
 		}
 		return failed, all
 	}
+	var slow []string // perhaps no more than that
 	failed, all := run(2, "generic", "http2", "hpack")
 	if all != 145 {
 		t.Errorf("%d cases, want 145", all)
 	}
 	for _, id := range slices.Sorted(maps.Keys(failed)) {
-		if envoyFails[id] != "" {
-			continue
-		}
-		if again, _ := run(60, id); len(again) > 0 { // it may only have been slow
-			t.Errorf("%q: %q fails", id, failed[id])
+		if envoyFails[id] == "" {
+			t.Logf("%q: %q fails", id, failed[id])
+			slow = append(slow, id)
 		}
 	}
 	for id := range envoyFails {
 		if failed[id] == "" {
-			t.Errorf("%s passes", id)
+			t.Errorf("%s passes: mend docs/envoy.md", id)
 		}
+	}
+	if len(slow) == 0 {
+		return
+	}
+	if len(slow) > 5 {
+		t.Fatal("these are too many to be slow")
+	}
+	if again, _ := run(15, slow...); len(again) > 0 {
+		t.Errorf("%v fail, with more time too", again)
 	}
 }

@@ -222,7 +222,7 @@ func (b *Backend) endOutdated() error {
 		if b.rulesOf(p) == rules {
 			continue
 		}
-		b.log.Info("an Envoy that drains is ended: rules of its connections have changed", "pid", old.PID)
+		b.log.Info("an Envoy that drains is ended: rules of its connections have changed", "pid", old.PID, "route", p.name(), "was", rules, "now", b.rulesOf(p), "known", b.sets[p.ingress] != nil, "text", fmt.Sprintf("%q", b.sets[p.ingress].text))
 		return old.endOther()
 	}
 	return nil

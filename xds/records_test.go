@@ -19,7 +19,7 @@ import (
 )
 
 // logged makes an entry of Envoy's log.
-func logged(t *testing.T, status uint32, details string, rbac, script map[string]any) *datav3.HTTPAccessLogEntry {
+func logged(t testing.TB, status uint32, details string, rbac, script map[string]any) *datav3.HTTPAccessLogEntry {
 	t.Helper()
 	e := &datav3.HTTPAccessLogEntry{
 		CommonProperties: &datav3.AccessLogCommon{
