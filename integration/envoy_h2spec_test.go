@@ -14,8 +14,18 @@ import (
 // envoyFails are the cases of h2spec that Envoy does otherwise; docs/envoy.md says what it
 // does, and why that is no way past the rules.
 var envoyFails = map[string]string{
-	"generic/3.8/1": "", "http2/3.5/2": "", "http2/5.1/8": "", "http2/5.1/9": "", "http2/5.1/11": "", "http2/5.1/12": "",
-	"http2/5.1.1/2": "", "http2/5.3.1/2": "", "http2/6.3/1": "", "http2/6.9.1/2": "", "http2/6.9.1/3": "", "http2/7/1": "",
+	"generic/3.8/1": "a PING after GOAWAY is not answered",
+	"http2/3.5/2":   "a connection that does not begin as HTTP/2 is answered as HTTP/1",
+	"http2/5.1/8":   "DATA on a stream that was reset is ignored",
+	"http2/5.1/9":   "HEADERS on a stream that was reset are ignored",
+	"http2/5.1/11":  "DATA on a stream that has ended is ignored",
+	"http2/5.1/12":  "HEADERS on a stream that has ended are ignored",
+	"http2/5.1.1/2": "HEADERS on a stream lower than the last are ignored",
+	"http2/5.3.1/2": "priorities are ignored",
+	"http2/6.3/1":   "priorities are ignored",
+	"http2/6.9.1/2": "the connection is reset, and its GOAWAY lost",
+	"http2/6.9.1/3": "the connection ends, not the stream",
+	"http2/7/1":     "a PING after GOAWAY is not answered",
 }
 
 // h2specReport is what h2spec writes for machines.
@@ -72,7 +82,7 @@ func TestEnvoyH2spec(t *testing.T) {
 		return failed, all
 	}
 	var slow []string // perhaps no more than that
-	failed, all := run(3, "generic", "http2", "hpack")
+	failed, all := run(2, "generic", "http2", "hpack")
 	if all != 145 {
 		t.Errorf("%d cases, want 145", all)
 	}
