@@ -70,7 +70,7 @@ type startedHolder struct {
 
 // startHolder starts the process that will hold Envoy, as a user without rights, with
 // the capabilities that transparent sockets, marks and low ports need.
-func (b *Backend) startHolder(bootstrap string, log, program, dir *os.File) (*startedHolder, error) {
+func (b *Backend) startHolder(args []string, log, program, dir *os.File) (*startedHolder, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start Envoy: %w", err)
@@ -78,7 +78,7 @@ func (b *Backend) startHolder(bootstrap string, log, program, dir *os.File) (*st
 	ours, theirs := os.NewFile(uintptr(pair[0]), "holder"), os.NewFile(uintptr(pair[1]), "agent")
 	defer theirs.Close()
 	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), Args(bootstrap, b.config.Workers)...),
+		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), args...),
 		Dir: "/", Env: []string{}, Stdout: log, Stderr: log, ExtraFiles: []*os.File{program, dir, theirs},
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:      true,
