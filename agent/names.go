@@ -126,12 +126,23 @@ func (a *Agent) makeMissingSets(ctx context.Context) {
 		if err == nil {
 			err = a.engine.AddMissing(ctx, missing)
 			a.control.note("names", err, true)
-		}
-		if err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
+			for err != nil && wait(ctx) {
+				err = a.engine.Retry(ctx)
+				a.control.note("names", err, true)
 			}
 		}
+		if err != nil {
+			wait(ctx)
+		}
+	}
+}
+
+// wait waits a moment. False: there is no point in it any more.
+func wait(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Second):
+		return true
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -94,6 +95,32 @@ func (e *Engine) nameTableOf(s *subject, rules []policy.Rule, audit bool) *nameT
 	return t
 }
 
+// addNamesNeeded adds what the tables of rules about names would need, as far as is known:
+// of those whom a change concerns they are made here, and stay if the change is made.
+func (e *Engine) addNamesNeeded(pairs map[pair[neededSet]]bool, changed []*subject) {
+	concerned := make(map[*subject]bool, len(changed))
+	for _, s := range changed {
+		concerned[s] = true
+	}
+	for key, s := range e.subjects {
+		if s.users == 0 || s.resolved == nil || s.of.Node {
+			continue
+		}
+		t := s.resolved.names
+		if concerned[s] {
+			t = e.nameTableOf(s, e.book.index.Rules(key), s.resolved.audit)
+		}
+		if t == nil {
+			continue
+		}
+		for _, set := range t.sets {
+			if e.cfg.PerRoute(set.Protocol) {
+				pairs[pair[neededSet]{egress: needed(set)}] = true
+			}
+		}
+	}
+}
+
 // numberNameSets gives the sets their numbers, which connections will carry, before the
 // state is saved.
 func (e *Engine) numberNameSets() error {
@@ -154,10 +181,12 @@ func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) 
 			if t.number != m.Table || len(t.unions) >= maxMissing {
 				continue
 			}
-			t.unions = append(t.unions, m)
 			_, sets := t.Resolve(m.Prefix, m.Picked)
-			maps.Copy(t.sets, sets)
-			added = true
+			before := len(t.sets)
+			if maps.Copy(t.sets, sets); len(t.sets) > before {
+				t.unions = append(t.unions, m)
+				added = true
+			}
 		}
 	}
 	if !added {
@@ -184,8 +213,17 @@ func (e *Engine) writeNameTables() error {
 	return errs
 }
 
-// namesFor is what the proxy needs to judge names. Sets are those of the same snapshot.
-func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet) *redirect.Names {
+// served reports whether connections that get a set by a name have a port to go to.
+func (e *Engine) served(n redirect.SetNumber) bool {
+	return !e.perRoute(n) || e.routes[bpf.Route{Egress: uint32(n)}] != 0
+}
+
+// allSets is for who is told of every set.
+func allSets(redirect.SetNumber) bool { return true }
+
+// namesFor is what the proxy needs to judge names. Sets are those of the same snapshot;
+// answers that lead to others wait.
+func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet, tell func(redirect.SetNumber) bool) *redirect.Names {
 	n := &redirect.Names{
 		Tables: map[uint32]*policy.NameTable{}, Rules: map[policy.Ref]uint32{}, Sets: map[policy.SetID]redirect.SetNumber{},
 		Limits: e.cfg.NameLimits, Prefixes: e.outsidePrefixes(),
@@ -199,7 +237,7 @@ func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet) *redirect.
 			n.Rules[ref] = e.numbers.rule(ref)
 		}
 		for id := range t.sets {
-			if s, ok := sets[id]; ok {
+			if s, ok := sets[id]; ok && tell(s.Number) {
 				n.Sets[id] = s.Number
 			}
 		}
@@ -226,17 +264,16 @@ func (e *Engine) outsidePrefixes() []netip.Prefix {
 
 // forgetNameTables drops those that no subject has.
 func (e *Engine) forgetNameTables() {
+	current := make(map[string]bool, len(e.nameTables))
 	for id, t := range e.nameTables {
-		if !t.current {
+		if t.current {
+			current[fmt.Sprintf("%x", id)] = true
+		} else {
 			delete(e.nameTables, id)
-			delete(e.numbers.Names, fmt.Sprintf("%x", id))
 		}
 	}
-	for key := range e.numbers.Names { // of an agent before
-		if !slices.ContainsFunc(slices.Collect(maps.Values(e.nameTables)), func(t *nameTable) bool { return fmt.Sprintf("%x", t.ID) == key }) {
-			delete(e.numbers.Names, key)
-		}
-	}
+	// Those of an agent before, too.
+	maps.DeleteFunc(e.numbers.Names, func(key string, _ uint32) bool { return !current[key] })
 }
 
 // readNameTables learns which numbers the gate has already.
