@@ -3,6 +3,9 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -60,7 +63,7 @@ func TestEnvoyNames(t *testing.T) {
 		client.mustAsk(t, at, "GET", "/b", 200)
 	})
 	t.Run("without the proxy of questions", func(t *testing.T) {
-		kill(t, n.proxyPID(t))
+		kill(t, n.ownProxy(t))
 		at := netip.AddrPortFrom(named(4, 28), 80)
 		client.mustAsk(t, at, "GET", "/a", 200) // Envoy goes on
 		client.mustAsk(t, at, "GET", "/c", 403)
@@ -105,3 +108,23 @@ func TestEnvoyNames(t *testing.T) {
 		client.mustAsk(t, netip.AddrPortFrom(named(4, 1), 80), "GET", "/", 200)
 	})
 }
+
+// ownProxy is the process of headgate's own proxy beside Envoy, as the agent last told.
+func (n *node) ownProxy(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile(n.agentLog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := proxyProcess.FindAllSubmatch(text, -1)
+	if len(all) == 0 {
+		t.Fatal("no proxy was started")
+	}
+	pid, err := strconv.Atoi(string(all[len(all)-1][1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+var proxyProcess = regexp.MustCompile(`msg="proxy (?:started|adopted)" pid=(\d+)`)

@@ -72,6 +72,7 @@ type Backend struct {
 	opening  *opening // nil: nothing waits for rules
 	before   uint32   // port of the proxy that the one which is there replaced
 	silent   bool     // it did not answer when it was last asked
+	stuck    []uint32 // numbers of endpoints that must not be given to others
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -206,7 +207,7 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 		return fmt.Errorf("enforce L7 rules: %w", err)
 	}
 	b.mu.Lock()
-	b.inForce = s.Revision
+	b.inForce, b.stuck = s.Revision, r.StuckEndpoints
 	o := b.opening
 	b.opening = nil
 	b.mu.Unlock()

@@ -31,8 +31,7 @@ type nameTable struct {
 	*policy.NameTable
 	number  uint32
 	sets    policy.L7Table // that it leads to, as far as is known
-	unions  []redirect.MissingSet
-	current bool // a subject has it
+	current bool           // a subject has it
 }
 
 // nameTable numbers a table. Numbers are not used again until all have been: a subject
@@ -90,9 +89,28 @@ func (e *Engine) nameTableOf(s *subject, rules []policy.Rule, audit bool) *nameT
 	if t == nil {
 		t = &nameTable{NameTable: found, number: e.numbers.nameTable(found.ID), sets: policy.L7Table{}}
 		t.foresee()
+		for _, u := range e.numbers.Unions[fmt.Sprintf("%x", found.ID)] {
+			t.add(u)
+		}
 		e.nameTables[found.ID] = t
 	}
 	return t
+}
+
+// Union is what a name has brought together: a prefix, and selectors that pick its
+// addresses. It is remembered over restarts, because open connections carry the sets that
+// it leads to.
+type Union struct {
+	Prefix netip.Prefix  `json:"prefix"`
+	Picked []policy.FQDN `json:"picked"`
+}
+
+// add makes the sets that a union leads to. False: they are there.
+func (t *nameTable) add(u Union) bool {
+	before := len(t.sets)
+	_, sets := t.Resolve(u.Prefix, u.Picked)
+	maps.Copy(t.sets, sets)
+	return len(t.sets) > before
 }
 
 // addNamesNeeded adds what the tables of rules about names would need, as far as is known:
@@ -178,13 +196,9 @@ func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) 
 	added := false
 	for _, m := range missing {
 		for _, t := range e.nameTables {
-			if t.number != m.Table || len(t.unions) >= maxMissing {
-				continue
-			}
-			_, sets := t.Resolve(m.Prefix, m.Picked)
-			before := len(t.sets)
-			if maps.Copy(t.sets, sets); len(t.sets) > before {
-				t.unions = append(t.unions, m)
+			key, u := fmt.Sprintf("%x", t.ID), Union{m.Prefix, m.Picked}
+			if t.number == m.Table && len(e.numbers.Unions[key]) < maxMissing && t.add(u) {
+				e.numbers.Unions[key] = append(e.numbers.Unions[key], u)
 				added = true
 			}
 		}
@@ -274,6 +288,7 @@ func (e *Engine) forgetNameTables() {
 	}
 	// Those of an agent before, too.
 	maps.DeleteFunc(e.numbers.Names, func(key string, _ uint32) bool { return !current[key] })
+	maps.DeleteFunc(e.numbers.Unions, func(key string, _ []Union) bool { return !current[key] })
 }
 
 // readNameTables learns which numbers the gate has already.

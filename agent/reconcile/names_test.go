@@ -78,6 +78,10 @@ func TestNameTables(t *testing.T) {
 	if !known(missed) {
 		t.Error("it is forgotten with the next change")
 	}
+	n.restart(n.state, n.policies())
+	if !known(missed) {
+		t.Error("it is forgotten by the next agent: connections that have it would end")
+	}
 
 	n.log = nil
 	n.apply(strings.Replace(named, "path: /a", "path: /other", 1))
