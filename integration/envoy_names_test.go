@@ -9,9 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
 )
 
 // stampTo hands connections to names over to the listener that adds a header to answers.
@@ -68,14 +68,9 @@ func TestEnvoyNames(t *testing.T) {
 		client.mustAsk(t, at, "GET", "/a", 200) // Envoy goes on
 		client.mustAsk(t, at, "GET", "/c", 403)
 		eventually(t, patience, "answers by the next one", func() error {
-			c, err := client.connect(t.Context(), unix.SOCK_DGRAM, netip.AddrPort{}, o.at(4, 53))
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_, ip, err := (&asker{&dns.Conn{Conn: c}}).ask("n38.example.com", 4)
-			if err == nil && ip != named(4, 38) {
-				err = fmt.Errorf("n38 is %s", ip)
+			answer, err := ask(client.namespace, o.at(4, 53), "udp", "n38.example.com.", dns.TypeA, time.Second) // one is lost if nobody is there
+			if err == nil && len(answer.Answer) != 1 {
+				err = fmt.Errorf("the answer is %v", answer)
 			}
 			return err
 		})

@@ -13,18 +13,24 @@ const maxName = 255
 // (RFC 4343): U+212A, which Unicode takes for a large k, is none.
 func NormalName(name string) string {
 	name = strings.TrimSuffix(name, ".")
-	isUpper := func(r rune) bool { return 'A' <= r && r <= 'Z' }
-	if strings.IndexFunc(name, isUpper) < 0 {
-		return name
+	for i := range len(name) {
+		if isUpper(name[i]) {
+			return lowered([]byte(name))
+		}
 	}
-	b := []byte(name)
+	return name
+}
+
+func lowered(b []byte) string {
 	for i, c := range b {
-		if isUpper(rune(c)) {
+		if isUpper(c) {
 			b[i] = c + 'a' - 'A'
 		}
 	}
 	return string(b)
 }
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
 // ValidateDNSName checks a name that a rule wants exactly.
 func ValidateDNSName(name string) error { return validateDNS(name, false) }

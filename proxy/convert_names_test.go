@@ -26,6 +26,15 @@ spec:
     toPorts:
     - ports: [{port: "80", protocol: TCP}, {port: "8000", endPort: 8010, protocol: TCP}]
       rules: {http: [{method: GET, path: "/x.*", headers: ["a: b"]}]}
+  - toFQDNs: [{matchName: kafka.example.com}]
+    toPorts:
+    - ports: [{port: "9093", protocol: TCP}]
+      terminatingTLS: {secret: {name: ours}}
+      rules: {kafka: [{topic: t}]}
+  - toFQDNs: [{matchName: a.example.com}]
+    toPorts:
+    - ports: [{port: "8443", protocol: TCP}]
+      listener: {envoyConfig: {kind: CiliumEnvoyConfig, name: ways}, name: stamp, priority: 7}
   - toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}]
     toPorts: [{ports: [{port: "443", protocol: ANY}]}]
   - toEntities: [world, host]
@@ -71,7 +80,7 @@ func TestNamesGoOver(t *testing.T) {
 		!reflect.DeepEqual(got.Prefixes, n.Prefixes) || !reflect.DeepEqual(got.Endpoints, n.Endpoints) || got.Limits != n.Limits {
 		t.Errorf("%+v\nwant %+v", got, n)
 	}
-	for _, name := range []string{"a.example.com", "b.example.org", "x.net"} {
+	for _, name := range []string{"a.example.com", "b.example.org", "kafka.example.com", "x.net"} {
 		var picked []policy.FQDN
 		for _, f := range table.Selectors() {
 			if f.MatchesName(name) {
@@ -86,6 +95,16 @@ func TestNamesGoOver(t *testing.T) {
 	}
 
 	// Rules that are not those of the id are none.
+	for _, r := range p.Tables[0].Rules {
+		for _, port := range r.Ports {
+			if l := port.Listener; l != nil {
+				if port.Listener = nil; readable(&p) {
+					t.Error("a rule without its listener is taken under the id of one with it")
+				}
+				port.Listener = l
+			}
+		}
+	}
 	var rule *proxyv1.NameRule
 	for _, r := range p.Tables[0].Rules {
 		if len(r.Ports) > 0 && len(r.Ports[0].L7) > 0 {
@@ -100,4 +119,9 @@ func TestNamesGoOver(t *testing.T) {
 	if _, err := namesFromProto(&p); err == nil {
 		t.Error("a rule without what it asks of requests is taken under the id of one with it")
 	}
+}
+
+func readable(p *proxyv1.NameRules) bool {
+	_, err := namesFromProto(p)
+	return err == nil
 }
