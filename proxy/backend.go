@@ -203,6 +203,8 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 	switch {
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
 		return fmt.Errorf("enforce L7 rules: %w: %w", redirect.ErrNotReady, err)
+	case status.Code(err) == codes.Aborted:
+		return fmt.Errorf("enforce L7 rules: %w: %w: %w", redirect.ErrNotReady, redirect.ErrStaleNames, err)
 	case err != nil:
 		return fmt.Errorf("enforce L7 rules: %w", err)
 	}

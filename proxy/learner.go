@@ -56,7 +56,7 @@ func (p *process) enforceNames(ctx context.Context, n *redirect.Names) error {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, fqdn.ErrStale):
-		return status.Error(codes.Unavailable, err.Error())
+		return status.Error(codes.Aborted, err.Error())
 	default:
 		p.log.Error("some names are not in force: what they would allow is denied", "error", err)
 		return nil

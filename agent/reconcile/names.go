@@ -210,19 +210,24 @@ func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) 
 }
 
 // writeNameTables tells the gate which tables subjects have now. A subject that cannot be
-// told is closed: it would go by rules that are no more.
-func (e *Engine) writeNameTables() error {
+// told is closed: it would go by rules that are no more. With stale names, one that would
+// get another table gets none for now: its addresses are judged by their prefixes.
+func (e *Engine) writeNameTables(stale bool) error {
 	var errs error
 	for _, s := range e.subjects {
 		if s.users == 0 || s.failed || s.nameTable == s.wantNames {
 			continue
 		}
-		if err := e.cfg.Gate.SetNameTable(s.number, s.wantNames); err != nil {
+		want := s.wantNames
+		if stale {
+			want = 0
+		}
+		if err := e.cfg.Gate.SetNameTable(s.number, want); err != nil {
 			s.failed = true
 			errs = errors.Join(errs, err, e.cfg.Gate.ClosePolicy(s.number))
 			continue
 		}
-		s.nameTable = s.wantNames
+		s.nameTable = want
 	}
 	return errs
 }

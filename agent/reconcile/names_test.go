@@ -143,6 +143,33 @@ func TestNamesWaitForPorts(t *testing.T) {
 	}
 }
 
+// While the datapath knows addresses as what they are no more, no new table is in force.
+func TestStaleNames(t *testing.T) {
+	n := newNode(t)
+	n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+	n.apply(named)
+	first := n.nameTable("10.0.0.1")
+	n.backend.fail = fmt.Errorf("%w: %w", redirect.ErrNotReady, redirect.ErrStaleNames)
+	n.apply(strings.Replace(named, "path: /a", "path: /other", 1))
+	if got := n.nameTable("10.0.0.1"); got != 0 {
+		t.Errorf("table %d is in force, and the one before was %d; want none", got, first)
+	}
+	n.backend.fail = redirect.ErrNotReady
+	if err := n.engine.Retry(t.Context()); !errors.Is(err, redirect.ErrNotReady) {
+		t.Error(err)
+	}
+	if got := n.nameTable("10.0.0.1"); got == 0 || got == first {
+		t.Errorf("without a proxy, which writes the table as soon as it is there, table %d is in force", got)
+	}
+	n.backend.fail = nil
+	if err := n.engine.Retry(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := n.nameTable("10.0.0.1"); got == 0 || got == first {
+		t.Errorf("in the end table %d is in force", got)
+	}
+}
+
 // A set that names lead to as well does not leave its number to another: until the gate has
 // the new table, connections to names would be judged by rules that are not theirs.
 func TestNamesKeepNumbers(t *testing.T) {
