@@ -173,12 +173,28 @@ func (r *resolving) java(t *testing.T) {
 	}
 }
 
+// elsewhere lets the client ask the node, and another network.
+const elsewhere = `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: elsewhere}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toEntities: [host, world]
+    toPorts: [{ports: [{port: "53", protocol: UDP}], rules: {dns: [{matchPattern: "*"}]}}]
+`
+
 // isTold wants that who asks where nobody is learns it by ICMP, as without rules.
 func (r *resolving) isTold(t *testing.T, closed *workload) {
+	r.uplink(t)
+	r.apply(t, elsewhere)
+	defer r.withdraw(t, elsewhere)
 	eachVersion(t, func(t *testing.T, v ipVersion) {
-		_, err := ask(r.client.namespace, closed.at(v, 53), "udp", "www.example.org.", dns.TypeA, patience)
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("where no name server is: %v, want that the connection is refused", err)
+		for where, at := range map[string]netip.Addr{"a workload": closed.addr(v), "the node": gateway(v), "another network": farAddr(v)} {
+			_, err := ask(r.client.namespace, netip.AddrPortFrom(at, 53), "udp", "www.example.org.", dns.TypeA, patience)
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s, where no name server is: %v, want that the connection is refused", where, err)
+			}
 		}
 		// An error about what was not asked does not end what was.
 		c, err := r.client.connect(t.Context(), unix.SOCK_DGRAM, netip.AddrPort{}, r.server.at(v, 53))
