@@ -28,8 +28,17 @@ type stuck struct {
 	pause  time.Duration
 }
 
-// remove takes addresses from the kernel that endpoints of this name knew.
+// remove takes addresses from the kernel that endpoints of this name knew, but for those
+// that are known again by whoever has the number.
 func (s *Store) remove(owner string, keys []policy.NameKey) error {
+	keys = slices.DeleteFunc(keys, func(k policy.NameKey) bool {
+		h := s.hosts[k.Endpoint]
+		again := h != nil && h.holds[k.Addr.As16()].as != 0
+		if again {
+			delete(s.stuck.owners, k)
+		}
+		return again
+	})
 	err := s.config.Maps.Delete(keys)
 	if err == nil {
 		for _, k := range keys {
