@@ -41,13 +41,15 @@ func (n *Numbers) nameTable(id policy.SetID) uint32 {
 	if number, ok := n.Names[key]; ok {
 		return number
 	}
-	taken := make(map[uint32]bool, len(n.Names))
-	for _, number := range n.Names {
-		taken[number] = true
+	if n.named == nil {
+		n.named = make(map[uint32]bool, len(n.Names))
+		for _, number := range n.Names {
+			n.named[number] = true
+		}
 	}
 	for {
-		if n.NextNames++; n.NextNames != 0 && !taken[n.NextNames] {
-			n.Names[key] = n.NextNames
+		if n.NextNames++; n.NextNames != 0 && !n.named[n.NextNames] {
+			n.Names[key], n.named[n.NextNames] = n.NextNames, true
 			return n.NextNames
 		}
 	}
@@ -292,6 +294,7 @@ func (e *Engine) forgetNameTables() {
 		}
 	}
 	// Those of an agent before, too.
+	e.numbers.named = nil
 	maps.DeleteFunc(e.numbers.Names, func(key string, _ uint32) bool { return !current[key] })
 	maps.DeleteFunc(e.numbers.Unions, func(key string, _ []Union) bool { return !current[key] })
 }

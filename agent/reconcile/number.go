@@ -20,6 +20,7 @@ type Numbers struct {
 	Names      map[string]uint32             `json:"names,omitempty"` // tables of rules about names, by id in hex
 	NextNames  uint32                        `json:"nextNames,omitempty"`
 	Unions     map[string][]Union            `json:"unions,omitempty"` // of rules about names, by the same id
+	named      map[uint32]bool               // numbers in Names; nil: to be found
 	rules      map[policy.Ref]uint32         // for people: made anew by each agent
 	refs       map[uint32]policy.Ref
 	setIDs     map[redirect.SetNumber]policy.SetID
