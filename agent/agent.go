@@ -198,6 +198,7 @@ func (a *Agent) start(ctx context.Context) error {
 		return err
 	}
 	a.connector = endpoint.NewConnector(pools, a.engine, a.gate, a.log)
+	a.connector.Stuck = a.stuckEndpoints
 	if a.cfg.Names != nil {
 		a.connector.Domain = a.cfg.Names.Domain
 	}

@@ -21,6 +21,8 @@ type Learner interface {
 	Learnt(ctx context.Context, limit uint32) (*proxyv1.ListNamesResponse, error)
 	// LearntStats is how it is with names, as it was last told; nil: it was not.
 	LearntStats() *proxyv1.NameStats
+	// StuckEndpoints are numbers that must not be given to endpoints yet.
+	StuckEndpoints() []uint32
 	// MissingSets waits until it misses sets of rules.
 	MissingSets(ctx context.Context) ([]redirect.MissingSet, error)
 }
@@ -61,7 +63,18 @@ func (a *Agent) reportNames() string {
 	if s.Refused > 0 {
 		words += fmt.Sprintf(", %d refused", s.Refused)
 	}
+	if s.Stuck > 0 {
+		words += fmt.Sprintf(", %d of endpoints or names that are gone stay in the datapath; it is tried again", s.Stuck)
+	}
 	return words
+}
+
+// stuckEndpoints are the numbers that whoever learns names does not want given out yet.
+func (a *Agent) stuckEndpoints() []uint32 {
+	if l := a.backend.learner(); l != nil {
+		return l.StuckEndpoints()
+	}
+	return nil
 }
 
 func round(ns int64) time.Duration { return time.Duration(ns).Round(time.Microsecond) }
@@ -83,6 +96,7 @@ func newNameMetrics(stats func() *proxyv1.NameStats) *nameMetrics {
 		{"answers_waiting", "Answers that wait for rules of the agent."},
 		{"answers_total", "Answers put in force."},
 		{"answers_refused_total", "Answers that could not be put in force, for want of room or in time."},
+		{"addresses_stuck", "Addresses that are nobody's any more and that the datapath does not forget; it is tried again."},
 		{"write_seconds_p50", "Time from an answer to the datapath's maps, median of the last 4096."},
 		{"write_seconds_p99", "Time from an answer to the datapath's maps, of all but one in a hundred."},
 	} {
@@ -106,7 +120,7 @@ func (m *nameMetrics) Collect(to chan<- prometheus.Metric) {
 	}
 	values := []float64{
 		float64(s.Names), float64(s.Addresses), float64(s.InKernel), float64(s.Held), float64(s.Identities), float64(s.Waiting),
-		float64(s.Answers), float64(s.Refused), float64(s.P50Ns) / 1e9, float64(s.P99Ns) / 1e9,
+		float64(s.Answers), float64(s.Refused), float64(s.Stuck), float64(s.P50Ns) / 1e9, float64(s.P99Ns) / 1e9,
 	}
 	for i, v := range values {
 		kind := prometheus.GaugeValue
@@ -126,12 +140,23 @@ func (a *Agent) makeMissingSets(ctx context.Context) {
 		if err == nil {
 			err = a.engine.AddMissing(ctx, missing)
 			a.control.note("names", err, true)
-		}
-		if err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
+			for err != nil && wait(ctx) {
+				err = a.engine.Retry(ctx)
+				a.control.note("names", err, true)
 			}
 		}
+		if err != nil {
+			wait(ctx)
+		}
+	}
+}
+
+// wait waits a moment. False: there is no point in it any more.
+func wait(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Second):
+		return true
 	}
 }

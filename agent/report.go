@@ -72,7 +72,7 @@ func (a *Agent) reportParts(r *agentv1.StatusResponse) {
 		add("names", names == "served", "%s", cmp.Or(names, "not served yet"))
 	}
 	if words := a.reportNames(); words != "" {
-		add("fqdn", true, "%s", words)
+		add("fqdn", a.backend.learner().LearntStats().GetStuck() == 0, "%s", words)
 	}
 	notReady := uint32(0)
 	for state, n := range r.Endpoints {

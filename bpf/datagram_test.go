@@ -103,3 +103,35 @@ func TestDatagramsFollowPolicy(t *testing.T) {
 		t.Errorf("with rules again: action %d, counted %q", r.action, got)
 	}
 }
+
+// What is told of a question goes to who asked it, who is told by nobody else: the proxy
+// has no socket that the stack could find. Of what was not sent nothing can be told.
+func TestErrorsOfDatagrams(t *testing.T) {
+	l := newLab(t)
+	for family, v6 := range families {
+		at := "127.0.0.1:0"
+		if v6 {
+			at = "[::1]:0"
+		}
+		port := datagrams(t, at, redirect.MarkFromProxy)
+		t.Run(family, func(t *testing.T) {
+			l := l.in(t)
+			l.reset(redirecting(setDNS, 0))
+			l.must(l.g.SetRoute(AnyRoute(policy.ProtocolDNS), port))
+			f := l.udp(v6, 40000, 53)
+			e := l.withError(f, errorKinds(v6)["port unreachable"])
+			l.dropped("before the question", l.sends(l.b, e), 239)
+			l.sends(l.a, f)
+			l.forget()
+			r := l.sends(l.b, e)
+			l.delivered("error", r)
+			l.rewritten(e, l.a, r.data)
+			other := l.udp(v6, 40001, 53)
+			l.dropped("about another port", l.sends(l.b, l.withError(other, errorKinds(v6)["port unreachable"])), 239)
+			l.must(l.g.SyncPolicy(subjectA, everything(), PolicyTable{}))
+			l.must(l.g.SetRevision(2))
+			l.expect("after policy took it back", l.sends(l.b, e), actionShot, 133, policy.Ingress)
+			l.must(l.g.SetRevision(1))
+		})
+	}
+}

@@ -58,7 +58,7 @@ func (r *resolving) cut(t *testing.T) {
 
 // output runs a program on the workload.
 func (n *namespace) output(command ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var out bytes.Buffer

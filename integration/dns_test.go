@@ -58,12 +58,23 @@ func (w *workload) serveUnbound(t *testing.T, more string) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	w.daemon(t, filepath.Join(dir, "log"), unbound, "-d", "-d", "-c", file)
+	eventually(t, patience, "unbound answers", func() error {
+		_, err := ask(w.namespace, w.at(4, 53), "udp", "www.example.org.", dns.TypeA, time.Second)
+		return err
+	})
+}
+
+// daemon runs a program on the workload until the test ends, and shows what it logged if
+// that fails.
+func (w *workload) daemon(t *testing.T, logFile string, command ...string) {
+	t.Helper()
+	log, err := os.Create(logFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(unbound, "-d", "-d", "-c", file)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	c, err := w.start(cmd)
 	if err != nil {
@@ -71,13 +82,9 @@ func (w *workload) serveUnbound(t *testing.T, more string) {
 	}
 	t.Cleanup(func() {
 		c.end(syscall.SIGKILL, patience)
-		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil && len(text) > 0 {
-			t.Logf("unbound:\n%s", text[max(0, len(text)-2<<10):])
+		if text, err := os.ReadFile(logFile); t.Failed() && err == nil && len(text) > 0 {
+			t.Logf("%s:\n%s", filepath.Base(command[0]), text[max(0, len(text)-2<<10):])
 		}
-	})
-	eventually(t, patience, "unbound answers", func() error {
-		_, err := ask(w.namespace, w.at(4, 53), "udp", "www.example.org.", dns.TypeA, time.Second)
-		return err
 	})
 }
 

@@ -9,8 +9,28 @@ import (
 const maxName = 255
 
 // NormalName is a DNS name as it is compared: lower case, without the dot at
-// its end. The root is empty.
-func NormalName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+// its end. The root is empty. Other letters than those of ASCII have no case in the DNS
+// (RFC 4343): U+212A, which Unicode takes for a large k, is none.
+func NormalName(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	for i := range len(name) {
+		if isUpper(name[i]) {
+			return lowered([]byte(name))
+		}
+	}
+	return name
+}
+
+func lowered(b []byte) string {
+	for i, c := range b {
+		if isUpper(c) {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
 // ValidateDNSName checks a name that a rule wants exactly.
 func ValidateDNSName(name string) error { return validateDNS(name, false) }
@@ -32,8 +52,13 @@ func validateDNS(name string, stars bool) error {
 			good = good && (isNameByte(label[i]) || stars && label[i] == '*')
 		}
 		if !good {
-			if !stars && strings.Contains(name, "*") {
+			switch {
+			case !stars && strings.Contains(name, "*"):
 				return fmt.Errorf("%q is no name; write it as matchPattern", name)
+			case strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }):
+				return fmt.Errorf("%q is no %s as it goes over the wire; write such labels in punycode, as in xn--bcher-kva for bücher", name, what)
+			case name == ".":
+				return fmt.Errorf(`"." is no %s: the root is picked by matchPattern "*" alone`, what)
 			}
 			return fmt.Errorf("%q is no %s; write letters, digits, '-', '_'%s, joined by single dots", name, what, more)
 		}

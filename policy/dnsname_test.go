@@ -22,6 +22,15 @@ func TestDNSPatterns(t *testing.T) {
 		{"sub*.cilium.io", []string{"sub.cilium.io", "subdomain.cilium.io"}, []string{"sub.x.cilium.io", "xsub.cilium.io"}},
 		{"**.cilium.io", []string{"app.cilium.io", "test.app.cilium.io"}, []string{"cilium.io", "xcilium.io", ".cilium.io"}},
 		{"****.cilium.io.", []string{"a.b.cilium.io"}, []string{"cilium.io"}},
+		{"*.*.example.com", []string{"a.b.example.com", "A.b.Example.com."}, []string{"a.example.com", "a.b.c.example.com", "example.com"}},
+		{"**.", []string{"a", "www.example.com", "."}, nil},
+		{"**.com", []string{"a.com", "b.a.com"}, []string{"com", "acom"}},
+		{"**.**.example.com", []string{"a.b.example.com", "a.b.c.example.com"}, []string{"a.example.com"}}, // only the first stands for several
+		{"a.**.example.com", []string{"a.b.example.com"}, []string{"a.example.com", "a.b.c.example.com"}},
+		{"WWW.Example.COM", []string{"www.example.com", "wWw.eXample.com."}, []string{"www.example.com..", "www.example.org"}},
+		{"_*._tcp.example.com", []string{"_ldap._tcp.example.com"}, []string{"ldap._tcp.example.com"}},
+		{"xn--*.example", []string{"xn--bcher-kva.example"}, []string{"bücher.example", "xn-a.example"}},
+		{"*.example.com", []string{"-.example.com"}, []string{`a\.b.example.com`, `a\000.example.com`, "a .example.com", "a.example.com.evil.org", "\u212a.example.com", "..example.com"}},
 		{"**.*x.io", []string{"a.x.io", "b.a.yx.io"}, []string{"x.io"}},
 		{"a**.io", []string{"a.io", "abc.io"}, []string{"a.b.io"}},
 		{"special*service.api.cilium.io", []string{"special-x-service.api.cilium.io", "specialservice.api.cilium.io"}, []string{"special.service.api.cilium.io"}},
@@ -41,9 +50,14 @@ func TestDNSPatterns(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"", "a..b", ".a", "a b", "a/b", "ä.de", strings.Repeat("a", 256)} {
+	for _, bad := range []string{"", ".", "..", "*..", "a.com..", "[a-z].com", "?.com", "a..b", ".a", "a b", "a/b", "ä.de", strings.Repeat("a", 256)} {
 		if _, err := CompileDNSPattern(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
+		}
+	}
+	for name, advice := range map[string]string{"bücher.example": "punycode", ".": `matchPattern "*"`, "\u212a.com": "punycode"} {
+		if err := ValidateDNSName(name); err == nil || !strings.Contains(err.Error(), advice) {
+			t.Errorf("%q: %v, want advice about %s", name, err, advice)
 		}
 	}
 	if err := ValidateDNSName("*.example.com"); err == nil || !strings.Contains(err.Error(), "matchPattern") {

@@ -207,7 +207,7 @@ func (r *Rule) appendOutside(b []byte) []byte {
 			b = append(append(b, 1), set.ID[:]...)
 		}
 		if l := p.Listener; l != nil {
-			b = binary.AppendVarint(appendStrings(append(b, 2), l.Kind, l.Namespace, l.Config, l.Name), int64(l.Priority))
+			b = binary.AppendUvarint(appendStrings(append(b, 2), l.Kind, l.Namespace, l.Config, l.Name), uint64(l.Priority))
 		}
 	}
 	return b

@@ -87,7 +87,7 @@ func (a *api) Enforce(ctx context.Context, r *proxyv1.EnforceRequest) (*proxyv1.
 	if err := a.p.enforceNames(ctx, wanted.Names); err != nil {
 		return nil, err
 	}
-	return &proxyv1.EnforceResponse{Failed: next.failures()}, nil
+	return &proxyv1.EnforceResponse{Failed: next.failures(), StuckEndpoints: a.p.learntStats(ctx).GetStuckEndpoints()}, nil
 }
 
 func (s *snapshot) failures() []*proxyv1.SetFailure {

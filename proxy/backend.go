@@ -72,6 +72,7 @@ type Backend struct {
 	opening  *opening // nil: nothing waits for rules
 	before   uint32   // port of the proxy that the one which is there replaced
 	silent   bool     // it did not answer when it was last asked
+	stuck    []uint32 // numbers of endpoints that must not be given to others
 }
 
 var _ redirect.Backend = (*Backend)(nil)
@@ -202,11 +203,13 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 	switch {
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
 		return fmt.Errorf("enforce L7 rules: %w: %w", redirect.ErrNotReady, err)
+	case status.Code(err) == codes.Aborted:
+		return fmt.Errorf("enforce L7 rules: %w: %w: %w", redirect.ErrNotReady, redirect.ErrStaleNames, err)
 	case err != nil:
 		return fmt.Errorf("enforce L7 rules: %w", err)
 	}
 	b.mu.Lock()
-	b.inForce = s.Revision
+	b.inForce, b.stuck = s.Revision, r.StuckEndpoints
 	o := b.opening
 	b.opening = nil
 	b.mu.Unlock()

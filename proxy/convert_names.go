@@ -58,7 +58,7 @@ func nameRuleToProto(r *policy.Rule) *proxyv1.NameRule {
 			}
 		}
 		if l := port.Listener; l != nil {
-			out.Listener = &proxyv1.NameListener{Kind: l.Kind, Namespace: l.Namespace, Config: l.Config, Name: l.Name, Priority: int32(l.Priority)}
+			out.Listener = &proxyv1.NameListener{Kind: l.Kind, Namespace: l.Namespace, Config: l.Config, Name: l.Name, Priority: int64(l.Priority)}
 		}
 		p.Ports = append(p.Ports, out)
 	}

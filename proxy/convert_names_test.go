@@ -32,6 +32,15 @@ spec:
       terminatingTLS: {secret: {name: s}}
       originatingTLS: {secret: {name: s}}
       rules: {http: [{path: "/y"}]}
+  - toFQDNs: [{matchName: kafka.example.com}]
+    toPorts:
+    - ports: [{port: "9093", protocol: TCP}]
+      terminatingTLS: {secret: {name: ours}}
+      rules: {kafka: [{topic: t}]}
+  - toFQDNs: [{matchName: a.example.com}]
+    toPorts:
+    - ports: [{port: "8443", protocol: TCP}]
+      listener: {envoyConfig: {kind: CiliumEnvoyConfig, name: ways}, name: stamp, priority: 7}
   - toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}]
     toPorts: [{ports: [{port: "443", protocol: ANY}]}]
   - toEntities: [world, host]
@@ -77,7 +86,7 @@ func TestNamesGoOver(t *testing.T) {
 		!reflect.DeepEqual(got.Prefixes, n.Prefixes) || !reflect.DeepEqual(got.Endpoints, n.Endpoints) || got.Limits != n.Limits {
 		t.Errorf("%+v\nwant %+v", got, n)
 	}
-	for _, name := range []string{"a.example.com", "b.example.org", "x.net"} {
+	for _, name := range []string{"a.example.com", "b.example.org", "kafka.example.com", "x.net"} {
 		var picked []policy.FQDN
 		for _, f := range table.Selectors() {
 			if f.MatchesName(name) {
@@ -92,6 +101,16 @@ func TestNamesGoOver(t *testing.T) {
 	}
 
 	// Rules that are not those of the id are none.
+	for _, r := range p.Tables[0].Rules {
+		for _, port := range r.Ports {
+			if l := port.Listener; l != nil {
+				if port.Listener = nil; readable(&p) {
+					t.Error("a rule without its listener is taken under the id of one with it")
+				}
+				port.Listener = l
+			}
+		}
+	}
 	var rule *proxyv1.NameRule
 	for _, r := range p.Tables[0].Rules {
 		if len(r.Ports) > 0 && len(r.Ports[0].L7) > 0 {
@@ -108,41 +127,7 @@ func TestNamesGoOver(t *testing.T) {
 	}
 }
 
-// A port whose connections a listener of Envoy gets goes over as such: without, the proxy
-// would let past it what an endpoint knows by a name.
-func TestListenersOfNamesGoOver(t *testing.T) {
-	ps, err := decode.Decode("p.yaml", []byte(`
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: p}
-spec:
-  endpointSelector: {}
-  egress:
-  - toFQDNs: [{matchName: a.example.com}]
-    toPorts:
-    - ports: [{port: "9000", protocol: TCP}]
-      listener: {name: l, priority: 7, envoyConfig: {kind: CiliumClusterwideEnvoyConfig, name: c}}
-`))
-	must(t, err)
-	labels, err := policy.EndpointLabels("default", "", "", nil, nil)
-	must(t, err)
-	table := policy.NewNameTable(policy.Subject{Labels: labels}, ps[0].Rules, nil, false)
-	got, err := namesFromProto(namesToProto(&redirect.Names{Tables: map[uint32]*policy.NameTable{7: table}}))
-	must(t, err)
-	if got.Tables[7] == nil || got.Tables[7].ID != table.ID {
-		t.Fatalf("%+v", got)
-	}
-	world := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	want, _ := table.Resolve(world, table.Selectors())
-	is, _ := got.Tables[7].Resolve(world, table.Selectors())
-	at := policy.Key{Direction: policy.Egress, Proto: policy.ProtoTCP, Port: 9000, PrefixBits: 16}
-	if e := want.Entries[at]; e.Verdict != policy.Redirect || is.Entries[at] != e {
-		t.Errorf("%+v on this side, %+v on the other", e, is.Entries[at])
-	}
-	other := *ps[0].Rules[0].Ports[0].Listener
-	other.Name = "other"
-	ps[0].Rules[0].Ports[0].Listener = &other
-	if policy.NewNameTable(policy.Subject{Labels: labels}, ps[0].Rules, nil, false).ID == table.ID {
-		t.Error("another listener is the same table")
-	}
+func readable(p *proxyv1.NameRules) bool {
+	_, err := namesFromProto(p)
+	return err == nil
 }

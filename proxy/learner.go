@@ -56,7 +56,7 @@ func (p *process) enforceNames(ctx context.Context, n *redirect.Names) error {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, fqdn.ErrStale):
-		return status.Error(codes.Unavailable, err.Error())
+		return status.Error(codes.Aborted, err.Error())
 	default:
 		p.log.Error("some names are not in force: what they would allow is denied", "error", err)
 		return nil
@@ -85,6 +85,7 @@ func (p *process) learntStats(ctx context.Context) *proxyv1.NameStats {
 	return &proxyv1.NameStats{
 		Names: uint64(s.Names), Addresses: uint64(s.Addresses), InKernel: uint64(s.InKernel), Identities: uint64(s.Identities), Waiting: uint64(s.Waiting),
 		Held: s.Held, Answers: s.Answers, Refused: s.Refused, P50Ns: int64(s.P50), P99Ns: int64(s.P99),
+		Stuck: uint64(s.Stuck), StuckEndpoints: each(s.StuckEndpoints, func(id uint16) uint32 { return uint32(id) }),
 	}
 }
 
@@ -155,6 +156,14 @@ func (b *Backend) LearntStats() *proxyv1.NameStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.stats.GetLearnt()
+}
+
+// StuckEndpoints are the numbers of endpoints that are gone, and that must not be given to
+// others yet: the datapath has not forgotten what they knew.
+func (b *Backend) StuckEndpoints() []uint32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stuck
 }
 
 // MissingSets waits until the proxy misses sets of rules.

@@ -241,7 +241,7 @@ func (b *Backend) ask(ctx context.Context, l *link) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.link == l {
-		b.stats = s
+		b.stats, b.stuck = s, s.GetLearnt().GetStuckEndpoints()
 	}
 	return true
 }

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -48,3 +49,7 @@ type MissingSet struct {
 	Prefix netip.Prefix
 	Picked []policy.FQDN
 }
+
+// ErrStaleNames says that the datapath may know addresses as what they are no more. New
+// tables of rules about names must not be in force there: they could allow what they deny.
+var ErrStaleNames = errors.New("the datapath keeps names that are no more")

@@ -43,6 +43,9 @@ type Connector struct {
 	gate   Gate
 	log    *slog.Logger
 	nextID uint16
+	// Stuck are numbers of endpoints that are gone, of which something stays in the datapath
+	// that others would inherit; nil: there are none.
+	Stuck func() []uint32
 	// Domain of the names that are given out; empty: none are.
 	Domain string
 }
@@ -145,12 +148,17 @@ func (c *Connector) freeID() (uint16, error) {
 	for _, e := range c.engine.Endpoints() {
 		taken[e.ID] = true
 	}
+	if c.Stuck != nil {
+		for _, id := range c.Stuck() {
+			taken[uint16(id)] = true
+		}
+	}
 	for range 1 << 16 {
 		if c.nextID++; !taken[c.nextID] {
 			return c.nextID, nil
 		}
 	}
-	return 0, errors.New("no endpoint id is left: delete endpoints")
+	return 0, errors.New("no endpoint id is left: delete endpoints; 'headgate status' says whether some stay taken by addresses that the datapath does not forget")
 }
 
 // allocate takes the addresses asked for, or one of each IP version.

@@ -145,6 +145,14 @@ type neededSet struct {
 	Name     string // of a listener
 }
 
+func needed(set *policy.L7Set) neededSet {
+	n := neededSet{ID: set.ID, Protocol: set.Protocol}
+	if set.Listener != nil {
+		n.Name = set.Listener.String()
+	}
+	return n
+}
+
 // routesNeeded are the pairs that would need a port of their own by the policies as they
 // are now, of the subjects that there are.
 func (e *Engine) routesNeeded() (map[pair[neededSet]]bool, error) {
@@ -164,20 +172,18 @@ func (e *Engine) routesNeeded() (map[pair[neededSet]]bool, error) {
 			if entry.Verdict != policy.Redirect || !e.cfg.PerRoute(set.Protocol) {
 				continue
 			}
-			n := neededSet{ID: entry.Set, Protocol: set.Protocol}
-			if set.Listener != nil {
-				n.Name = set.Listener.String()
-			}
-			r.add(k, n)
+			r.add(k, needed(set))
 		}
 		if r.any() {
 			all = append(all, r)
 		}
 	}
+	pairs := pairsOf(all)
+	e.addNamesNeeded(pairs, changed)
 	for _, s := range changed { // they are not numbered yet: whoever puts them in force makes them again
 		s.resolved = nil
 	}
-	return pairsOf(all), nil
+	return pairs, nil
 }
 
 // envoyConfigs are the objects that define listeners, where a backend takes them.

@@ -29,12 +29,13 @@ type fakeGate struct {
 	spareRoom int // prefixes, likewise
 	settings  bpf.Settings
 	names     map[uint32]uint32 // tables of rules about names, by subject
+	routes    map[bpf.Route]uint16
 }
 
 func newFakeGate(log *[]string) *fakeGate {
 	return &fakeGate{
 		endpoints: map[netip.Addr]bpf.Endpoint{}, prefixes: map[netip.Prefix]policy.Identity{},
-		tables: map[uint32]bpf.PolicyTable{}, closed: map[uint32]bool{}, log: log, names: map[uint32]uint32{},
+		tables: map[uint32]bpf.PolicyTable{}, closed: map[uint32]bool{}, log: log, names: map[uint32]uint32{}, routes: map[bpf.Route]uint16{},
 	}
 }
 
@@ -137,9 +138,13 @@ func (g *fakeGate) DeletePolicy(subject uint32, _ bpf.PolicyTable) error {
 }
 
 func (g *fakeGate) Policies() (map[uint32]bpf.PolicyTable, error) { return maps.Clone(g.tables), nil }
-func (g *fakeGate) Routes() (map[bpf.Route]uint16, error)         { return nil, nil }
-func (g *fakeGate) SetRoute(bpf.Route, uint16) error              { return nil }
-func (g *fakeGate) Revision() (uint32, error)                     { return g.revision, nil }
+func (g *fakeGate) Routes() (map[bpf.Route]uint16, error)         { return maps.Clone(g.routes), nil }
+func (g *fakeGate) SetRoute(r bpf.Route, port uint16) error {
+	g.routes[r] = port
+	return nil
+}
+
+func (g *fakeGate) Revision() (uint32, error) { return g.revision, nil }
 func (g *fakeGate) SetRevision(r uint32) error {
 	g.note("revision %d", r)
 	g.revision = r
@@ -158,6 +163,7 @@ type fakeBackend struct {
 	log  *[]string
 	fail error
 	last redirect.Snapshot
+	told func(redirect.Snapshot)
 }
 
 func (b *fakeBackend) Protocols() []policy.Protocol { return []policy.Protocol{policy.ProtocolHTTP} }
@@ -171,6 +177,9 @@ func (b *fakeBackend) Enforce(_ context.Context, s redirect.Snapshot) error {
 		return b.fail
 	}
 	*b.log = append(*b.log, fmt.Sprintf("enforce %d sets", len(s.Sets)))
+	if b.told != nil {
+		b.told(s)
+	}
 	b.last = s
 	return nil
 }
@@ -183,6 +192,9 @@ type node struct {
 	backend *fakeBackend
 	state   State
 	engine  *Engine
+
+	perRoute  bool // HTTP has a port for each route
+	maxRoutes int
 }
 
 func newNode(t *testing.T) *node {
@@ -198,6 +210,8 @@ func (n *node) restart(s State, policies []*Policy) {
 		Gate: n.gate, Backend: n.backend, Cluster: policy.DefaultCluster, Logger: slog.New(slog.DiscardHandler),
 		Fixed: map[netip.Prefix]policy.Identity{netip.MustParsePrefix("192.0.2.1/32"): policy.IdentityHost},
 		Save:  func(s State) error { n.state = s; return nil },
+
+		PerRoute: func(policy.Protocol) bool { return n.perRoute }, MaxRoutes: n.maxRoutes,
 	})
 	if err := n.engine.Start(n.t.Context(), s, policies); err != nil {
 		n.t.Fatal(err)

@@ -50,7 +50,7 @@ func (e *Engine) inheritNumbers(sets policy.L7Table) []policy.SetID {
 	for n, heir := range heirs {
 		before := e.numbers.setIDs[n]
 		set := sets[heir]
-		if set == nil || heir == before || sets[before] != nil || set.Protocol != n.Protocol() {
+		if set == nil || heir == before || sets[before] != nil || e.namesLeadTo(before) || set.Protocol != n.Protocol() {
 			continue
 		}
 		key := fmt.Sprintf("%x", heir)
@@ -63,4 +63,15 @@ func (e *Engine) inheritNumbers(sets policy.L7Table) []policy.SetID {
 		lost = append(lost, before)
 	}
 	return lost
+}
+
+// namesLeadTo reports whether rules about names lead to a set, now or until the gate goes by
+// the new ones.
+func (e *Engine) namesLeadTo(id policy.SetID) bool {
+	for _, t := range e.nameTables {
+		if t.sets[id] != nil {
+			return true
+		}
+	}
+	return false
 }

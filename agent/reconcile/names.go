@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
@@ -30,8 +31,7 @@ type nameTable struct {
 	*policy.NameTable
 	number  uint32
 	sets    policy.L7Table // that it leads to, as far as is known
-	unions  []redirect.MissingSet
-	current bool // a subject has it
+	current bool           // a subject has it
 }
 
 // nameTable numbers a table. Numbers are not used again until all have been: a subject
@@ -41,13 +41,15 @@ func (n *Numbers) nameTable(id policy.SetID) uint32 {
 	if number, ok := n.Names[key]; ok {
 		return number
 	}
-	taken := make(map[uint32]bool, len(n.Names))
-	for _, number := range n.Names {
-		taken[number] = true
+	if n.named == nil {
+		n.named = make(map[uint32]bool, len(n.Names))
+		for _, number := range n.Names {
+			n.named[number] = true
+		}
 	}
 	for {
-		if n.NextNames++; n.NextNames != 0 && !taken[n.NextNames] {
-			n.Names[key] = n.NextNames
+		if n.NextNames++; n.NextNames != 0 && !n.named[n.NextNames] {
+			n.Names[key], n.named[n.NextNames] = n.NextNames, true
 			return n.NextNames
 		}
 	}
@@ -89,9 +91,54 @@ func (e *Engine) nameTableOf(s *subject, rules []policy.Rule, audit bool) *nameT
 	if t == nil {
 		t = &nameTable{NameTable: found, number: e.numbers.nameTable(found.ID), sets: policy.L7Table{}}
 		t.foresee()
+		for _, u := range e.numbers.Unions[fmt.Sprintf("%x", found.ID)] {
+			t.add(u)
+		}
 		e.nameTables[found.ID] = t
 	}
 	return t
+}
+
+// Union is what a name has brought together: a prefix, and selectors that pick its
+// addresses. It is remembered over restarts, because open connections carry the sets that
+// it leads to.
+type Union struct {
+	Prefix netip.Prefix  `json:"prefix"`
+	Picked []policy.FQDN `json:"picked"`
+}
+
+// add makes the sets that a union leads to. False: they are there.
+func (t *nameTable) add(u Union) bool {
+	before := len(t.sets)
+	_, sets := t.Resolve(u.Prefix, u.Picked)
+	maps.Copy(t.sets, sets)
+	return len(t.sets) > before
+}
+
+// addNamesNeeded adds what the tables of rules about names would need, as far as is known:
+// of those whom a change concerns they are made here, and stay if the change is made.
+func (e *Engine) addNamesNeeded(pairs map[pair[neededSet]]bool, changed []*subject) {
+	concerned := make(map[*subject]bool, len(changed))
+	for _, s := range changed {
+		concerned[s] = true
+	}
+	for key, s := range e.subjects {
+		if s.users == 0 || s.resolved == nil || s.of.Node {
+			continue
+		}
+		t := s.resolved.names
+		if concerned[s] {
+			t = e.nameTableOf(s, e.book.index.Rules(key), s.resolved.audit)
+		}
+		if t == nil {
+			continue
+		}
+		for _, set := range t.sets {
+			if e.cfg.PerRoute(set.Protocol) {
+				pairs[pair[neededSet]{egress: needed(set)}] = true
+			}
+		}
+	}
 }
 
 // numberNameSets gives the sets their numbers, which connections will carry, before the
@@ -151,13 +198,11 @@ func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) 
 	added := false
 	for _, m := range missing {
 		for _, t := range e.nameTables {
-			if t.number != m.Table || len(t.unions) >= maxMissing {
-				continue
+			key, u := fmt.Sprintf("%x", t.ID), Union{m.Prefix, m.Picked}
+			if t.number == m.Table && len(e.numbers.Unions[key]) < maxMissing && t.add(u) {
+				e.numbers.Unions[key] = append(e.numbers.Unions[key], u)
+				added = true
 			}
-			t.unions = append(t.unions, m)
-			_, sets := t.Resolve(m.Prefix, m.Picked)
-			maps.Copy(t.sets, sets)
-			added = true
 		}
 	}
 	if !added {
@@ -167,25 +212,39 @@ func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) 
 }
 
 // writeNameTables tells the gate which tables subjects have now. A subject that cannot be
-// told is closed: it would go by rules that are no more.
-func (e *Engine) writeNameTables() error {
+// told is closed: it would go by rules that are no more. With stale names, one that would
+// get another table gets none for now: its addresses are judged by their prefixes.
+func (e *Engine) writeNameTables(stale bool) error {
 	var errs error
 	for _, s := range e.subjects {
 		if s.users == 0 || s.failed || s.nameTable == s.wantNames {
 			continue
 		}
-		if err := e.cfg.Gate.SetNameTable(s.number, s.wantNames); err != nil {
+		want := s.wantNames
+		if stale {
+			want = 0
+		}
+		if err := e.cfg.Gate.SetNameTable(s.number, want); err != nil {
 			s.failed = true
 			errs = errors.Join(errs, err, e.cfg.Gate.ClosePolicy(s.number))
 			continue
 		}
-		s.nameTable = s.wantNames
+		s.nameTable = want
 	}
 	return errs
 }
 
-// namesFor is what the proxy needs to judge names. Sets are those of the same snapshot.
-func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet) *redirect.Names {
+// served reports whether connections that get a set by a name have a port to go to.
+func (e *Engine) served(n redirect.SetNumber) bool {
+	return !e.perRoute(n) || e.routes[bpf.Route{Egress: uint32(n)}] != 0
+}
+
+// allSets is for who is told of every set.
+func allSets(redirect.SetNumber) bool { return true }
+
+// namesFor is what the proxy needs to judge names. Sets are those of the same snapshot;
+// answers that lead to others wait.
+func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet, tell func(redirect.SetNumber) bool) *redirect.Names {
 	n := &redirect.Names{
 		Tables: map[uint32]*policy.NameTable{}, Rules: map[policy.Ref]uint32{}, Sets: map[policy.SetID]redirect.SetNumber{},
 		Limits: e.cfg.NameLimits, Prefixes: e.outsidePrefixes(),
@@ -199,7 +258,7 @@ func (e *Engine) namesFor(sets map[policy.SetID]redirect.NumberedSet) *redirect.
 			n.Rules[ref] = e.numbers.rule(ref)
 		}
 		for id := range t.sets {
-			if s, ok := sets[id]; ok {
+			if s, ok := sets[id]; ok && tell(s.Number) {
 				n.Sets[id] = s.Number
 			}
 		}
@@ -226,17 +285,18 @@ func (e *Engine) outsidePrefixes() []netip.Prefix {
 
 // forgetNameTables drops those that no subject has.
 func (e *Engine) forgetNameTables() {
+	current := make(map[string]bool, len(e.nameTables))
 	for id, t := range e.nameTables {
-		if !t.current {
+		if t.current {
+			current[fmt.Sprintf("%x", id)] = true
+		} else {
 			delete(e.nameTables, id)
-			delete(e.numbers.Names, fmt.Sprintf("%x", id))
 		}
 	}
-	for key := range e.numbers.Names { // of an agent before
-		if !slices.ContainsFunc(slices.Collect(maps.Values(e.nameTables)), func(t *nameTable) bool { return fmt.Sprintf("%x", t.ID) == key }) {
-			delete(e.numbers.Names, key)
-		}
-	}
+	// Those of an agent before, too.
+	e.numbers.named = nil
+	maps.DeleteFunc(e.numbers.Names, func(key string, _ uint32) bool { return !current[key] })
+	maps.DeleteFunc(e.numbers.Unions, func(key string, _ []Union) bool { return !current[key] })
 }
 
 // readNameTables learns which numbers the gate has already.

@@ -1,12 +1,16 @@
 package reconcile
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/decode"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -78,6 +82,10 @@ func TestNameTables(t *testing.T) {
 	if !known(missed) {
 		t.Error("it is forgotten with the next change")
 	}
+	n.restart(n.state, n.policies())
+	if !known(missed) {
+		t.Error("it is forgotten by the next agent: connections that have it would end")
+	}
 
 	n.log = nil
 	n.apply(strings.Replace(named, "path: /a", "path: /other", 1))
@@ -96,5 +104,99 @@ func TestNameTables(t *testing.T) {
 	n.restart(State{Endpoints: n.state.Endpoints}, policies)
 	if got := n.nameTable("10.0.0.1"); got <= second {
 		t.Errorf("an agent without memory gives number %d, which may be another's", got)
+	}
+}
+
+// Where each route has a port of its own, the proxy is told of a set that a name leads to
+// when the gate has its port, and not before: an answer would overtake it. Ports for names
+// count among those that there may be.
+func TestNamesWaitForPorts(t *testing.T) {
+	n := newNode(t)
+	n.perRoute, n.maxRoutes = true, 4
+	n.restart(n.state, nil)
+	n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+	n.backend.told = func(s redirect.Snapshot) {
+		for _, number := range s.Names.Sets {
+			if n.gate.routes[bpf.Route{Egress: uint32(number)}] == 0 {
+				t.Errorf("the proxy is told of set %#x, to which no port leads", uint32(number))
+			}
+		}
+	}
+	n.apply(named)
+	if len(n.backend.last.Names.Sets) != 2 {
+		t.Errorf("of the two sets the proxy knows %d in the end", len(n.backend.last.Names.Sets))
+	}
+	before := n.nameTable("10.0.0.1")
+	var many string
+	for i := range 5 {
+		many += fmt.Sprintf("  - toFQDNs: [{matchName: n%d.example.com}]\n    toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{path: /%d}]}}]\n", i, i)
+	}
+	ps, err := decode.Decode("test.yaml", []byte(named[:strings.Index(named, "  - toFQDNs")]+many))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := n.engine.ApplyPolicies(t.Context(), ps); !errors.Is(err, ErrRefused) {
+		t.Errorf("more ports than there may be: %v, want that it is refused", err)
+	}
+	if got := n.nameTable("10.0.0.1"); got != before {
+		t.Errorf("what was refused gave the endpoint table %d in place of %d", got, before)
+	}
+}
+
+// While the datapath knows addresses as what they are no more, no new table is in force.
+func TestStaleNames(t *testing.T) {
+	n := newNode(t)
+	n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+	n.apply(named)
+	first := n.nameTable("10.0.0.1")
+	n.backend.fail = fmt.Errorf("%w: %w", redirect.ErrNotReady, redirect.ErrStaleNames)
+	n.apply(strings.Replace(named, "path: /a", "path: /other", 1))
+	if got := n.nameTable("10.0.0.1"); got != 0 {
+		t.Errorf("table %d is in force, and the one before was %d; want none", got, first)
+	}
+	n.backend.fail = redirect.ErrNotReady
+	if err := n.engine.Retry(t.Context()); !errors.Is(err, redirect.ErrNotReady) {
+		t.Error(err)
+	}
+	if got := n.nameTable("10.0.0.1"); got == 0 || got == first {
+		t.Errorf("without a proxy, which writes the table as soon as it is there, table %d is in force", got)
+	}
+	n.backend.fail = nil
+	if err := n.engine.Retry(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := n.nameTable("10.0.0.1"); got == 0 || got == first {
+		t.Errorf("in the end table %d is in force", got)
+	}
+}
+
+// A set that names lead to as well does not leave its number to another: until the gate has
+// the new table, connections to names would be judged by rules that are not theirs.
+func TestNamesKeepNumbers(t *testing.T) {
+	world := named[:strings.Index(named, "  - toFQDNs")] + `  - toEntities: [world]
+    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{path: /x}]}}]
+`
+	names := `  - toFQDNs: [{matchPattern: "*.example.com"}]
+    toPorts: [{ports: [{port: "81", protocol: TCP}], rules: {http: [{path: /n}]}}]
+`
+	for doc, inherits := range map[string]bool{world: true, world + names: false} {
+		n := newNode(t)
+		n.perRoute = true
+		n.restart(n.state, nil)
+		n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+		n.apply(doc)
+		before := map[redirect.SetNumber]policy.SetID{}
+		for id, s := range n.backend.last.Sets {
+			before[s.Number] = id
+		}
+		n.apply(strings.Replace(doc, "path: /x", "path: /y", 1))
+		inherited := false
+		for id, s := range n.backend.last.Sets {
+			old, was := before[s.Number]
+			inherited = inherited || was && old != id
+		}
+		if inherited != inherits {
+			t.Errorf("the new set has the number of the old: %t, want %t, for%s", inherited, inherits, doc)
+		}
 	}
 }

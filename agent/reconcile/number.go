@@ -19,6 +19,8 @@ type Numbers struct {
 	NextSet    map[policy.Protocol]uint32    `json:"nextSet"`
 	Names      map[string]uint32             `json:"names,omitempty"` // tables of rules about names, by id in hex
 	NextNames  uint32                        `json:"nextNames,omitempty"`
+	Unions     map[string][]Union            `json:"unions,omitempty"` // of rules about names, by the same id
+	named      map[uint32]bool               // numbers in Names; nil: to be found
 	rules      map[policy.Ref]uint32         // for people: made anew by each agent
 	refs       map[uint32]policy.Ref
 	setIDs     map[redirect.SetNumber]policy.SetID
@@ -41,6 +43,9 @@ func (n *Numbers) init() {
 	}
 	if n.Names == nil {
 		n.Names = map[string]uint32{}
+	}
+	if n.Unions == nil {
+		n.Unions = map[string][]Union{}
 	}
 	n.rules, n.refs = map[policy.Ref]uint32{}, map[uint32]policy.Ref{}
 	n.setIDs = map[redirect.SetNumber]policy.SetID{}

@@ -32,7 +32,7 @@ func (e *Engine) sync(ctx context.Context) error {
 	// One write that fails closes what it concerns; what the others forbid binds open
 	// connections all the same.
 	e.placeAgain()
-	err = errors.Join(e.writeTables(), e.writeNameTables(), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil), e.writeSettings())
+	err = errors.Join(e.writeTables(), e.writeNameTables(errors.Is(backend, redirect.ErrStaleNames)), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil), e.writeSettings())
 	err = errors.Join(err, e.cfg.Gate.SetRevision(uint32(e.revision)))
 	if err == nil {
 		err = e.removeUnused()
@@ -188,7 +188,9 @@ func (e *Engine) enforce(ctx context.Context) error {
 		}
 	}
 	snap.Configs = e.envoyConfigs()
-	snap.Names = e.namesFor(snap.Sets)
+	// A set that needs a port of its own and has none yet is told of when it has: an answer
+	// must not overtake it.
+	snap.Names = e.namesFor(snap.Sets, e.served)
 	snap.Secrets, _ = e.readSecrets() // whoever is told of errors is CheckSecrets
 	e.secrets = snap.Secrets
 	ctx, cancel := context.WithTimeout(ctx, backendPatience)
@@ -200,6 +202,12 @@ func (e *Engine) enforce(ctx context.Context) error {
 	}
 	if err == nil {
 		err = late(e.serveRoutes(ctx))
+	}
+	if names := e.namesFor(snap.Sets, allSets); err == nil && len(names.Sets) > len(snap.Names.Sets) {
+		snap.Names = names
+		if err = late(e.cfg.Backend.Enforce(ctx, snap)); errors.As(err, new(*redirect.SetsError)) {
+			err = nil // it was told the first time
+		}
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("hand L7 rules to the proxy: %w", err), e.closeInherited())

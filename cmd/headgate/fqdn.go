@@ -34,7 +34,7 @@ func newFQDNList() *cobra.Command {
 		Long: `List the names that endpoints have asked for, and which addresses they were told.
 An address counts for the endpoint that asked. SOURCE is lookup as long as an
 answer holds, and connection where it has run out and an open connection, or the
-grace after it, keeps it.`,
+grace after it, keeps it. A table shows four of a longer list; -o json has all.`,
 		Example: `  headgate fqdn list
   headgate fqdn list '*.example.com' --endpoint shop/web -o json`,
 		Args:              atMostOne("PATTERN"),
@@ -93,12 +93,25 @@ func runFQDNList(c *cobra.Command, req *agentv1.ListNamesRequest) error {
 	views := viewNames(resp.GetNames())
 	t := newTable("NAME", "ADDRESSES", "ENDPOINTS", "EXPIRES", "SOURCE", "SELECTORS")
 	for _, v := range views {
-		t.row(v.Name, joinList(v.Addresses), joinList(v.Endpoints), v.Expires, v.Source, joinList(v.Selectors))
+		t.row(v.Name, joinFew(v.Addresses), joinFew(v.Endpoints), v.Expires, v.Source, joinFew(v.Selectors))
 	}
 	if n := resp.GetLeftOff(); n > 0 {
 		defer fmt.Fprintf(c.ErrOrStderr(), "%d addresses more were left off; name a pattern or an endpoint\n", n)
 	}
+	if len(views) == 0 && req.Pattern == "" && req.Endpoint == "" {
+		defer fmt.Fprintln(c.ErrOrStderr(), "no endpoint has learnt a name: names are learnt from questions that its rules for DNS let through")
+	}
 	return show(c, views, t.write)
+}
+
+// fewShown is how many of a list a table shows; -o json shows all.
+const fewShown = 4
+
+func joinFew(list []string) string {
+	if len(list) <= fewShown+1 {
+		return joinList(list)
+	}
+	return fmt.Sprintf("%s,+%d", joinList(list[:fewShown]), len(list)-fewShown)
 }
 
 func viewNames(list []*agentv1.LearntName) []nameView {

@@ -63,7 +63,8 @@ func (m *Message) rr(at int) rr {
 
 // Find follows the aliases from the name that was asked and gathers the addresses at
 // their ends. What the answer says of any other name does not count. Aliases need not
-// stand in order.
+// stand in order. Nor do addresses of a type that was not asked for, or that stand in an
+// answer which says that there are none: no resolver takes them.
 func (m *Message) Find(f *Found) error {
 	f.Chain, f.Records, f.TTL = f.Chain[:0], f.Records[:0], maxTTL
 	if m.Class != classIN {
@@ -82,6 +83,9 @@ func (m *Message) Find(f *Found) error {
 				continue
 			}
 			if r.typ != TypeCNAME {
+				if m.Rcode != NoError || m.Type != r.typ && m.Type != typeANY {
+					continue
+				}
 				if err := f.add(m.Raw[r.data:r.end], r); err != nil {
 					return err
 				}

@@ -26,6 +26,7 @@ const (
 	typeSIG   = 24
 	typeOPT   = 41
 	typeTSIG  = 250
+	typeANY   = 255
 )
 
 // Codes of answers.

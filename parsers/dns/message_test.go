@@ -143,6 +143,15 @@ func TestFound(t *testing.T) {
 		"two aliases":          {1, []string{"a. 60 CNAME b.", "a. 60 CNAME c."}, "error"},
 		"another class":        {1, []string{"a. 60 CH A 192.0.2.1"}, ""},
 		"a negative TTL":       {1, []string{"a. 4294967295 A 192.0.2.1"}, "192.0.2.1/0"},
+		"of another type":      {1, []string{"a. 60 AAAA 2001:db8::1", "a. 60 A 192.0.2.1"}, "192.0.2.1/60"},
+		"beside what is asked": {16, []string{`a. 60 TXT "x"`, "a. 60 A 192.0.2.1"}, ""},
+		"of every type":        {255, []string{"a. 60 A 192.0.2.1", "a. 60 AAAA 2001:db8::1", "b. 60 A 192.0.2.2"}, "192.0.2.1/60 2001:db8::1/60"},
+		"hints of HTTPS":       {65, []string{"a. 60 HTTPS 1 . ipv4hint=192.0.2.1 ipv6hint=2001:db8::1", "a. 60 A 192.0.2.2"}, ""},
+		"hints beside":         {1, []string{"a. 60 SVCB 1 b. ipv4hint=192.0.2.1", "b. 60 A 192.0.2.2"}, ""},
+		"DNAME and its alias":  {1, []string{". 60 DNAME b.", "a. 60 CNAME a.b.", "a.b. 60 A 192.0.2.1"}, "→a.b 192.0.2.1/60"},
+		"DNAME alone":          {1, []string{". 60 DNAME b.", "a.b. 60 A 192.0.2.1"}, ""},
+		"a name above":         {1, []string{". 60 A 192.0.2.1", "x.a. 60 A 192.0.2.2"}, ""},
+		"behind the chain":     {1, []string{"a. 60 CNAME b.", "c. 60 CNAME d.", "d. 60 A 192.0.2.1"}, "→b"},
 		"nothing":              {1, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -175,6 +184,33 @@ func found(t testing.TB, b []byte) string {
 		out = append(out, fmt.Sprintf("%s/%d", r.Addr, r.TTL))
 	}
 	return strings.Join(out, " ")
+}
+
+// What stands in other sections, or in an answer that denies the name, does not count.
+func TestNotFound(t *testing.T) {
+	extra := func(change func(*oracle.Msg)) *oracle.Msg {
+		a := answer(t, "A.", oracle.TypeA, "a. 60 A 192.0.2.1")
+		change(a)
+		return a
+	}
+	for name, c := range map[string]struct {
+		a    *oracle.Msg
+		want string
+	}{
+		"additional": {extra(func(a *oracle.Msg) { a.Answer, a.Extra = nil, a.Answer }), ""},
+		"authority":  {extra(func(a *oracle.Msg) { a.Answer, a.Ns = nil, a.Answer }), ""},
+		"NXDOMAIN":   {extra(func(a *oracle.Msg) { a.Rcode = oracle.RcodeNameError }), ""},
+		"SERVFAIL":   {extra(func(a *oracle.Msg) { a.Rcode = oracle.RcodeServerFailure }), ""},
+		"BADVERS": {extra(func(a *oracle.Msg) { // whose lower bits say NOERROR
+			a.SetEdns0(1232, false)
+			a.Rcode = oracle.RcodeBadVers
+		}), ""},
+		"truncated": {extra(func(a *oracle.Msg) { a.Truncated = true }), "192.0.2.1/60"},
+	} {
+		if got := found(t, pack(t, c.a)); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
 }
 
 // Answers that are read badly elsewhere: each is refused, none takes long.

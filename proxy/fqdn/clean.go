@@ -212,7 +212,7 @@ func (s *Store) forgetName(h *host, e *entry, gone func(learnt) bool) {
 		}
 		delete(h.known, e.name)
 	}
-	if err := s.config.Maps.Delete(keys); err != nil {
+	if err := s.remove(h.name, keys); err != nil {
 		s.log.Error("addresses stay in the datapath whose names have run out", "error", err)
 	}
 }

@@ -293,6 +293,9 @@ func (s *Store) become(w write) {
 	s.use(w.host, w.id, 1)
 	have.as = w.id
 	w.host.holds[raw] = have
+	if w.id != 0 {
+		delete(s.stuck.owners, w.key())
+	}
 }
 
 // answer says that an answer is in force, or why not, or lets it wait for rules that the

@@ -89,13 +89,15 @@ type Stats struct {
 	Held                                            uint64 // addresses that only a connection keeps
 	Answers, Refused                                uint64
 	P50, P99                                        time.Duration // from an answer to the kernel's maps, of the last ones
+	Stuck                                           int           // addresses that the kernel does not forget
+	StuckEndpoints                                  []uint16      // that knew them
 }
 
 // Stats counts.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var out Stats
 	err := s.do(ctx, func() {
-		out = Stats{Addresses: s.addresses, InKernel: s.inKernel, Identities: len(s.byID), Waiting: len(s.waiting)}
+		out = Stats{Addresses: s.addresses, InKernel: s.inKernel, Identities: len(s.byID), Waiting: len(s.waiting), Stuck: len(s.stuck.owners), StuckEndpoints: s.stuckEndpoints()}
 		for _, h := range s.hosts {
 			out.Names += len(h.known)
 		}

@@ -26,6 +26,7 @@ type state struct {
 	numbers
 	rules map[policy.NameRulesKey]*ruling
 
+	stuck    stuck
 	restored []saved // of endpoints that are not known yet
 	waiting  []waiting
 	wanted   []redirect.MissingSet // to be told
@@ -142,6 +143,7 @@ func (st *state) init() {
 	st.picks = map[string]*pick{"": st.none}
 	st.byKnown, st.byID = map[known]policy.Identity{}, map[policy.Identity]identity{}
 	st.first = firstIdentity
+	st.stuck.owners = map[policy.NameKey]string{}
 	st.rules = map[policy.NameRulesKey]*ruling{}
 	st.matcher, st.prefixes = newMatcher(nil), newPrefixes(nil)
 	st.limits = withDefaults(redirect.NameLimits{})

@@ -170,6 +170,7 @@ func (s *Store) Run(ctx context.Context) {
 			cleans = false
 		case <-tick.C:
 			s.expireWaiting()
+			s.removeStuck()
 			if !cleans && s.cleanDue() {
 				cleans = true
 				background.Go(func() { s.clean(ctx); cleaning <- struct{}{} })

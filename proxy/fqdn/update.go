@@ -26,7 +26,7 @@ func (s *Store) update(n *redirect.Names) error {
 	before := s.names
 	s.delivered, n = n, s.withTablesOfBefore(n)
 	s.names, s.limits = n, withDefaults(n.Limits)
-	gone := s.updateHosts(n)
+	gone, strangers := s.updateHosts(n)
 	var writes []write
 	if before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
 		s.stale = false
@@ -37,13 +37,15 @@ func (s *Store) update(n *redirect.Names) error {
 	for k, e := range s.write(writes) {
 		err = errors.Join(err, fmt.Errorf("%s for endpoint %d: %w", k.Addr, k.Endpoint, e))
 	}
-	if e := s.config.Maps.Delete(gone); e != nil {
-		err = errors.Join(err, e)
+	for owner, keys := range gone {
+		err = errors.Join(err, s.remove(owner, keys))
 	}
 	if before == nil {
+		err = errors.Join(err, strangers)
 		s.sweepAt = s.now().Add(sweepAfter)
 	}
 	s.settleWaiting()
+	err = errors.Join(err, s.inherited())
 	if err != nil {
 		return fmt.Errorf("put names in force: %w", err)
 	}
@@ -83,15 +85,16 @@ func (s *Store) withTablesOfBefore(n *redirect.Names) *redirect.Names {
 }
 
 // updateHosts takes over which endpoints there are. It says what of those that are gone
-// is in the kernel.
-func (s *Store) updateHosts(n *redirect.Names) (gone []policy.NameKey) {
+// is in the kernel, by their names.
+func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey, strangers error) {
+	gone = map[string][]policy.NameKey{}
 	s.byAddr = map[netip.Addr]*host{}
 	there := map[uint16]bool{}
 	for _, e := range n.Endpoints {
 		there[e.ID] = true
 		h := s.hosts[e.ID]
 		if h != nil && h.name != e.Name {
-			gone = append(gone, s.forgetHost(h)...)
+			gone[h.name] = append(gone[h.name], s.forgetHost(h)...)
 			h = nil
 		}
 		if h == nil {
@@ -107,11 +110,12 @@ func (s *Store) updateHosts(n *redirect.Names) (gone []policy.NameKey) {
 	}
 	for id, h := range s.hosts {
 		if !there[id] {
-			gone = append(gone, s.forgetHost(h)...)
+			gone[h.name] = append(gone[h.name], s.forgetHost(h)...)
 		}
 	}
+	strangers = s.forgetStrangers()
 	s.restored = nil // who was not among them is gone for good
-	return gone
+	return gone, strangers
 }
 
 func (h *host) setTable(table uint32, now time.Time) {

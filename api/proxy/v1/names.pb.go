@@ -824,7 +824,7 @@ type NamePort struct {
 	L7            []byte                 `protobuf:"bytes,4,opt,name=l7,proto3" json:"l7,omitempty"` // an L7Set; empty: no rules for requests
 	Policy        string                 `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
 	Path          string                 `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
-	Listener      *NameListener          `protobuf:"bytes,7,opt,name=listener,proto3" json:"listener,omitempty"` // that gets the connections; absent: none
+	Listener      *NameListener          `protobuf:"bytes,7,opt,name=listener,proto3" json:"listener,omitempty"` // of Envoy, that connections are handed to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,7 +914,7 @@ type NameListener struct {
 	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Config        string                 `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	Priority      int32                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority      int64                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -977,7 +977,7 @@ func (x *NameListener) GetName() string {
 	return ""
 }
 
-func (x *NameListener) GetPriority() int32 {
+func (x *NameListener) GetPriority() int64 {
 	if x != nil {
 		return x.Priority
 	}
@@ -1241,19 +1241,21 @@ func (x *SelectedNames) GetAddresses() uint64 {
 }
 
 type NameStats struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Names         uint64                 `protobuf:"varint,1,opt,name=names,proto3" json:"names,omitempty"`
-	Addresses     uint64                 `protobuf:"varint,2,opt,name=addresses,proto3" json:"addresses,omitempty"`
-	InKernel      uint64                 `protobuf:"varint,3,opt,name=in_kernel,json=inKernel,proto3" json:"in_kernel,omitempty"`
-	Identities    uint64                 `protobuf:"varint,4,opt,name=identities,proto3" json:"identities,omitempty"`
-	Waiting       uint64                 `protobuf:"varint,5,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	Held          uint64                 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"` // addresses that only a connection keeps
-	Answers       uint64                 `protobuf:"varint,7,opt,name=answers,proto3" json:"answers,omitempty"`
-	Refused       uint64                 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
-	P50Ns         int64                  `protobuf:"varint,9,opt,name=p50_ns,json=p50Ns,proto3" json:"p50_ns,omitempty"` // from an answer to the kernel's maps
-	P99Ns         int64                  `protobuf:"varint,10,opt,name=p99_ns,json=p99Ns,proto3" json:"p99_ns,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Names          uint64                 `protobuf:"varint,1,opt,name=names,proto3" json:"names,omitempty"`
+	Addresses      uint64                 `protobuf:"varint,2,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	InKernel       uint64                 `protobuf:"varint,3,opt,name=in_kernel,json=inKernel,proto3" json:"in_kernel,omitempty"`
+	Identities     uint64                 `protobuf:"varint,4,opt,name=identities,proto3" json:"identities,omitempty"`
+	Waiting        uint64                 `protobuf:"varint,5,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Held           uint64                 `protobuf:"varint,6,opt,name=held,proto3" json:"held,omitempty"` // addresses that only a connection keeps
+	Answers        uint64                 `protobuf:"varint,7,opt,name=answers,proto3" json:"answers,omitempty"`
+	Refused        uint64                 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	P50Ns          int64                  `protobuf:"varint,9,opt,name=p50_ns,json=p50Ns,proto3" json:"p50_ns,omitempty"` // from an answer to the kernel's maps
+	P99Ns          int64                  `protobuf:"varint,10,opt,name=p99_ns,json=p99Ns,proto3" json:"p99_ns,omitempty"`
+	Stuck          uint64                 `protobuf:"varint,11,opt,name=stuck,proto3" json:"stuck,omitempty"` // addresses that the kernel does not forget
+	StuckEndpoints []uint32               `protobuf:"varint,12,rep,packed,name=stuck_endpoints,json=stuckEndpoints,proto3" json:"stuck_endpoints,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NameStats) Reset() {
@@ -1354,6 +1356,20 @@ func (x *NameStats) GetP99Ns() int64 {
 		return x.P99Ns
 	}
 	return 0
+}
+
+func (x *NameStats) GetStuck() uint64 {
+	if x != nil {
+		return x.Stuck
+	}
+	return 0
+}
+
+func (x *NameStats) GetStuckEndpoints() []uint32 {
+	if x != nil {
+		return x.StuckEndpoints
+	}
+	return nil
 }
 
 type MissingRequest struct {
@@ -1582,7 +1598,7 @@ const file_api_proxy_v1_names_proto_rawDesc = "" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06config\x18\x03 \x01(\tR\x06config\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpriority\x18\x05 \x01(\x05R\bpriority\"(\n" +
+	"\bpriority\x18\x05 \x01(\x03R\bpriority\"(\n" +
 	"\x10ListNamesRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\"\xcd\x01\n" +
 	"\x11ListNamesResponse\x122\n" +
@@ -1600,7 +1616,7 @@ const file_api_proxy_v1_names_proto_rawDesc = "" +
 	"\rSelectedNames\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x12\x14\n" +
 	"\x05names\x18\x02 \x01(\x04R\x05names\x12\x1c\n" +
-	"\taddresses\x18\x03 \x01(\x04R\taddresses\"\x8c\x02\n" +
+	"\taddresses\x18\x03 \x01(\x04R\taddresses\"\xcb\x02\n" +
 	"\tNameStats\x12\x14\n" +
 	"\x05names\x18\x01 \x01(\x04R\x05names\x12\x1c\n" +
 	"\taddresses\x18\x02 \x01(\x04R\taddresses\x12\x1b\n" +
@@ -1614,7 +1630,9 @@ const file_api_proxy_v1_names_proto_rawDesc = "" +
 	"\arefused\x18\b \x01(\x04R\arefused\x12\x15\n" +
 	"\x06p50_ns\x18\t \x01(\x03R\x05p50Ns\x12\x15\n" +
 	"\x06p99_ns\x18\n" +
-	" \x01(\x03R\x05p99Ns\"\x10\n" +
+	" \x01(\x03R\x05p99Ns\x12\x14\n" +
+	"\x05stuck\x18\v \x01(\x04R\x05stuck\x12'\n" +
+	"\x0fstuck_endpoints\x18\f \x03(\rR\x0estuckEndpoints\"\x10\n" +
 	"\x0eMissingRequest\"D\n" +
 	"\x0fMissingResponse\x121\n" +
 	"\x04sets\x18\x01 \x03(\v2\x1d.headgate.proxy.v1.MissingSetR\x04sets\"l\n" +

@@ -624,10 +624,13 @@ func (x *SecretValue) GetValue() []byte {
 }
 
 type EnforceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Failed        []*SetFailure          `protobuf:"bytes,1,rep,name=failed,proto3" json:"failed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Failed []*SetFailure          `protobuf:"bytes,1,rep,name=failed,proto3" json:"failed,omitempty"`
+	// Endpoints that are gone and that the datapath does not forget: their numbers must not
+	// be given to others yet.
+	StuckEndpoints []uint32 `protobuf:"varint,2,rep,packed,name=stuck_endpoints,json=stuckEndpoints,proto3" json:"stuck_endpoints,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *EnforceResponse) Reset() {
@@ -663,6 +666,13 @@ func (*EnforceResponse) Descriptor() ([]byte, []int) {
 func (x *EnforceResponse) GetFailed() []*SetFailure {
 	if x != nil {
 		return x.Failed
+	}
+	return nil
+}
+
+func (x *EnforceResponse) GetStuckEndpoints() []uint32 {
+	if x != nil {
+		return x.StuckEndpoints
 	}
 	return nil
 }
@@ -2712,9 +2722,10 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\x03key\x18\x03 \x01(\tR\x03key\"Y\n" +
 	"\vSecretValue\x124\n" +
 	"\x06secret\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06secret\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"H\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"q\n" +
 	"\x0fEnforceResponse\x125\n" +
-	"\x06failed\x18\x01 \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\":\n" +
+	"\x06failed\x18\x01 \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x12'\n" +
+	"\x0fstuck_endpoints\x18\x02 \x03(\rR\x0estuckEndpoints\":\n" +
 	"\n" +
 	"SetFailure\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +

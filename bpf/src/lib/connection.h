@@ -172,7 +172,9 @@ static __noinline void relate(struct __sk_buff *skb, struct packet *p, struct fl
 	}
 	if (e->flags & CT_DENIED)
 		return refuse(n, REASON_POLICY, direction);
-	if (e->flags & CT_REDIRECTED)
+	/* The proxy has no socket to the ends of datagrams: they go on as they came, and what
+	 * is told of one concerns who sent it. */
+	if (e->flags & CT_REDIRECTED && p->proto != IPPROTO_UDP)
 		n->way = WAY_PROXY;
 }
 
