@@ -70,7 +70,7 @@ func grpcInterop(t *testing.T, b backend) {
 	for _, name := range []string{
 		"empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream", "timeout_on_sleeping_server",
 		"cancel_after_begin", "cancel_after_first_response", "status_code_and_message", "special_status_message", "custom_metadata",
-		"unimplemented_method", "unimplemented_service", "orca_per_rpc", "orca_oob", "pick_first_unary", "rpc_soak", "channel_soak",
+		"unimplemented_method", "unimplemented_service", "orca_per_rpc", "orca_oob", "rpc_soak", "channel_soak",
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"--server_host", server.addr(4).String(), "--server_port", "10000", "--test_case", name, "--soak_iterations", "50", "--soak_overall_timeout_seconds", "180", "--soak_per_iteration_max_acceptable_latency_ms", "60000"}
