@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/policy"
@@ -30,6 +31,46 @@ type write struct {
 	host *host
 	addr netip.Addr
 	id   policy.Identity
+}
+
+// outcome of an answer that somebody waits for.
+type outcome struct {
+	done func(error)
+	err  error
+}
+
+func (s *Store) tell(done func(error), err error) { s.told = append(s.told, outcome{done, err}) }
+
+// came is when an answer reached this process.
+func (a *Answer) came() time.Time {
+	if a.Came.IsZero() {
+		return time.Now()
+	}
+	return a.Came
+}
+
+// LearnNow puts an answer in force at once, and keeps nothing of what it is given. now is
+// false if it has to wait for others' work, or for rules that the agent is to make: then it
+// is Learn's.
+func (s *Store) LearnNow(a Answer) (now bool, err error) {
+	if s.long.Load() != 0 {
+		return false, nil
+	}
+	s.own.Lock()
+	defer s.own.Unlock()
+	if s.stopped {
+		return false, nil
+	}
+	t := &s.one[0]
+	*t = task{question: question{answer: a, at: a.came()}, addrs: t.addrs[:0]}
+	defer func() { t.question = question{} }()
+	s.note(t)
+	missing := s.result(t, s.admit(s.one[:]))
+	if t.err == nil && len(missing) > 0 {
+		return false, nil
+	}
+	s.count(t)
+	return true, t.err
 }
 
 // learn puts in force what has gathered in the queue.
@@ -70,12 +111,15 @@ func (s *Store) note(t *task) {
 	}
 	t.host = s.byAddr[t.answer.Client.Unmap()]
 	name := policy.NormalName(t.answer.Name)
-	if t.host == nil || len(t.answer.Addresses) == 0 || policy.ValidateDNSName(name) != nil {
+	if t.host == nil || len(t.answer.Addresses) == 0 {
 		return // no rule concerns it
 	}
 	e := t.host.known[name]
 	if e == nil {
-		e = &entry{name: name, pick: s.pickOf(name)}
+		if policy.ValidateDNSName(name) != nil {
+			return
+		}
+		e = &entry{name: strings.Clone(name), pick: s.pickOf(name)}
 		if e.pick == s.none && t.host.unruled >= maxUnruled {
 			return
 		}
@@ -194,23 +238,34 @@ func (s *Store) forgetUnruled(h *host) {
 // which were not written, and why.
 func (s *Store) admit(tasks []task) map[policy.NameKey]error {
 	var writes []write
-	seen := map[policy.NameKey]bool{}
+	var seen map[policy.NameKey]bool
 	for i := range tasks {
 		t := &tasks[i]
 		for _, addr := range t.addrs {
-			k := policy.NameKey{Endpoint: t.host.idOf(), Addr: addr}
-			if have, ok := t.host.holds[addr.As16()]; ok && !seen[k] {
-				seen[k] = true
-				if id := s.identify(addr, have.entries()); id != have.as || s.ensure(t.host, id) != nil {
-					writes = append(writes, write{t.host, addr, id})
-				}
+			have, ok := t.host.holds[addr.As16()]
+			if !ok {
+				continue
 			}
+			id := s.identify(addr, &have)
+			if id == have.as && s.ensure(t.host, id) == nil {
+				continue
+			}
+			w := write{t.host, addr, id}
+			if seen[w.key()] {
+				continue
+			}
+			if seen == nil {
+				seen = map[policy.NameKey]bool{}
+			}
+			seen[w.key()] = true
+			writes = append(writes, w)
 		}
+	}
+	if len(writes) == 0 {
+		return nil
 	}
 	return s.write(writes)
 }
-
-func (h *host) idOf() uint16 { return h.id }
 
 // write brings addresses in the kernel from what they are known as to what they are to
 // be known as. It says which were not written, and why. These are known as nothing then,
@@ -298,7 +353,24 @@ func (s *Store) become(w write) {
 // answer says that an answer is in force, or why not, or lets it wait for rules that the
 // agent is to make.
 func (s *Store) answer(t *task, failed map[policy.NameKey]error) {
-	var missing []policy.NameRulesKey
+	if missing := s.result(t, failed); t.err == nil && len(missing) > 0 {
+		s.waiting = append(s.waiting, waiting{missing, s.now().Add(maxWait), t.done})
+		return
+	}
+	s.count(t)
+	s.tell(t.done, t.err)
+}
+
+func (s *Store) count(t *task) {
+	if t.err != nil {
+		s.stats.refused.Add(1)
+		return
+	}
+	s.stats.took(time.Since(t.at))
+}
+
+// result is whether what an answer says is in force, and what it lacks that the agent is to make.
+func (s *Store) result(t *task, failed map[policy.NameKey]error) (missing []policy.NameRulesKey) {
 	for _, addr := range t.addrs {
 		if err := failed[policy.NameKey{Endpoint: t.host.id, Addr: addr}]; err != nil {
 			t.err = errors.Join(t.err, err)
@@ -311,16 +383,7 @@ func (s *Store) answer(t *task, failed map[policy.NameKey]error) {
 			}
 		}
 	}
-	switch {
-	case t.err != nil:
-		s.stats.refused.Add(1)
-	case len(missing) > 0:
-		s.waiting = append(s.waiting, waiting{missing, s.now().Add(maxWait), t.done})
-		return
-	default:
-		s.stats.took(time.Since(t.at))
-	}
-	t.done(t.err)
+	return missing
 }
 
 // expireWaiting gives up on rules that nobody makes.
@@ -348,7 +411,7 @@ func (s *Store) settle(over func(waiting) (bool, error)) {
 			if err != nil {
 				s.stats.refused.Add(1)
 			}
-			w.done(err)
+			s.tell(w.done, err)
 			continue
 		}
 		left = append(left, w)

@@ -167,6 +167,7 @@ func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
 		s.addresses--
 	}
 	s.pairs -= h.pairs
+	clear(h.known)
 	delete(s.hosts, h.id)
 	s.dirty()
 	return gone
@@ -214,7 +215,7 @@ func (s *Store) recompute() []write {
 		}
 		for raw, have := range h.holds {
 			addr := netip.AddrFrom16(raw).Unmap()
-			if id := s.identify(addr, have.entries()); id != have.as {
+			if id := s.identify(addr, &have); id != have.as {
 				writes = append(writes, write{h, addr, id})
 			}
 		}
