@@ -62,7 +62,7 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 		return nil
 	}
 	d := &dnsServer{p: p, counts: &p.asked, questions: newQuestions(&p.config.DNS)}
-	d.late.sender = redirect.NewSender(p.config.Senders, &d.lost)
+	d.late.sender = d.newSender()
 	d.late.writer.p = p
 	for _, a := range p.config.Addresses {
 		for range min(runtime.GOMAXPROCS(0), 8) {
@@ -71,7 +71,7 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 				d.close()
 				return err
 			}
-			w := &dnsWorker{d: d, in: in, out: redirect.NewSender(p.config.Senders, &d.lost), flows: map[[2]netip.AddrPort]dnsFlow{}}
+			w := &dnsWorker{d: d, in: in, out: d.newSender(), flows: map[[2]netip.AddrPort]dnsFlow{}}
 			w.writer.p = p
 			d.workers = append(d.workers, w)
 		}
@@ -170,6 +170,7 @@ func (w *dnsWorker) run() error {
 			return fmt.Errorf("read questions: %w", err)
 		}
 		w.now = time.Now()
+		w.out.Forget(w.now)
 		w.own = w.own[:0]
 		for i := range batch {
 			w.guarded(&batch[i])

@@ -178,6 +178,9 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 		s.forgetUnruled(h)
 	}
 	have, known := h.holds[raw]
+	if e.pick == s.none && known && len(have.entries()) >= maxNames {
+		return ErrShare // as below, but nobody will read it, and it may be so for every answer
+	}
 	switch {
 	case len(e.addrs) >= 2*s.limits.PerName: // the janitor brings it back to PerName
 		return fmt.Errorf("%w: %s has %d", ErrShare, e.name, len(e.addrs))
