@@ -73,7 +73,9 @@ func (s *Store) clean(ctx context.Context) {
 		}
 	}
 	if sweep {
+		s.changes.Lock()
 		_ = s.do(ctx, s.sweep)
+		s.changes.Unlock()
 	}
 }
 

@@ -56,8 +56,8 @@ func (s *Store) LearnNow(a Answer) (now bool, err error) {
 	if s.long.Load() != 0 {
 		return false, nil
 	}
-	s.own.Lock()
-	defer s.own.Unlock()
+	s.begin()
+	defer s.end()
 	if s.stopped {
 		return false, nil
 	}
@@ -119,10 +119,11 @@ func (s *Store) note(t *task) {
 		if policy.ValidateDNSName(name) != nil {
 			return
 		}
-		e = &entry{name: strings.Clone(name), pick: s.pickOf(name)}
-		if e.pick == s.none && t.host.unruled >= maxUnruled {
+		pick := s.pickOf(name)
+		if pick == s.none && (t.host.unruled >= maxUnruled || t.host.crowded(t.answer.Addresses)) {
 			return
 		}
+		e = &entry{name: strings.Clone(name), pick: pick}
 	}
 	for _, a := range t.answer.Addresses {
 		addr := a.Addr.Unmap().WithZone("")
@@ -138,6 +139,17 @@ func (s *Store) note(t *task) {
 		}
 		t.addrs = append(t.addrs, addr)
 	}
+}
+
+// crowded reports whether none of some addresses can have another name.
+func (h *host) crowded(addrs []Address) bool {
+	for i := range addrs {
+		have := h.holds[addrs[i].Addr.Unmap().As16()]
+		if have.more == nil || len(*have.more) < maxNames {
+			return false
+		}
+	}
+	return true
 }
 
 // isSomebody reports whether an address can be a server elsewhere: a name that leads to
@@ -178,9 +190,6 @@ func (s *Store) remember(h *host, e *entry, addr netip.Addr, until time.Time) er
 		s.forgetUnruled(h)
 	}
 	have, known := h.holds[raw]
-	if e.pick == s.none && known && len(have.entries()) >= maxNames {
-		return ErrShare // as below, but nobody will read it, and it may be so for every answer
-	}
 	switch {
 	case len(e.addrs) >= 2*s.limits.PerName: // the janitor brings it back to PerName
 		return fmt.Errorf("%w: %s has %d", ErrShare, e.name, len(e.addrs))

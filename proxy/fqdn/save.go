@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 )
@@ -51,25 +50,14 @@ func (s *Store) saveDue() bool {
 
 // collect encodes what is known, and lets others work in between.
 func (s *Store) collect() []byte {
-	s.own.Lock()
-	defer s.own.Unlock()
-	n := 0
-	return s.encode(func(addresses int) {
-		if n += 1 + addresses; n > collectAtOnce {
-			n = 0
-			s.own.Unlock()
-			runtime.Gosched()
-			s.own.Lock()
-		}
-	})
+	s.begin()
+	defer s.end()
+	return s.encode(s.pause)
 }
-
-// collectAtOnce is how many names and addresses collect encodes before it lets others work.
-const collectAtOnce = 1024
 
 // encode is everything that is known. It calls pause after each name: what changes meanwhile
 // may be in it or not.
-func (s *Store) encode(pause func(addresses int)) []byte {
+func (s *Store) encode(pause func()) []byte {
 	if s.config.Disk == nil || s.names == nil { // what was restored is nobody's yet
 		return nil
 	}
@@ -89,7 +77,7 @@ func (s *Store) encode(pause func(addresses int)) []byte {
 				b = binary.BigEndian.AppendUint32(append(b, l.addr[:]...), l.expires)
 			}
 			n++
-			pause(len(e.addrs))
+			pause()
 		}
 		putCount(b[at:at+countSize], n)
 	}

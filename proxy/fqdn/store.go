@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,10 +93,12 @@ type Store struct {
 	missing chan struct{} // there is something in the state's missing
 	stats   stats
 
-	// own is held by who uses the state. long is how many hold it, or want to, for so long that an
-	// answer had better wait in the queue.
-	own  sync.Mutex
-	long atomic.Int32
+	// own is held by who uses the state. others is how many wait for it: long work lets them go
+	// first (pause). long is how many have work that cannot be interrupted, or wait to do it: an
+	// answer had better wait in the queue then.
+	own          sync.Mutex
+	others, long atomic.Int32
+	changes      sync.Mutex // one at a time changes what all is judged by; held before own
 	state
 }
 
@@ -196,9 +199,9 @@ func (s *Store) Run(ctx context.Context) {
 		if saving {
 			continue
 		}
-		s.own.Lock()
+		s.begin()
 		due := s.saveDue()
-		s.own.Unlock()
+		s.end()
 		if due {
 			saving = true
 			background.Go(func() {
@@ -211,21 +214,48 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
-// lock takes the state for work that takes its time.
-func (s *Store) lock() {
-	s.long.Add(1)
+// begin takes the state.
+func (s *Store) begin() {
+	s.others.Add(1)
 	s.own.Lock()
+	s.others.Add(-1)
 }
 
-// unlock ends it, and tells those whose answers are done by it: what they do is no part of it.
-func (s *Store) unlock() {
+// end lets go of the state, and tells those whose answers are done: what they do is no part of it.
+func (s *Store) end() {
 	told := s.told
 	s.told = nil
 	s.own.Unlock()
-	s.long.Add(-1)
 	for i := range told {
 		told[i].done(told[i].err)
 	}
+}
+
+// pause lets those go first who wait for the state, in the midst of work that takes long. What
+// there was may be gone afterwards.
+func (s *Store) pause() {
+	if s.others.Load() == 0 {
+		return
+	}
+	s.own.Unlock()
+	for i := 0; i < yields && s.others.Load() > 0; i++ {
+		runtime.Gosched()
+	}
+	s.own.Lock()
+}
+
+// yields is how often others are given the processor, so that they really go first.
+const yields = 64
+
+// lock takes the state for work that is not interrupted.
+func (s *Store) lock() {
+	s.long.Add(1)
+	s.begin()
+}
+
+func (s *Store) unlock() {
+	s.long.Add(-1)
+	s.end()
 }
 
 // do runs f while it owns the state.
@@ -256,7 +286,7 @@ func (s *Store) finish() {
 		s.tell(w.done, ErrEnded)
 	}
 	s.waiting = nil
-	s.save(s.encode(func(int) {}), true)
+	s.save(s.encode(func() {}), true)
 }
 
 // leaveAfter is how long a process goes on learning from answers to what it asked, after
@@ -287,14 +317,17 @@ func (s *Store) HandOver(ctx context.Context) error {
 // Update puts a snapshot in force: nil, no rule is about names. When it returns the
 // kernel has all that follows from it.
 func (s *Store) Update(ctx context.Context, n *redirect.Names) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if n == nil {
 		n = &redirect.Names{}
 	}
-	var err error
-	if stopped := s.do(ctx, func() { err = s.update(n) }); stopped != nil {
-		return stopped
-	}
-	return err
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.begin()
+	defer s.end()
+	return s.update(n)
 }
 
 // Missing waits until there are sets that nobody has made, and takes them.
