@@ -3,6 +3,8 @@ package bpf
 import (
 	"net"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,30 +106,46 @@ func TestInjectorReaches(t *testing.T) {
 	if fd := int(queue.Fd()); !redirect.IsInjector(fd) || redirect.IsInjector(0) {
 		t.Error("a queue of the device is not known from another descriptor")
 	}
-	a, b := redirecting(setDNS, 0)
-	w.reset(a, b)
-	w.must(w.g.SetRoute(AnyRoute(policy.ProtocolDNS), datagrams(t, "127.0.0.1:0", redirect.MarkFromProxy)))
-	asked := w.udp(false, 40000, 53)
-	w.sends(w.a, asked)
-	w.forget()
-	var server net.PacketConn
-	w.must(within(w.nsB, func() (err error) {
-		server, err = net.ListenPacket("udp4", netip.AddrPortFrom(w.b.v4, 53).String())
-		return err
-	}))
-	defer server.Close()
-	w.must(server.SetReadDeadline(time.Now().Add(patience)))
-	if _, err := queue.Write(asked.bytes()); err != nil {
-		t.Fatal(err)
+	var lost atomic.Uint64
+	sender := redirect.NewSender([2]int{-1, -1}, &lost)
+	sender.Inject(int(queue.Fd()), func(a netip.Addr) bool { return a == w.a.addr(a.Is6()) || a == w.b.addr(a.Is6()) })
+	for family, v6 := range families {
+		at := "127.0.0.1:0"
+		if v6 {
+			at = "[::1]:0"
+		}
+		w.reset(redirecting(setDNS, 0))
+		w.must(w.g.SetRoute(AnyRoute(policy.ProtocolDNS), datagrams(t, at, redirect.MarkFromProxy)))
+		asked := w.udp(v6, 40000, 53)
+		w.sends(w.a, asked)
+		w.forget()
+		var server net.PacketConn
+		w.must(within(w.nsB, func() (err error) {
+			server, err = net.ListenPacket("udp", asked.target().String())
+			return err
+		}))
+		defer server.Close()
+		w.must(server.SetReadDeadline(time.Now().Add(patience)))
+		for _, data := range []string{"question", "odd", strings.Repeat("long", 350)} { // checksums are of pairs of bytes
+			sender.Forget(time.Now())
+			sender.Queue(asked.source(), asked.target(), []byte(data))
+			got := make([]byte, 2000)
+			n, from, err := server.ReadFrom(got)
+			w.must(err)
+			if string(got[:n]) != data || from.String() != asked.source().String() {
+				t.Errorf("%s: the workload gets %q from %s", family, got[:n], from)
+			}
+			w.expect(family, result{}, 0, 0, policy.Ingress)
+		}
 	}
-	got := make([]byte, 100)
-	n, from, err := server.ReadFrom(got)
-	w.must(err)
-	if string(got[:n]) != string(asked.payload) || from.String() != asked.source().String() {
-		t.Errorf("the workload gets %q from %s", got[:n], from)
+	sender.Flush()
+	if n := lost.Load(); n != 0 {
+		t.Errorf("%d datagrams went the other way", n)
 	}
-	if s := w.counted(); s != "0 ingress" {
-		t.Errorf("counted %q", s)
+	sender.Queue(w.udp(false, 1, 1).source(), netip.AddrPortFrom(world4, 53), []byte("to the world"))
+	sender.Flush()
+	if n := lost.Load(); n != 1 {
+		t.Errorf("%d datagrams for the world went by the host's stack, want 1", n)
 	}
 }
 
