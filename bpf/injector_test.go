@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"strings"
@@ -74,17 +75,26 @@ func TestInjector(t *testing.T) {
 					return
 				}
 				l.expect("question", r, actionSend, 0, policy.Ingress)
-				l.rewritten(f, l.b, r.data)
+				l.linked(f, l.b, r.data)
 				back := f.reversed(0)
 				r = l.injects(back)
 				l.expect("answer", r, actionSend, 0, policy.Ingress)
-				l.rewritten(back, l.a, r.data)
+				l.linked(back, l.a, r.data)
 			})
 		}
 	}
 }
 
-// The real device: what is written to it arrives, with all hops that it had in the proxy.
+// linked checks that a packet has got link addresses, and is the same otherwise.
+func (l *lab) linked(f frame, to workload, got []byte) {
+	l.Helper()
+	f.dstMAC, f.srcMAC = to.mac, gatewayMAC
+	if !bytes.Equal(got, f.bytes()) {
+		l.Errorf("delivered\n%x, want\n%x", got, f.bytes())
+	}
+}
+
+// The real device: what is written to it arrives.
 func TestInjectorReaches(t *testing.T) {
 	w := newWired(t)
 	ifindex, err := redirect.EnsureInjector()

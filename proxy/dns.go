@@ -56,7 +56,9 @@ type dnsCounts struct {
 	streams                              atomic.Uint64
 }
 
-// listenDNS opens the sockets for datagrams, on the same port as connections.
+// listenDNS opens the sockets for datagrams, on the same port as connections: one for each
+// processor but one, which who asks and who answers need too. The fewer there are, the more
+// each finds when it wakes up.
 func (p *process) listenDNS(ctx context.Context, port uint16) error {
 	if p.config.Datagrams == nil {
 		return nil
@@ -65,7 +67,7 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 	d.late.sender = d.newSender()
 	d.late.writer.p = p
 	for _, a := range p.config.Addresses {
-		for range min(runtime.GOMAXPROCS(0), 8) {
+		for range min(max(runtime.GOMAXPROCS(0)-1, 1), 8) {
 			in, err := redirect.ListenDatagrams(ctx, netip.AddrPortFrom(a, port))
 			if err != nil {
 				d.close()
@@ -280,7 +282,7 @@ func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Messag
 	if again {
 		d.counts.again.Add(1)
 	}
-	w.out.Queue(g.Source, g.Destination, g.Data)
+	w.out.Forward(g.Source, g.Destination, g)
 	return true
 }
 

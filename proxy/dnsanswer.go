@@ -50,7 +50,7 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		return
 	}
 	if d.p.config.Learner == nil || len(w.found.Records) == 0 || !x.known.learns() {
-		w.out.Queue(server, client, g.Data)
+		w.out.Forward(server, client, g)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 		shard.free(d.questions, x)
 		return
@@ -61,7 +61,7 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		w.hold(g, shard, x)
 		return
 	case err == nil:
-		w.out.Queue(server, client, g.Data)
+		w.out.Forward(server, client, g)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 	default:
 		d.counts.unlearnt.Add(1)
@@ -116,7 +116,7 @@ func (w *dnsWorker) unread(g *redirect.Datagram, shard *shard) bool {
 	if x == nil {
 		return false
 	}
-	w.out.Queue(g.Source, g.Destination, g.Data)
+	w.out.Forward(g.Source, g.Destination, g)
 	shard.free(w.d.questions, x)
 	return true
 }

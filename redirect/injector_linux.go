@@ -101,12 +101,12 @@ func IsInjector(fd int) bool {
 
 const (
 	ethernet = 14
+	// headroom is for the headers of a frame before what was received.
+	headroom = 64
 	// hereLasts bounds how long an address is believed to be a workload's or not: what is
 	// written for one that has gone is lost.
 	hereLasts = time.Second
 	maxHere   = 8192
-	// injectedHops is one more than others have: the gate takes one.
-	injectedHops = hops + 1
 )
 
 // injector is the part of a Sender that writes to the device.
@@ -151,25 +151,39 @@ func (i *injector) inject(from, to netip.AddrPort, data []byte) bool {
 	if i.fd == 0 || !i.isHere(to.Addr()) {
 		return false
 	}
-	h := (*[header6]byte)(i.frame[ethernet:])
-	size := ethernet + header4
-	if to.Addr().Is4() {
-		binary.BigEndian.PutUint16(i.frame[12:], unix.ETH_P_IP)
-		header4Of(h, from, to, data)
-		h[8] = injectedHops
-		finish4(h, len(data))
-	} else {
-		binary.BigEndian.PutUint16(i.frame[12:], unix.ETH_P_IPV6)
-		header6Of(h, from, to, data)
-		h[7] = injectedHops
-		size = ethernet + header6
-	}
+	size := fillFrame(&i.frame, from, to, data)
 	i.vectors[0].SetLen(size)
 	i.vectors[1].Base = &data[0]
 	i.vectors[1].SetLen(len(data))
 	n, _, errno := syscall.RawSyscall(unix.SYS_WRITEV, uintptr(i.fd), uintptr(unsafe.Pointer(&i.vectors[0])), 2)
 	i.vectors[1].Base = nil
 	return errno == 0 && int(n) == size+len(data)
+}
+
+// forward writes a datagram that was received, with its headers before it, in one piece.
+func (i *injector) forward(from, to netip.AddrPort, g *Datagram) bool {
+	if i.fd == 0 || !i.isHere(to.Addr()) {
+		return false
+	}
+	size := fillFrame(&i.frame, from, to, g.Data)
+	copy(g.before[headroom-size:], i.frame[:size])
+	n, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(i.fd), uintptr(unsafe.Pointer(&g.before[headroom-size])), uintptr(size+len(g.Data)))
+	return errno == 0 && int(n) == size+len(g.Data)
+}
+
+// fillFrame writes the headers of a frame and says how long they are. Link addresses are the
+// gate's to write.
+func fillFrame(frame *[ethernet + header6]byte, from, to netip.AddrPort, data []byte) int {
+	h := (*[header6]byte)(frame[ethernet:])
+	if to.Addr().Is4() {
+		binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IP)
+		header4Of(h, from, to, data)
+		finish4(h, len(data))
+		return ethernet + header4
+	}
+	binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IPV6)
+	header6Of(h, from, to, data)
+	return ethernet + header6
 }
 
 // finish4 writes what the kernel writes where it is given a header: length and checksum. What

@@ -87,6 +87,21 @@ func (s *Sender) Queue(from, to netip.AddrPort, data []byte) {
 	if s.injector.inject(from, to, data) {
 		return
 	}
+	s.queue(from, to, data)
+}
+
+// Forward is Queue for the data of a datagram that was received: headers are written before it.
+func (s *Sender) Forward(from, to netip.AddrPort, g *Datagram) {
+	if len(g.Data) == 0 || from.Addr().Is4() != to.Addr().Is4() {
+		return
+	}
+	if g.before != nil && s.injector.forward(from, to, g) || g.before == nil && s.injector.inject(from, to, g.Data) {
+		return
+	}
+	s.queue(from, to, g.Data)
+}
+
+func (s *Sender) queue(from, to netip.AddrPort, data []byte) {
 	l := &s.lines[0]
 	if to.Addr().Is6() {
 		l = &s.lines[1]

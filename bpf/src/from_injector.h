@@ -35,5 +35,5 @@ inline int from_injector(struct __sk_buff *skb)
 		return action;
 	/* It came with no link address of anybody's. */
 	bpf_skb_change_type(skb, PACKET_HOST);
-	return deliver(skb, &p, self);
+	return hand_over(skb, &p, self);
 }
