@@ -260,20 +260,21 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 		return
 	}
 	w.asked.Clamp()
-	decided := w.writer.question(&x)
+	w.writer.question(&x)
 	key := questionKey{g.Source, g.Destination, w.asked.ID, d.questions.hash(w.asked.Question())}
-	if w.forward(g, key, &w.asked, &x, decided) {
+	if w.forward(g, key, &w.asked, &x) {
 		return
 	}
 	w.reply(g, dns.AppendDenial(w.room(), &w.asked, dns.Refused))
 }
 
-// forward sends a question on and remembers it. False: there is no room.
-func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange, decided []byte) bool {
+// forward sends a question, which was recorded just now, on and remembers it. False: there is
+// no room.
+func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange) bool {
 	d := w.d
 	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) {
 		q.known, q.at, q.word = x.known, w.now, x.word
-		q.decided = append(q.decided[:0], decided...)
+		q.shared, q.asked = append(q.shared[:0], w.writer.shared...), append(q.asked[:0], w.writer.asked...)
 	})
 	if !ok {
 		d.counts.full.Add(1)
@@ -305,8 +306,8 @@ func (w *dnsWorker) unreadable(g *redirect.Datagram, x *dnsExchange, err error) 
 			x.word = observe.Audited
 		}
 		x.detail += "; passed on unread, as no policy that enforces applies"
-		decided := w.writer.question(x)
-		if !w.forward(g, questionKey{g.Source, g.Destination, id, 0}, &dns.Message{ID: id}, x, decided) {
+		w.writer.question(x)
+		if !w.forward(g, questionKey{g.Source, g.Destination, id, 0}, &dns.Message{ID: id}, x) {
 			w.d.counts.full.Add(1)
 		}
 		return
