@@ -31,7 +31,7 @@ const (
 // process of its own, which has Envoy's program and directory open. It starts nothing
 // before the agent says so, for an agent that has ended does not know of it.
 func Hold(args []string) error {
-	runtime.LockOSThread() // whose end would be Envoy's
+	runtime.LockOSThread()                                                   // whose end would be Envoy's
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil { // Envoy inherits it
 		return fmt.Errorf("start Envoy: give up new privileges: %w", err)
 	}
