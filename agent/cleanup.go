@@ -123,5 +123,5 @@ func removeInterfaces() error {
 			errs = errors.Join(errs, err)
 		}
 	}
-	return errors.Join(errs, endpoint.RemoveHostDevice())
+	return errors.Join(errs, redirect.RemoveInjector(), endpoint.RemoveHostDevice())
 }

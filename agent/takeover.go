@@ -56,7 +56,25 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 	if n := a.connectionsLimit(); a.cfg.MaxConnections > 0 && n != a.cfg.MaxConnections {
 		return fmt.Errorf("the running datapath has room for %d connections, and open ones are in it: start with --max-connections %d or without, or end them with 'headgate cleanup' first", n, n)
 	}
-	return a.gate.AttachHost(ifindex)
+	if err := a.gate.AttachHost(ifindex); err != nil {
+		return err
+	}
+	a.startInjector()
+	return nil
+}
+
+// startInjector makes the device by which the proxy's datagrams reach workloads past the host's
+// stack. Without it they go through that: slower.
+func (a *Agent) startInjector() {
+	ifindex, err := redirect.EnsureInjector()
+	if err == nil {
+		if err = a.gate.AttachInjector(ifindex); err != nil {
+			err = errors.Join(err, redirect.RemoveInjector()) // nobody writes to it unjudged
+		}
+	}
+	if err != nil {
+		a.log.Info("datagrams of the proxy go by the host's stack", "reason", err)
+	}
 }
 
 func (a *Agent) startBackend(ctx context.Context) error {
@@ -108,6 +126,10 @@ func (a *Agent) startBackend(ctx context.Context) error {
 // copyMaps makes descriptors of the maps that a proxy needs.
 func (a *Agent) copyMaps() ([]*os.File, error) {
 	var files []*os.File
+	endpoints, err := a.gate.EndpointsToRead()
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range append(a.gate.ConntrackMaps(), a.gate.NameMaps()...) {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
@@ -115,7 +137,7 @@ func (a *Agent) copyMaps() ([]*os.File, error) {
 		}
 		files = append(files, os.NewFile(uintptr(fd), m.String()))
 	}
-	return files, nil
+	return append(files, endpoints), nil
 }
 
 // onPort opens and closes the redirected ports of a backend as its proxy comes and goes.

@@ -118,6 +118,11 @@ func (g *Gate) AttachHost(ifindex int) error {
 	return attach(ifindex, ebpf.AttachTCXEgress, g.objs.HgToWorkload)
 }
 
+// AttachInjector puts the gate on the device that the proxy writes to.
+func (g *Gate) AttachInjector(ifindex int) error {
+	return attach(ifindex, ebpf.AttachTCXIngress, g.objs.HgFromInjector)
+}
+
 func attach(ifindex int, at ebpf.AttachType, p *ebpf.Program) error {
 	old, err := ours(ifindex, at)
 	if err != nil {

@@ -353,6 +353,7 @@ const (
 	gateProgHgConnect4     = "hg_connect4"
 	gateProgHgConnect6     = "hg_connect6"
 	gateProgHgFromHost     = "hg_from_host"
+	gateProgHgFromInjector = "hg_from_injector"
 	gateProgHgFromNetwork  = "hg_from_network"
 	gateProgHgFromWorkload = "hg_from_workload"
 	gateProgHgGetpeername4 = "hg_getpeername4"
@@ -420,6 +421,7 @@ type gateProgramSpecs struct {
 	HgConnect4     *ebpf.ProgramSpec `ebpf:"hg_connect4"`
 	HgConnect6     *ebpf.ProgramSpec `ebpf:"hg_connect6"`
 	HgFromHost     *ebpf.ProgramSpec `ebpf:"hg_from_host"`
+	HgFromInjector *ebpf.ProgramSpec `ebpf:"hg_from_injector"`
 	HgFromNetwork  *ebpf.ProgramSpec `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.ProgramSpec `ebpf:"hg_from_workload"`
 	HgGetpeername4 *ebpf.ProgramSpec `ebpf:"hg_getpeername4"`
@@ -608,6 +610,7 @@ type gatePrograms struct {
 	HgConnect4     *ebpf.Program `ebpf:"hg_connect4"`
 	HgConnect6     *ebpf.Program `ebpf:"hg_connect6"`
 	HgFromHost     *ebpf.Program `ebpf:"hg_from_host"`
+	HgFromInjector *ebpf.Program `ebpf:"hg_from_injector"`
 	HgFromNetwork  *ebpf.Program `ebpf:"hg_from_network"`
 	HgFromWorkload *ebpf.Program `ebpf:"hg_from_workload"`
 	HgGetpeername4 *ebpf.Program `ebpf:"hg_getpeername4"`
@@ -626,6 +629,7 @@ func (p *gatePrograms) Close() error {
 		p.HgConnect4,
 		p.HgConnect6,
 		p.HgFromHost,
+		p.HgFromInjector,
 		p.HgFromNetwork,
 		p.HgFromWorkload,
 		p.HgGetpeername4,

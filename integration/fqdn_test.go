@@ -394,7 +394,11 @@ func TestFirstPackets(t *testing.T) {
 		}
 		n.apply(t, namePolicy("p", "client", toNames(port80, "*.example.com"), toNames(port80, fmt.Sprintf("x%d.example.org", changes))))
 	}
-	t.Logf("%d look-ups and first packets during %d changes of policy and %d deaths of the agent; %s", rounds, changes, kills, statusLine(n.headgate(t, "status"), "Fqdn"))
+	words := "" // an agent that was started just now has not heard from the proxy yet
+	for deadline := time.Now().Add(20 * time.Second); words == "" && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		words = statusLine(n.headgate(t, "status"), "Fqdn")
+	}
+	t.Logf("%d look-ups and first packets during %d changes of policy and %d deaths of the agent; %s", rounds, changes, kills, words)
 }
 
 // soakRounds is how often a soak does it; 0: this is none.

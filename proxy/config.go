@@ -28,11 +28,14 @@ const (
 	DescriptorShares   = 9  // what workloads have of the room for connections
 	DescriptorNames    = 10 // addresses that endpoints know by names
 	DescriptorRules    = 11 // what rules say of these
-	DescriptorState    = 12 // directory for what is to survive a restart
+	DescriptorEnds     = 12 // the endpoints of this node, to be read
+	DescriptorState    = 13 // directory for what is to survive a restart
 
 	// Behind all maps, of which there may be more: sockets to send datagrams by.
 	DescriptorSender4 = 30
 	DescriptorSender6 = 31
+	// And the device by which datagrams go to endpoints of this node; it may be missing.
+	DescriptorInjector = 32
 )
 
 // Connections says what the datapath knows of redirected connections. It is
@@ -78,6 +81,7 @@ type Config struct {
 	Names       *fqdn.Config // of what is learnt of names; nil: nothing is
 	Datagrams   Datagrams    // nil: no questions by UDP are carried
 	Senders     [2]int       // descriptors of redirect.OpenSenders
+	Injector    *Injector    // nil: all datagrams go by Senders
 	Learner     Learner      // nil: answers are released at once
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package

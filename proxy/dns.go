@@ -56,22 +56,24 @@ type dnsCounts struct {
 	streams                              atomic.Uint64
 }
 
-// listenDNS opens the sockets for datagrams, on the same port as connections.
+// listenDNS opens the sockets for datagrams, on the same port as connections: one for each
+// processor but one, which who asks and who answers need too. The fewer there are, the more
+// each finds when it wakes up.
 func (p *process) listenDNS(ctx context.Context, port uint16) error {
 	if p.config.Datagrams == nil {
 		return nil
 	}
 	d := &dnsServer{p: p, counts: &p.asked, questions: newQuestions(&p.config.DNS)}
-	d.late.sender = redirect.NewSender(p.config.Senders, &d.lost)
+	d.late.sender = d.newSender()
 	d.late.writer.p = p
 	for _, a := range p.config.Addresses {
-		for range min(runtime.GOMAXPROCS(0), 8) {
+		for range min(max(runtime.GOMAXPROCS(0)-1, 1), 8) {
 			in, err := redirect.ListenDatagrams(ctx, netip.AddrPortFrom(a, port))
 			if err != nil {
 				d.close()
 				return err
 			}
-			w := &dnsWorker{d: d, in: in, out: redirect.NewSender(p.config.Senders, &d.lost), flows: map[[2]netip.AddrPort]dnsFlow{}}
+			w := &dnsWorker{d: d, in: in, out: d.newSender(), flows: map[[2]netip.AddrPort]dnsFlow{}}
 			w.writer.p = p
 			d.workers = append(d.workers, w)
 		}
@@ -143,6 +145,7 @@ type dnsWorker struct {
 	own    []byte // answers of ours in this turn
 	given  []byte // to the proxy before
 	writer dnsWriter
+	before time.Time // the last turn began
 
 	request policy.DNSRequest
 }
@@ -170,11 +173,13 @@ func (w *dnsWorker) run() error {
 			return fmt.Errorf("read questions: %w", err)
 		}
 		w.now = time.Now()
+		w.out.Forget(w.now)
 		w.own = w.own[:0]
 		for i := range batch {
 			w.guarded(&batch[i])
 		}
 		w.out.Flush()
+		w.gather(len(batch))
 	}
 }
 
@@ -257,20 +262,21 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 		return
 	}
 	w.asked.Clamp()
-	decided := w.writer.question(&x)
+	w.writer.question(&x)
 	key := questionKey{g.Source, g.Destination, w.asked.ID, d.questions.hash(w.asked.Question())}
-	if w.forward(g, key, &w.asked, &x, decided) {
+	if w.forward(g, key, &w.asked, &x) {
 		return
 	}
 	w.reply(g, dns.AppendDenial(w.room(), &w.asked, dns.Refused))
 }
 
-// forward sends a question on and remembers it. False: there is no room.
-func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange, decided []byte) bool {
+// forward sends a question, which was recorded just now, on and remembers it. False: there is
+// no room.
+func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange) bool {
 	d := w.d
 	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) {
 		q.known, q.at, q.word = x.known, w.now, x.word
-		q.decided = append(q.decided[:0], decided...)
+		q.shared, q.asked = append(q.shared[:0], w.writer.shared...), append(q.asked[:0], w.writer.asked...)
 	})
 	if !ok {
 		d.counts.full.Add(1)
@@ -279,7 +285,7 @@ func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Messag
 	if again {
 		d.counts.again.Add(1)
 	}
-	w.out.Queue(g.Source, g.Destination, g.Data)
+	w.out.Forward(g.Source, g.Destination, g)
 	return true
 }
 
@@ -302,8 +308,8 @@ func (w *dnsWorker) unreadable(g *redirect.Datagram, x *dnsExchange, err error) 
 			x.word = observe.Audited
 		}
 		x.detail += "; passed on unread, as no policy that enforces applies"
-		decided := w.writer.question(x)
-		if !w.forward(g, questionKey{g.Source, g.Destination, id, 0}, &dns.Message{ID: id}, x, decided) {
+		w.writer.question(x)
+		if !w.forward(g, questionKey{g.Source, g.Destination, id, 0}, &dns.Message{ID: id}, x) {
 			w.d.counts.full.Add(1)
 		}
 		return

@@ -88,7 +88,7 @@ func TestAnswersWaitForTheirAddresses(t *testing.T) {
 	w, p := askedBy(t, l, DNSLimits{Deadline: 50 * time.Millisecond})
 	d, c := p.dns, &p.asked
 	w.talk(t, "a.example.")
-	if len(l.seen) != 1 || l.seen[0].Name != "a.example" || l.seen[0].Addresses[0] != (LearntAddress{netip.MustParseAddr("192.0.2.1"), time.Minute}) {
+	if len(l.seen) != 1 || l.seen[0].Name != "a.example" || l.seen[0].Addresses[0] != (LearntAddress{Addr: netip.MustParseAddr("192.0.2.1"), TTL: time.Minute}) {
 		t.Fatalf("learnt %+v", l.seen)
 	}
 	if d.lost.Load() != 1 || d.waiting() != 1 { // the question alone was sent

@@ -3,8 +3,10 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/headgate/headgate/parsers/dns"
 	"github.com/headgate/headgate/policy"
@@ -48,12 +50,38 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		return
 	}
 	if d.p.config.Learner == nil || len(w.found.Records) == 0 || !x.known.learns() {
-		w.out.Queue(server, client, g.Data)
+		w.out.Forward(server, client, g)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 		shard.free(d.questions, x)
 		return
 	}
-	w.hold(g, shard, x)
+	now, err := w.learnNow(client.Addr())
+	switch {
+	case !now:
+		w.hold(g, shard, x)
+		return
+	case err == nil:
+		w.out.Forward(server, client, g)
+		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
+	default:
+		d.counts.unlearnt.Add(1)
+		w.reply(&redirect.Datagram{Source: client, Destination: server}, dns.AppendDenial(w.room(), &x.message, dns.ServFail))
+		w.writer.answer(x, dns.ServFail, &dns.Found{}, w.now, err)
+	}
+	shard.free(d.questions, x)
+}
+
+// learnNow has the addresses of an answer put in force within this turn. False: that takes longer.
+func (w *dnsWorker) learnNow(client netip.Addr) (now bool, err error) {
+	l, ok := w.d.p.config.Learner.(Immediate)
+	if !ok {
+		return false, nil
+	}
+	w.learn = appendLearnt(w.learn[:0], &w.found)
+	name := w.answer.AppendName(w.name[:0])
+	return l.LearnNow(Learnt{
+		Client: client, Name: unsafe.String(unsafe.SliceData(name), len(name)), Chain: w.found.Chain, Addresses: w.learn, At: w.now,
+	})
 }
 
 var errGuessed = errors.New("too many answers came that are to no question")
@@ -88,7 +116,7 @@ func (w *dnsWorker) unread(g *redirect.Datagram, shard *shard) bool {
 	if x == nil {
 		return false
 	}
-	w.out.Queue(g.Source, g.Destination, g.Data)
+	w.out.Forward(g.Source, g.Destination, g)
 	shard.free(w.d.questions, x)
 	return true
 }
@@ -133,7 +161,7 @@ func (w *dnsWorker) hold(g *redirect.Datagram, shard *shard, x *question) {
 
 func appendLearnt(to []LearntAddress, f *dns.Found) []LearntAddress {
 	for _, r := range f.Records {
-		to = append(to, LearntAddress{r.Addr, time.Duration(r.TTL) * time.Second})
+		to = append(to, LearntAddress{Addr: r.Addr, TTL: time.Duration(r.TTL) * time.Second})
 	}
 	return to
 }

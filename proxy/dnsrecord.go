@@ -59,21 +59,26 @@ func (x *dnsExchange) decide(d *policy.Decision, direction policy.Direction) {
 
 // dnsWriter makes records, in memory that it keeps.
 type dnsWriter struct {
-	p                              *process
-	common, decided, verdict, body []byte
-	message                        []byte
+	p *process
+	// shared and asked are in both records of a question: what stands for its ends and who
+	// decided, and what of the DNS itself.
+	shared, asked       []byte
+	verdict, head, rest []byte
 }
 
-// question records a question, and returns what of it belongs to its answer's record too,
-// until it is called again.
-func (w *dnsWriter) question(x *dnsExchange) (decided []byte) {
-	w.common = appendEnds(w.common[:0], x.client, x.server, x.known.SourceIdentity, x.known.DestinationIdentity)
-	w.decided = appendDecision(w.decided[:0], &x.shown, x.direction)
+// question records a question. What of it belongs to its answer's record too is in shared and
+// asked until the next.
+func (w *dnsWriter) question(x *dnsExchange) {
+	w.share(x)
 	w.verdict = appendVerdict(w.verdict[:0], x.at, x.word, x.reason)
 	w.verdict = appendCleanText(w.verdict, fieldDetail, x.detail)
-	w.body = appendAsked(w.body[:0], x.name, x.typ, x.udp)
-	w.add()
-	return w.decided
+	w.add(w.shared, w.asked, nil)
+}
+
+func (w *dnsWriter) share(x *dnsExchange) {
+	w.shared = appendEnds(w.shared[:0], x.client, x.server, x.known.SourceIdentity, x.known.DestinationIdentity)
+	w.shared = appendDecision(w.shared, &x.shown, x.direction)
+	w.asked = appendAsked(w.asked[:0], x.name, x.typ, x.udp)
 }
 
 func appendAsked(b, name []byte, typ uint16, udp bool) []byte {
@@ -86,10 +91,11 @@ func appendAsked(b, name []byte, typ uint16, udp bool) []byte {
 	return b
 }
 
-func (w *dnsWriter) add() {
-	w.message = protowire.AppendTag(w.message[:0], fieldDNS, protowire.BytesType)
-	w.message = protowire.AppendBytes(w.message, w.body)
-	w.p.ring.add(w.common, w.decided, w.verdict, w.message)
+// add puts a record together, of verdict besides.
+func (w *dnsWriter) add(shared, asked, rest []byte) {
+	w.head = protowire.AppendTag(w.head[:0], fieldDNS, protowire.BytesType)
+	w.head = protowire.AppendVarint(w.head, uint64(len(asked)+len(rest)))
+	w.p.ring.add(shared, w.verdict, w.head, asked, rest)
 }
 
 // answer records the answer to a question that came by UDP.
@@ -97,37 +103,37 @@ func (w *dnsWriter) answer(x *question, rcode uint16, f *dns.Found, now time.Tim
 	if x.key.hash == 0 {
 		return // of which nothing is known
 	}
-	var name [4 * 256]byte
-	w.decided = append(w.decided[:0], x.decided...)
-	w.reply(&dnsExchange{
-		client: x.key.client, server: x.key.server, known: x.known, udp: true, at: x.at,
-		name: x.message.AppendName(name[:0]), typ: x.message.Type,
-	}, rcode, f, now, err)
+	w.outcome(x.at, rcode, f, now, err)
+	w.add(x.shared, x.asked, w.rest)
 }
 
-// reply records an answer; decided is as question returned it.
+// reply records an answer of whose question nothing is kept.
 func (w *dnsWriter) reply(x *dnsExchange, rcode uint16, f *dns.Found, now time.Time, err error) {
+	w.share(x)
+	w.outcome(x.at, rcode, f, now, err)
+	w.add(w.shared, w.asked, w.rest)
+}
+
+// outcome is what an answer's record says besides.
+func (w *dnsWriter) outcome(at time.Time, rcode uint16, f *dns.Found, now time.Time, err error) {
 	word, detail := observe.Forwarded, ""
 	if err != nil {
 		word, detail = observe.Errored, err.Error()
 	}
-	w.common = appendEnds(w.common[:0], x.client, x.server, x.known.SourceIdentity, x.known.DestinationIdentity)
 	w.verdict = appendVerdict(w.verdict[:0], now, word, observe.ReasonNone)
 	w.verdict = appendUint(w.verdict, fieldReply, 1)
-	w.verdict = appendUint(w.verdict, fieldLatency, uint64(max(now.Sub(x.at), 1)))
+	w.verdict = appendUint(w.verdict, fieldLatency, uint64(max(now.Sub(at), 1)))
 	w.verdict = appendCleanText(w.verdict, fieldDetail, detail)
-	w.body = appendAsked(w.body[:0], x.name, x.typ, x.udp)
-	w.body = appendUint(w.body, dnsRcode, uint64(rcode))
+	w.rest = appendUint(w.rest[:0], dnsRcode, uint64(rcode))
 	if len(f.Records) > 0 || len(f.Chain) > 0 {
-		w.body = appendUint(w.body, dnsTTL, uint64(f.TTL))
+		w.rest = appendUint(w.rest, dnsTTL, uint64(f.TTL))
 	}
 	for _, alias := range f.Chain[:min(len(f.Chain), maxShown)] {
-		w.body = appendString(w.body, dnsChain, alias)
+		w.rest = appendString(w.rest, dnsChain, alias)
 	}
 	for _, r := range f.Records[:min(len(f.Records), maxShown)] {
-		w.body = appendAddr(w.body, dnsAddress, r.Addr)
+		w.rest = appendAddr(w.rest, dnsAddress, r.Addr)
 	}
-	w.add()
 }
 
 func dnsRecordFromProto(r *proxyv1.Record) *observe.DNS {

@@ -159,6 +159,5 @@ func (h *dnsStream) answered(id uint64, rcode uint16, f *dns.Found, err error) {
 	if d := h.c.p.dns; d != nil {
 		d.questions.streamEnds(h.client(), 1)
 	}
-	h.writer.decided = appendDecision(h.writer.decided[:0], &x.shown, x.direction)
 	h.writer.reply(x, rcode, f, time.Now(), err)
 }

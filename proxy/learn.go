@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/netip"
 	"time"
+
+	"github.com/headgate/headgate/proxy/fqdn"
 )
 
 // Learner takes what answers say of names, and says when the kernel admits the addresses.
@@ -12,6 +14,13 @@ type Learner interface {
 	// address is in force in the kernel's maps for every subject whose policy the name concerns: nil, or why it is not.
 	// The caller has a deadline of its own and does not release the answer before done(nil).
 	Learn(a Learnt, done func(error))
+}
+
+// Immediate is a Learner that can often say at once.
+type Immediate interface {
+	// LearnNow does as Learn, and keeps nothing either, but says how it went: now is false if that would take its time,
+	// and then it is to be given to Learn.
+	LearnNow(a Learnt) (now bool, err error)
 }
 
 // Learnt is what one answer says of the name that was asked.
@@ -24,7 +33,4 @@ type Learnt struct {
 }
 
 // LearntAddress is one address of a name, and for how long it may be kept.
-type LearntAddress struct {
-	Addr netip.Addr
-	TTL  time.Duration
-}
+type LearntAddress = fqdn.Address

@@ -17,15 +17,19 @@ import (
 // learner is the Learner over what is kept of names.
 type learner struct{ store *fqdn.Store }
 
-var _ Learner = learner{}
+var (
+	_ Learner   = learner{}
+	_ Immediate = learner{}
+)
 
 // Learn implements Learner.
 func (l learner) Learn(a Learnt, done func(error)) {
-	answer := fqdn.Answer{Client: a.Client, Name: a.Name, At: a.At, Addresses: make([]fqdn.Address, len(a.Addresses))}
-	for i, addr := range a.Addresses {
-		answer.Addresses[i] = fqdn.Address{Addr: addr.Addr, TTL: addr.TTL}
-	}
-	l.store.Learn(answer, done)
+	l.store.Learn(fqdn.Answer{Client: a.Client, Name: a.Name, At: a.At, Came: a.At, Addresses: a.Addresses}, done)
+}
+
+// LearnNow implements Immediate.
+func (l learner) LearnNow(a Learnt) (now bool, err error) {
+	return l.store.LearnNow(fqdn.Answer{Client: a.Client, Name: a.Name, At: a.At, Came: a.At, Addresses: a.Addresses})
 }
 
 // openNames takes up what is known of names.

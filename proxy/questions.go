@@ -55,7 +55,8 @@ type question struct {
 	message dns.Message
 	query   []byte // that message is of
 	known   Connection
-	decided []byte // of its record
+	shared  []byte // of its record and its answer's, as dnsWriter made it
+	asked   []byte
 	word    observe.Word
 	at      time.Time // it was asked
 	answer  []byte    // held

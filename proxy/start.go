@@ -171,7 +171,14 @@ func (b *Backend) addSenders(cmd *exec.Cmd) (done func(), err error) {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, nil)
 	}
 	cmd.ExtraFiles = append(cmd.ExtraFiles, senders[:]...)
+	injector, err := redirect.OpenInjector()
+	if err == nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, injector)
+	} else {
+		b.log.Debug("datagrams of the proxy go by the host's stack", "reason", err)
+	}
 	return func() {
+		_ = injector.Close()
 		for _, f := range senders {
 			_ = f.Close()
 		}

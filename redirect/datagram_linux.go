@@ -30,6 +30,8 @@ type Datagram struct {
 	Mark                uint32
 	Data                []byte // of the receiver, until it reads again
 	Cut                 bool   // it was longer
+	// before is the memory before Data, to write headers to; nil: it is not the receiver's.
+	before *[headroom]byte
 }
 
 // Receiver reads the datagrams that the gate assigns to a socket, several at a time.
@@ -41,11 +43,14 @@ type Receiver struct {
 	vectors [batch]unix.Iovec
 	names   [batch]unix.RawSockaddrInet6
 	control [batch][128]byte
-	data    [batch][room]byte
-	read    [batch]Datagram
-	n       int
-	err     syscall.Errno
-	ready   func(fd uintptr) bool // bound once
+	data    [batch]struct {
+		before [headroom]byte
+		data   [room]byte
+	}
+	read  [batch]Datagram
+	n     int
+	err   syscall.Errno
+	ready func(fd uintptr) bool // bound once
 }
 
 type mmsghdr struct {
@@ -74,7 +79,7 @@ func ListenDatagrams(ctx context.Context, addr netip.AddrPort) (*Receiver, error
 		return nil, fmt.Errorf("listen for datagrams on %s: %w", addr, err)
 	}
 	for i := range r.headers {
-		r.vectors[i] = unix.Iovec{Base: &r.data[i][0]}
+		r.vectors[i] = unix.Iovec{Base: &r.data[i].data[0]}
 		r.vectors[i].SetLen(room)
 		h := &r.headers[i].hdr
 		h.Name, h.Iov, h.Control = (*byte)(unsafe.Pointer(&r.names[i])), &r.vectors[i], &r.control[i][0]
@@ -152,8 +157,8 @@ func (r *Receiver) receive(fd uintptr) bool {
 // where it was sent to.
 func (r *Receiver) take(i int, d *Datagram) bool {
 	h := &r.headers[i]
-	*d = Datagram{Source: addrPortOf((*[control6]byte)(unsafe.Pointer(&r.names[i]))[:]), Data: r.data[i][:min(h.len, room)],
-		Cut: h.hdr.Flags&unix.MSG_TRUNC != 0}
+	*d = Datagram{Source: addrPortOf((*[control6]byte)(unsafe.Pointer(&r.names[i]))[:]), Data: r.data[i].data[:min(h.len, room)],
+		Cut: h.hdr.Flags&unix.MSG_TRUNC != 0, before: &r.data[i].before}
 	for c := r.control[i][:h.hdr.Controllen]; len(c) >= unix.SizeofCmsghdr; {
 		length := int(binary.NativeEndian.Uint64(c))
 		level, kind := binary.NativeEndian.Uint32(c[8:]), binary.NativeEndian.Uint32(c[12:])

@@ -47,8 +47,9 @@ func OpenSenders() (files [2]*os.File, err error) {
 // Sender sends datagrams from whatever address and port, several at a time. It is used by
 // one goroutine; several Senders may share the sockets.
 type Sender struct {
-	lost  *atomic.Uint64 // datagrams that the kernel did not take
-	lines [2]line
+	lost     *atomic.Uint64 // datagrams that the kernel did not take
+	lines    [2]line
+	injector injector
 }
 
 // line is what waits to be sent by one socket.
@@ -77,11 +78,30 @@ func NewSender(fds [2]int, lost *atomic.Uint64) *Sender {
 	return s
 }
 
-// Queue takes a datagram, which must not change before Flush.
+// Queue takes a datagram, which must not change before Flush. What is for a workload of this
+// node goes at once, if there is an Injector.
 func (s *Sender) Queue(from, to netip.AddrPort, data []byte) {
 	if len(data) == 0 || from.Addr().Is4() != to.Addr().Is4() {
 		return
 	}
+	if s.injector.inject(from, to, data) {
+		return
+	}
+	s.queue(from, to, data)
+}
+
+// Forward is Queue for the data of a datagram that was received: headers are written before it.
+func (s *Sender) Forward(from, to netip.AddrPort, g *Datagram) {
+	if len(g.Data) == 0 || from.Addr().Is4() != to.Addr().Is4() {
+		return
+	}
+	if g.before != nil && s.injector.forward(from, to, g) || g.before == nil && s.injector.inject(from, to, g.Data) {
+		return
+	}
+	s.queue(from, to, g.Data)
+}
+
+func (s *Sender) queue(from, to netip.AddrPort, data []byte) {
 	l := &s.lines[0]
 	if to.Addr().Is6() {
 		l = &s.lines[1]
@@ -140,9 +160,14 @@ func (s *Sender) flush(l *line) {
 }
 
 func fill4(h *[header6]byte, name *[control6]byte, from, to netip.AddrPort, data []byte) {
-	a, b := from.Addr().As4(), to.Addr().As4()
+	b := to.Addr().As4()
 	binary.NativeEndian.PutUint16(name[:], unix.AF_INET)
 	copy(name[4:], b[:])
+	header4Of(h, from, to, data)
+}
+
+func header4Of(h *[header6]byte, from, to netip.AddrPort, data []byte) {
+	a, b := from.Addr().As4(), to.Addr().As4()
 	clear(h[:header4])
 	h[0], h[8], h[9] = 0x45, hops, protoUDP // length, id and checksum are the kernel's
 	copy(h[12:], a[:])
@@ -151,9 +176,14 @@ func fill4(h *[header6]byte, name *[control6]byte, from, to netip.AddrPort, data
 }
 
 func fill6(h *[header6]byte, name *[control6]byte, from, to netip.AddrPort, data []byte) {
-	a, b := from.Addr().As16(), to.Addr().As16()
+	b := to.Addr().As16()
 	binary.NativeEndian.PutUint16(name[:], unix.AF_INET6)
 	copy(name[8:], b[:])
+	header6Of(h, from, to, data)
+}
+
+func header6Of(h *[header6]byte, from, to netip.AddrPort, data []byte) {
+	a, b := from.Addr().As16(), to.Addr().As16()
 	clear(h[:])
 	h[0], h[6], h[7] = 0x60, protoUDP, hops
 	binary.BigEndian.PutUint16(h[4:], uint16(8+len(data)))

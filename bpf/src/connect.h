@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
+#include "lib/mark.h"
 #include "lib/service.h"
 
 /* Sockets that ask for a service get a backend when they connect, and the gate then
@@ -195,10 +196,20 @@ inline int socket_v6(struct bpf_sock_addr *ctx)
 	return way == SOCK_REFUSED ? refuse_socket() : 1;
 }
 
+/* The proxy's socket for datagrams asks nobody, and reads more than all others. */
+inline bool is_proxys(const struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->mark == MARK_FROM_PROXY;
+}
+
 inline int answer_v4(struct bpf_sock_addr *ctx)
 {
 	struct svc_key k = {};
 
+	if (is_proxys(ctx))
+		return 1;
 	sock_v4(ctx, &k);
 	if (svc_socket_answer(ctx, &k))
 		sock_set_v4(ctx, &k);
@@ -209,6 +220,8 @@ inline int answer_v6(struct bpf_sock_addr *ctx)
 {
 	struct svc_key k = {};
 
+	if (is_proxys(ctx))
+		return 1;
 	sock_v6(ctx, &k);
 	if (svc_socket_answer(ctx, &k))
 		sock_set_v6(ctx, &k);

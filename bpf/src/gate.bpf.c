@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * The gate: one object, five programs on TCX.
+ * The gate: one object, six programs on TCX.
  *
  *   from_workload  ingress of the host side of each veth: what a workload sends
  *   to_workload    egress of the host side of each veth: what the host's stack and
  *                  the proxy send to a workload
  *   from_host      ingress of headgate's own device: packets of the host that
  *                  belong to the proxy
+ *   from_injector  ingress of the proxy's device: datagrams that it sends to workloads
  *   from_network   ingress of the node's own devices: what other networks send
  *   to_network     egress of the node's own devices: what leaves for them
  *
@@ -18,6 +19,7 @@
  */
 #include "connect.h"
 #include "from_host.h"
+#include "from_injector.h"
 #include "from_network.h"
 #include "from_workload.h"
 #include "to_network.h"
@@ -32,6 +34,9 @@ int hg_to_workload(struct __sk_buff *skb) { return to_workload(skb); }
 
 SEC("tc")
 int hg_from_host(struct __sk_buff *skb) { return from_host(skb); }
+
+SEC("tc")
+int hg_from_injector(struct __sk_buff *skb) { return from_injector(skb); }
 
 SEC("tc")
 int hg_from_network(struct __sk_buff *skb) { return from_network(skb); }

@@ -59,12 +59,28 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
 	}
+	cfg.Injector, err = openInjector()
+	if err != nil {
+		return err
+	}
 	if waits, err := redirect.OpenTimeWaits(); err == nil {
 		cfg.TimeWaits = waits
 	} else { // ports that are used again find nobody for a minute, but nothing passes unjudged
 		log.Warn("cannot end TIME_WAIT of proxied connections", "error", err)
 	}
 	return proxy.Run(ctx, cfg)
+}
+
+// openInjector takes the device by which datagrams go to endpoints, if the agent has given it.
+func openInjector() (*proxy.Injector, error) {
+	ends, err := bpf.OpenEndpoints(proxy.DescriptorEnds)
+	if err != nil {
+		return nil, err
+	}
+	if !redirect.IsInjector(proxy.DescriptorInjector) {
+		return nil, nil
+	}
+	return &proxy.Injector{Descriptor: proxy.DescriptorInjector, Here: ends.Has}, nil
 }
 
 // openNames takes what is needed to learn names. Without a place to keep them they are

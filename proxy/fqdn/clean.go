@@ -73,7 +73,9 @@ func (s *Store) clean(ctx context.Context) {
 		}
 	}
 	if sweep {
+		s.changes.Lock()
 		_ = s.do(ctx, s.sweep)
+		s.changes.Unlock()
 	}
 }
 
@@ -163,7 +165,7 @@ func (s *Store) release(candidates, used map[policy.NameKey]bool) {
 	var writes []write
 	for k, h := range touched { // what another name still holds may be known as something else
 		if have, ok := h.holds[k.Addr.As16()]; ok {
-			if id := s.identify(k.Addr, have.entries()); id != have.as {
+			if id := s.identify(k.Addr, &have); id != have.as {
 				writes = append(writes, write{h, k.Addr, id})
 			}
 		}

@@ -9,8 +9,11 @@
 // all of this works while no agent is there. What one endpoint was told opens nothing to
 // another.
 //
-// One goroutine owns all state; answers wait for it in a queue, and what gathers there
-// meanwhile is written with one system call. An answer is done when the kernel has the
+// A mutex owns all state. An answer takes it and is put in force by who brings it, which is
+// mostly no more than a look whether that is so already (LearnNow). Long work, changes of
+// rules above all, lets answers go first again and again (pause). What cannot be
+// interrupted makes them wait in a queue, and what gathers there meanwhile is written with
+// one system call. An answer is done when the kernel has the
 // rules of each identity it led to, then its addresses: in this order, so that nothing
 // ever stands for an identity of which the kernel knows nothing. What leaves goes the
 // other way round.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"testing"
@@ -218,9 +219,14 @@ func (b *bench) update(n *redirect.Names) {
 	}
 }
 
-// learn asks and waits.
+// learn asks, one way or the other, and waits.
 func (b *bench) learn(client, name string, addrs ...string) error {
 	b.Helper()
+	if rand.IntN(2) == 0 {
+		if now, err := b.LearnNow(b.answer(client, name, addrs...)); now {
+			return err
+		}
+	}
 	done := make(chan error, 1)
 	b.Learn(b.answer(client, name, addrs...), func(err error) { done <- err })
 	select {

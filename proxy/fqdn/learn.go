@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/policy"
@@ -70,15 +71,19 @@ func (s *Store) note(t *task) {
 	}
 	t.host = s.byAddr[t.answer.Client.Unmap()]
 	name := policy.NormalName(t.answer.Name)
-	if t.host == nil || len(t.answer.Addresses) == 0 || policy.ValidateDNSName(name) != nil {
+	if t.host == nil || len(t.answer.Addresses) == 0 {
 		return // no rule concerns it
 	}
 	e := t.host.known[name]
 	if e == nil {
-		e = &entry{name: name, pick: s.pickOf(name)}
-		if e.pick == s.none && t.host.unruled >= maxUnruled {
+		if policy.ValidateDNSName(name) != nil {
 			return
 		}
+		pick := s.pickOf(name)
+		if pick == s.none && (t.host.unruled >= maxUnruled || t.host.crowded(t.answer.Addresses)) {
+			return
+		}
+		e = &entry{name: strings.Clone(name), pick: pick}
 	}
 	for _, a := range t.answer.Addresses {
 		addr := a.Addr.Unmap().WithZone("")
@@ -194,23 +199,34 @@ func (s *Store) forgetUnruled(h *host) {
 // which were not written, and why.
 func (s *Store) admit(tasks []task) map[policy.NameKey]error {
 	var writes []write
-	seen := map[policy.NameKey]bool{}
+	var seen map[policy.NameKey]bool
 	for i := range tasks {
 		t := &tasks[i]
 		for _, addr := range t.addrs {
-			k := policy.NameKey{Endpoint: t.host.idOf(), Addr: addr}
-			if have, ok := t.host.holds[addr.As16()]; ok && !seen[k] {
-				seen[k] = true
-				if id := s.identify(addr, have.entries()); id != have.as || s.ensure(t.host, id) != nil {
-					writes = append(writes, write{t.host, addr, id})
-				}
+			have, ok := t.host.holds[addr.As16()]
+			if !ok {
+				continue
 			}
+			id := s.identify(addr, &have)
+			if id == have.as && s.ensure(t.host, id) == nil {
+				continue
+			}
+			w := write{t.host, addr, id}
+			if seen[w.key()] {
+				continue
+			}
+			if seen == nil {
+				seen = map[policy.NameKey]bool{}
+			}
+			seen[w.key()] = true
+			writes = append(writes, w)
 		}
+	}
+	if len(writes) == 0 {
+		return nil
 	}
 	return s.write(writes)
 }
-
-func (h *host) idOf() uint16 { return h.id }
 
 // write brings addresses in the kernel from what they are known as to what they are to
 // be known as. It says which were not written, and why. These are known as nothing then,
@@ -301,7 +317,24 @@ func (s *Store) become(w write) {
 // answer says that an answer is in force, or why not, or lets it wait for rules that the
 // agent is to make.
 func (s *Store) answer(t *task, failed map[policy.NameKey]error) {
-	var missing []policy.NameRulesKey
+	if missing := s.result(t, failed); t.err == nil && len(missing) > 0 {
+		s.waiting = append(s.waiting, waiting{missing, s.now().Add(maxWait), t.done})
+		return
+	}
+	s.count(t)
+	s.tell(t.done, t.err)
+}
+
+func (s *Store) count(t *task) {
+	if t.err != nil {
+		s.stats.refused.Add(1)
+		return
+	}
+	s.stats.took(time.Since(t.at))
+}
+
+// result is whether what an answer says is in force, and what it lacks that the agent is to make.
+func (s *Store) result(t *task, failed map[policy.NameKey]error) (missing []policy.NameRulesKey) {
 	for _, addr := range t.addrs {
 		if err := failed[policy.NameKey{Endpoint: t.host.id, Addr: addr}]; err != nil {
 			t.err = errors.Join(t.err, err)
@@ -314,16 +347,7 @@ func (s *Store) answer(t *task, failed map[policy.NameKey]error) {
 			}
 		}
 	}
-	switch {
-	case t.err != nil:
-		s.stats.refused.Add(1)
-	case len(missing) > 0:
-		s.waiting = append(s.waiting, waiting{missing, s.now().Add(maxWait), t.done})
-		return
-	default:
-		s.stats.took(time.Since(t.at))
-	}
-	t.done(t.err)
+	return missing
 }
 
 // expireWaiting gives up on rules that nobody makes.
@@ -351,7 +375,7 @@ func (s *Store) settle(over func(waiting) (bool, error)) {
 			if err != nil {
 				s.stats.refused.Add(1)
 			}
-			w.done(err)
+			s.tell(w.done, err)
 			continue
 		}
 		left = append(left, w)

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -46,41 +48,68 @@ func (s *Store) saveDue() bool {
 	return true
 }
 
-// encode is everything that is known, with a sum at its end.
-func (s *Store) encode() []byte {
+// collect encodes what is known, and lets others work in between.
+func (s *Store) collect() []byte {
+	s.begin()
+	defer s.end()
+	return s.encode(s.pause)
+}
+
+// encode is everything that is known. It calls pause after each name: what changes meanwhile
+// may be in it or not.
+func (s *Store) encode(pause func()) []byte {
 	if s.config.Disk == nil || s.names == nil { // what was restored is nobody's yet
 		return nil
 	}
 	b := make([]byte, 0, 64+32*s.addresses)
 	b = append(b, magic...)
 	b = binary.AppendUvarint(b, uint64(len(s.hosts)))
-	for _, h := range s.hosts {
+	for _, h := range slices.Collect(maps.Values(s.hosts)) {
 		b = binary.AppendUvarint(b, uint64(h.id))
 		b = appendText(b, h.name)
-		b = binary.AppendUvarint(b, uint64(len(h.known)))
+		at := len(b) // its names are counted when they are there
+		b = append(b, make([]byte, countSize)...)
+		n := uint64(0)
 		for _, e := range h.known {
 			b = appendText(b, e.name)
 			b = binary.AppendUvarint(b, uint64(len(e.addrs)))
 			for _, l := range e.addrs {
 				b = binary.BigEndian.AppendUint32(append(b, l.addr[:]...), l.expires)
 			}
+			n++
+			pause()
 		}
+		putCount(b[at:at+countSize], n)
 	}
-	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	return b
+}
+
+// countSize is how many bytes a count takes that was left room for.
+const countSize = 5
+
+// putCount writes a Uvarint of that length.
+func putCount(b []byte, n uint64) {
+	for i := range b {
+		b[i] = byte(n) | 0x80
+		n >>= 7
+	}
+	b[len(b)-1] &^= 0x80
 }
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func (s *Store) save(data []byte) {
-	if data == nil {
+// save writes what was encoded, with a sum at its end. After the last there is none more.
+func (s *Store) save(data []byte, last bool) {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	if data == nil || s.saved {
 		return
 	}
-	start := time.Now()
-	err := s.config.Disk.Save(data)
-	s.stats.saveTook.Store(int64(time.Since(start)))
+	s.saved = last
+	sum := sha256.Sum256(data)
+	err := s.config.Disk.Save(append(data, sum[:]...))
 	if failing := err != nil; failing != s.stats.saveFails.Swap(failing) && failing {
 		s.log.Error("names are not kept for after a restart", "error", err)
 	}

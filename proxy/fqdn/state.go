@@ -10,8 +10,12 @@ import (
 	"github.com/headgate/headgate/redirect"
 )
 
-// state is owned by the goroutine of Run.
+// state is owned by who holds Store.own.
 type state struct {
+	told    []outcome // to be told at the end of the turn
+	stopped bool      // Run has returned
+	one     [1]task   // of LearnNow
+
 	names *redirect.Names // in force; nil: none yet
 	// delivered is what the agent delivered last: names without what is kept of before.
 	delivered *redirect.Names
@@ -173,7 +177,11 @@ func (st *state) pickSet(places []int) *pick {
 }
 
 // pickOfAll is what picks an address by any of its names.
-func (st *state) pickOfAll(entries []*entry) *pick {
+func (st *state) pickOfAll(have *held) *pick {
+	if have.more == nil {
+		return have.one.pick
+	}
+	entries := *have.more
 	first := entries[0].pick
 	same := true
 	for _, e := range entries[1:] {
@@ -191,8 +199,8 @@ func (st *state) pickOfAll(entries []*entry) *pick {
 }
 
 // identify is the number of what an address is known as; 0: no selector picks it.
-func (st *state) identify(addr netip.Addr, entries []*entry) policy.Identity {
-	p := st.pickOfAll(entries)
+func (st *state) identify(addr netip.Addr, have *held) policy.Identity {
+	p := st.pickOfAll(have)
 	if p == st.none {
 		return 0
 	}

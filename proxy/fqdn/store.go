@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/policy"
@@ -42,6 +43,7 @@ type Answer struct {
 	Name      string
 	Addresses []Address
 	At        time.Time
+	Came      time.Time // to this process; zero: now
 }
 
 // Address is one of a name's.
@@ -73,20 +75,29 @@ type Config struct {
 	Now         func() time.Time // time.Now
 }
 
-// Store is what is known of names. Run does the work.
+// Store is what is known of names. Run does the work that nobody waits for at his turn.
 type Store struct {
 	config Config
 	log    *slog.Logger
 	now    func() time.Time
 
-	mu     sync.Mutex
-	queue  []question
-	ended  bool
-	wake   chan struct{}
-	orders chan func() // run by the owner of the state
+	mu    sync.Mutex
+	queue []question
+	ended bool
+	wake  chan struct{}
+
+	disk  sync.Mutex
+	saved bool // for the last time
 
 	missing chan struct{} // there is something in the state's missing
 	stats   stats
+
+	// own is held by who uses the state. others is how many wait for it: long work lets them go
+	// first (pause). long is how many have work that cannot be interrupted, or wait to do it: an
+	// answer had better wait in the queue then.
+	own          sync.Mutex
+	others, long atomic.Int32
+	changes      sync.Mutex // one at a time changes what all is judged by; held before own
 	state
 }
 
@@ -105,7 +116,7 @@ func New(c Config) (*Store, error) {
 		c.Now = time.Now
 	}
 	s := &Store{
-		config: c, log: c.Logger, now: c.Now, wake: make(chan struct{}, 1), orders: make(chan func()), missing: make(chan struct{}, 1),
+		config: c, log: c.Logger, now: c.Now, wake: make(chan struct{}, 1), missing: make(chan struct{}, 1),
 	}
 	s.state.init()
 	if err := s.adopt(); err != nil {
@@ -119,7 +130,7 @@ func New(c Config) (*Store, error) {
 // calls done once, when the kernel admits every address that rules let through, or
 // with why not.
 func (s *Store) Learn(a Answer, done func(error)) {
-	q := question{answer: a, at: time.Now(), done: done}
+	q := question{answer: a, at: a.came(), done: done}
 	q.answer.Name = strings.Clone(a.Name)
 	q.answer.Addresses = append([]Address(nil), a.Addresses...)
 	s.mu.Lock()
@@ -153,50 +164,57 @@ func (s *Store) Run(ctx context.Context) {
 	saved := make(chan struct{}, 1)
 	saving, cleaning := false, make(chan struct{}, 1)
 	cleans := false
+	look := time.NewTicker(saveAfter)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			s.lock()
 			if !s.over { // else it is another's to say what is on disk
 				s.finish()
 			}
+			s.stopped = true
+			s.unlock()
 			return
 		case <-s.wake:
+			s.lock()
 			s.learn()
-		case f := <-s.orders:
-			f()
+			s.unlock()
 		case <-saved:
 			saving = false
 		case <-cleaning:
 			cleans = false
 		case <-tick.C:
+			s.lock()
 			s.expireWaiting()
 			s.removeStuck()
-			if !cleans && s.cleanDue() {
+			due := !cleans && s.cleanDue()
+			s.unlock()
+			if due {
 				cleans = true
 				background.Go(func() { s.clean(ctx); cleaning <- struct{}{} })
 			}
+		case <-look.C:
 		}
-		if !saving && s.saveDue() {
+		if saving {
+			continue
+		}
+		s.begin()
+		due := s.saveDue()
+		s.end()
+		if due {
 			saving = true
-			data := s.encode()
-			background.Go(func() { s.save(data); saved <- struct{}{} })
+			background.Go(func() {
+				start := time.Now()
+				s.save(s.collect(), false)
+				s.stats.saveTook.Store(int64(time.Since(start)))
+				saved <- struct{}{}
+			})
 		}
 	}
 }
 
-// do runs f where the state is owned.
-func (s *Store) do(ctx context.Context, f func()) error {
-	done := make(chan struct{})
-	select {
-	case s.orders <- func() { f(); close(done) }:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	<-done
-	return nil
-}
-
-// finish answers who still waits, and saves.
+// finish answers who still waits, and saves for the last time.
 func (s *Store) finish() {
 	s.mu.Lock()
 	s.ended = true
@@ -204,13 +222,13 @@ func (s *Store) finish() {
 	s.queue = nil
 	s.mu.Unlock()
 	for _, q := range left {
-		q.done(ErrEnded)
+		s.tell(q.done, ErrEnded)
 	}
 	for _, w := range s.waiting {
-		w.done(ErrEnded)
+		s.tell(w.done, ErrEnded)
 	}
 	s.waiting = nil
-	s.save(s.encode())
+	s.save(s.encode(func() {}), true)
 }
 
 // leaveAfter is how long a process goes on learning from answers to what it asked, after
@@ -241,14 +259,17 @@ func (s *Store) HandOver(ctx context.Context) error {
 // Update puts a snapshot in force: nil, no rule is about names. When it returns the
 // kernel has all that follows from it.
 func (s *Store) Update(ctx context.Context, n *redirect.Names) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if n == nil {
 		n = &redirect.Names{}
 	}
-	var err error
-	if stopped := s.do(ctx, func() { err = s.update(n) }); stopped != nil {
-		return stopped
-	}
-	return err
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.begin()
+	defer s.end()
+	return s.update(n)
 }
 
 // Missing waits until there are sets that nobody has made, and takes them.

@@ -19,31 +19,38 @@ const tableStays = 5 * time.Second
 // update puts a snapshot in force. What the gate goes by until it is told of the new
 // tables stays as it is; what the new ones need is there before. After ErrStale it must not
 // be told of them: they would allow what addresses were known as before.
+//
+// Answers are put in force while it is under way, by what is there already of the new: each is
+// complete in itself, for the tables of before and for the new ones.
 func (s *Store) update(n *redirect.Names) error {
-	if s.over {
+	if s.over || s.stopped {
 		return ErrEnded
 	}
 	before := s.names
 	s.delivered, n = n, s.withTablesOfBefore(n)
 	s.names, s.limits = n, withDefaults(n.Limits)
+	if before == nil { // and until then the file is that of the process before
+		s.sweepAt = s.now().Add(sweepAfter)
+	}
 	gone, strangers := s.updateHosts(n)
 	var writes []write
-	if before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes) {
+	again := before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes)
+	if again {
 		s.stale = false
 		writes = s.recompute()
 	}
 	numbered := before == nil || !maps.Equal(before.Rules, n.Rules) || !maps.Equal(before.Sets, n.Sets)
 	err := s.renewRules(numbered)
-	for k, e := range s.write(writes) {
+	for k, e := range s.writeAll(writes) {
 		err = errors.Join(err, fmt.Errorf("%s for endpoint %d: %w", k.Addr, k.Endpoint, e))
+	}
+	if s.over { // since: it is another's to write
+		return ErrEnded
 	}
 	for owner, keys := range gone {
 		err = errors.Join(err, s.remove(owner, keys))
 	}
-	if before == nil {
-		err = errors.Join(err, strangers)
-		s.sweepAt = s.now().Add(sweepAfter)
-	}
+	err = errors.Join(err, strangers)
 	s.settleWaiting()
 	err = errors.Join(err, s.inherited())
 	if err != nil {
@@ -171,6 +178,8 @@ func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
 		s.addresses--
 	}
 	s.pairs -= h.pairs
+	clear(h.known) // for who is about to look at the next of them
+	clear(h.holds)
 	delete(s.hosts, h.id)
 	s.dirty()
 	return gone
@@ -210,20 +219,59 @@ func (s *Store) recompute() []write {
 	s.picks = map[string]*pick{"": s.none}
 	var writes []write
 	for _, h := range s.hosts {
-		h.unruled = 0
 		for _, e := range h.known {
-			if e.pick = s.pickOf(e.name); e.pick == s.none {
+			s.pause()
+			if h.known[e.name] != e {
+				continue // it is gone since
+			}
+			was := e.pick == s.none
+			e.pick = s.pickOf(e.name)
+			switch is := e.pick == s.none; {
+			case is && !was:
 				h.unruled++
+			case was && !is:
+				h.unruled--
 			}
 		}
-		for raw, have := range h.holds {
+		for raw := range h.holds {
+			s.pause()
+			have, ok := h.holds[raw]
+			if !ok {
+				continue
+			}
 			addr := netip.AddrFrom16(raw).Unmap()
-			if id := s.identify(addr, have.entries()); id != have.as {
+			if id := s.identify(addr, &have); id != have.as {
 				writes = append(writes, write{h, addr, id})
 			}
 		}
 	}
 	return writes
+}
+
+// writeAtOnce is how many addresses are written before others go first.
+const writeAtOnce = 256
+
+// writeAll writes what recompute found, if it is still so.
+func (s *Store) writeAll(writes []write) map[policy.NameKey]error {
+	failed := map[policy.NameKey]error{}
+	for part := range slices.Chunk(writes, writeAtOnce) {
+		s.pause()
+		if s.over {
+			break
+		}
+		due := part[:0]
+		for _, w := range part {
+			have, ok := w.host.holds[w.addr.As16()]
+			if !ok || s.hosts[w.host.id] != w.host {
+				continue
+			}
+			if w.id = s.identify(w.addr, &have); w.id != have.as {
+				due = append(due, w)
+			}
+		}
+		maps.Copy(failed, s.write(due))
+	}
+	return failed
 }
 
 // renewRules makes the rules of every table about every identity that is in use.
@@ -238,6 +286,9 @@ func (s *Store) renewRules(again bool) error {
 					continue
 				}
 				done[k] = true
+				if s.pause(); s.over {
+					return errs
+				}
 				errs = errors.Join(errs, s.rule(k, again))
 			}
 		}

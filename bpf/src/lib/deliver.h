@@ -20,11 +20,21 @@ inline int take_hop(struct __sk_buff *skb, const struct packet *p)
 		REASON_INVALID : 0;
 }
 
-/* Puts the packet on the workload's own side of its veth, past the host's hooks:
- * both directions have been judged by now. */
-global int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
+/* Puts the packet on the workload's own side of its veth, past the host's hooks. */
+inline int hand_over(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
 {
 	__u8 macs[12];
+
+	__builtin_memcpy(macs, to->mac, 6);
+	copy_gateway_mac(macs + 6);
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return drop(skb, p, REASON_INVALID, DIR_EGRESS);
+	return bpf_redirect_peer(to->ifindex, 0);
+}
+
+/* The same as a router, for what has been judged in both directions by now. */
+global int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *to)
+{
 	int reason;
 
 	if (!p || !to)
@@ -36,9 +46,5 @@ global int deliver(struct __sk_buff *skb, const struct packet *p, const struct e
 		return answer(skb, p, TROUBLE_HOPS, 0);
 	if (reason)
 		return TC_ACT_SHOT;
-	__builtin_memcpy(macs, to->mac, 6);
-	copy_gateway_mac(macs + 6);
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
-		return drop(skb, p, REASON_INVALID, DIR_EGRESS);
-	return bpf_redirect_peer(to->ifindex, 0);
+	return hand_over(skb, p, to);
 }
