@@ -1,0 +1,183 @@
+package xds
+
+import (
+	"time"
+
+	accesslogconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	directresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headgate/headgate/redirect"
+)
+
+// Filter chains of a listener that looks at TLS.
+const (
+	chainCarried = "carried"
+	chainRefused = "refused" // TLS, by a name that is not allowed
+	chainClosed  = "closed"  // what else came
+	chainUnread  = "unread"  // what is not TLS, where nobody minds
+)
+
+// helloTime is how long a client may take to say hello, and to end its handshake.
+const helloTime = 10 * time.Second
+
+// unrecognizedName is the alert (RFC 6066, section 3) of who does not have that name.
+var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+
+// tlsListener makes the listener of a pair whose connections are, or become, TLS.
+func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *listenerv3.Listener {
+	l := b.listener(p, port)
+	l.AccessLog = b.chainLogOf(p)
+	if plan.broken != "" {
+		l.FilterChains = []*listenerv3.FilterChain{b.answering(chainClosed, nil)}
+		return l
+	}
+	carried := b.carrying(p, plan)
+	if !plan.greeted() {
+		l.FilterChains = []*listenerv3.FilterChain{carried}
+		if plan.raw && plan.http {
+			b.passUnread(l, p, plan)
+		}
+		return l
+	}
+	l.ListenerFilters = append(l.ListenerFilters, b.listenerFilter("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{}))
+	l.ListenerFiltersTimeout = durationpb.New(helloTime)
+	other := b.answering(chainClosed, nil)
+	if plan.raw {
+		l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(sniffTime), true
+		other = &listenerv3.FilterChain{Name: chainUnread, Filters: []*listenerv3.Filter{
+			b.filter("envoy.filters.network.rbac", onlyRedirected()), b.filter("envoy.filters.network.tcp_proxy", b.unread(p, clusterName)),
+		}}
+	}
+	l.FilterChains = []*listenerv3.FilterChain{carried, other}
+	if plan.named() {
+		l.FilterChains = append(l.FilterChains, b.answering(chainRefused, unrecognizedName))
+	}
+	l.FilterChainMatcher = b.sort(plan.names, chainCarried, chainRefused, other.GetName())
+	return l
+}
+
+// carrying is the chain of what is allowed.
+func (b *builder) carrying(p pair, plan *tlsPlan) *listenerv3.FilterChain {
+	c := &listenerv3.FilterChain{Name: chainCarried, Filters: []*listenerv3.Filter{b.filter("envoy.filters.network.rbac", onlyRedirected())}}
+	if plan.begun() {
+		c.Filters = append(c.Filters, b.filter("envoy.filters.network.set_filter_state", serverName()))
+	}
+	protocols := []string(nil)
+	if plan.http {
+		protocols = []string{"h2", "http/1.1"}
+		m := b.connectionManager(p)
+		if plan.ended() {
+			// What is asked is the same for all connections of a route: see routesOf.
+			m.HttpFilters = append([]*hcmv3.HttpFilter{b.httpFilter(namesFilter, &httprbacv3.RBAC{})}, m.HttpFilters...)
+		}
+		c.Filters = append(c.Filters, b.filter("envoy.filters.network.http_connection_manager", m))
+	} else {
+		carry := b.unread(p, plan.serverCluster())
+		carry.AccessLog = b.carriedLogOf(p)
+		carry.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{
+			FlushAccessLogOnConnected: true, AccessLogFlushInterval: durationpb.New(tunnelInterval),
+		}
+		c.Filters = append(c.Filters, b.filter("envoy.filters.network.tcp_proxy", carry))
+	}
+	if plan.ended() {
+		c.TransportSocket = b.clientTLS(plan.ends, protocols)
+		c.TransportSocketConnectTimeout = durationpb.New(helloTime)
+	}
+	return c
+}
+
+// unread carries what comes as it is.
+func (b *builder) unread(p pair, cluster string) *tcpproxyv3.TcpProxy {
+	return &tcpproxyv3.TcpProxy{
+		StatPrefix: p.name(), ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
+		IdleTimeout: durationpb.New(0), AccessLog: b.unreadLogOf(p),
+	}
+}
+
+// answering is a chain that closes connections, with a last word.
+func (b *builder) answering(name string, word []byte) *listenerv3.FilterChain {
+	c := &directresponsev3.Config{}
+	if len(word) > 0 {
+		c.Response = &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: word}}
+	}
+	return &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{b.filter("envoy.filters.network.direct_response", c)}}
+}
+
+// serverName has a server be asked by the name that its client gave, or else the address
+// that it dialled, and its certificate be for that.
+func serverName() *networkstatev3.Config {
+	set := func(key, format string) *setstatev3.FilterStateValue {
+		return &setstatev3.FilterStateValue{
+			Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
+			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+				Format:          &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: format}}},
+				OmitEmptyValues: true,
+			}},
+			SkipIfEmpty: true,
+		}
+	}
+	const names, asked = "envoy.network.upstream_subject_alt_names", "%REQUESTED_SERVER_NAME%"
+	return &networkstatev3.Config{OnNewConnection: []*setstatev3.FilterStateValue{
+		set(names, "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"),
+		set(names, asked),
+		set("envoy.network.upstream_server_name", asked),
+	}}
+}
+
+// namesFilter asks each request for the server name that its connection began with.
+const (
+	namesFilter    = "headgate.names"
+	namesStatistic = "names_"
+)
+
+// askNames is what the filter does: names of either side that are not allowed are denied.
+func (b *builder) askNames(egress, ingress *program) *anypb.Any {
+	deny := &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{}}
+	for direction, p := range map[string]*program{egressWord: egress, ingressWord: ingress} {
+		if p != nil && p.names != nil {
+			deny.Policies[direction] = policyOf(not(p.names.permission()))
+		}
+	}
+	if len(deny.Policies) == 0 {
+		return b.rules(ruled{}, namesStatistic)
+	}
+	return b.rules(ruled{enforced: deny}, namesStatistic)
+}
+
+// chainTag says of what is logged by which filter chain it went.
+const chainTag = "headgate.chain"
+
+// chainLogOf makes Envoy report connections of a listener, when they are over.
+func (b *builder) chainLogOf(p pair) []*accesslogconfigv3.AccessLog {
+	return b.connectionLog(p, &tracingv3.CustomTag{Tag: chainTag, Type: &tracingv3.CustomTag_Value{Value: "%FILTER_CHAIN_NAME%"}})
+}
+
+// carriedLogOf makes Envoy report connections that are carried.
+func (b *builder) carriedLogOf(p pair) []*accesslogconfigv3.AccessLog {
+	return b.connectionLog(p, &tracingv3.CustomTag{Tag: carriedTag, Type: &tracingv3.CustomTag_Literal_{Literal: &tracingv3.CustomTag_Literal{Value: "yes"}}})
+}
+
+// carriedTag marks them.
+const carriedTag = "headgate.carried"
+
+func (b *builder) connectionLog(p pair, tag *tracingv3.CustomTag) []*accesslogconfigv3.AccessLog {
+	c := commonLog(p)
+	c.CustomTags = append(c.CustomTags, tag)
+	return []*accesslogconfigv3.AccessLog{{
+		Name:       "envoy.access_loggers.tcp_grpc",
+		ConfigType: &accesslogconfigv3.AccessLog_TypedConfig{TypedConfig: b.pack(&grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: c})},
+	}}
+}

@@ -1,0 +1,326 @@
+package xds
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Envoy gets certificates, keys and authorities by SDS, and by nothing else: they are in its
+// memory and the agent's, and on the socket that is theirs alone. Another value of a secret
+// is pushed as soon as the agent has read it, and holds for connections that begin then.
+//
+// A secret that cannot be read, or is none, closes the ports that need it. One that only
+// Envoy refuses does so where Envoy has had no other: else the one before goes on, and the
+// status has Envoy's words.
+
+const transportSocket = "envoy.transport_sockets.tls"
+
+// shelf is what there is of secrets.
+type shelf struct {
+	unusable map[string]string         // by resource: why
+	refused  map[string]refusal        // by Envoy, of the value that is there now
+	good     map[string]types.Resource // what Envoy has taken
+	offered  map[string]bool           // resources of both types
+	clusters map[string]bool
+}
+
+func newShelf() *shelf {
+	return &shelf{unusable: map[string]string{}, refused: map[string]refusal{}, good: map[string]types.Resource{}, offered: map[string]bool{}, clusters: map[string]bool{}}
+}
+
+func certificateName(e policy.TLSSecrets) string {
+	return fmt.Sprintf("certificate/%s/%s/%s/%s", e.Certificate.Namespace, e.Certificate.Name, e.Certificate.Key, e.PrivateKey.Key)
+}
+
+func authorityName(ref policy.SecretRef) string {
+	return fmt.Sprintf("authority/%s/%s/%s", ref.Namespace, ref.Name, ref.Key)
+}
+
+// secretNames are the resources that ending TLS so takes.
+func secretNames(e policy.TLSSecrets) (names []string) {
+	if e.Certificate != (policy.SecretRef{}) {
+		names = append(names, certificateName(e))
+	}
+	if e.TrustedCA != (policy.SecretRef{}) {
+		names = append(names, authorityName(e.TrustedCA))
+	}
+	return names
+}
+
+// broken says why TLS cannot be ended so; empty: it can.
+func (s *shelf) broken(e policy.TLSSecrets) string {
+	for _, name := range secretNames(e) {
+		if why := s.unusable[name]; why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func inline(text string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: []byte(text)}}
+}
+
+// certificateOf makes what Envoy shows clients.
+func certificateOf(e policy.TLSSecrets, values map[policy.SecretRef]string) (*tlsv3.Secret, error) {
+	at := fmt.Sprintf("secret %s/%s", e.Certificate.Namespace, e.Certificate.Name)
+	for _, ref := range []policy.SecretRef{e.Certificate, e.PrivateKey} {
+		if values[ref] == "" {
+			return nil, fmt.Errorf("there is no %s in %s", ref.Key, at)
+		}
+	}
+	if _, err := tls.X509KeyPair([]byte(values[e.Certificate]), []byte(values[e.PrivateKey])); err != nil {
+		return nil, fmt.Errorf("%s: %w", at, err)
+	}
+	return &tlsv3.Secret{Name: certificateName(e), Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+		CertificateChain: inline(values[e.Certificate]), PrivateKey: inline(values[e.PrivateKey]),
+	}}}, nil
+}
+
+// authorityOf makes what Envoy knows servers by.
+func authorityOf(ref policy.SecretRef, values map[policy.SecretRef]string) (*tlsv3.Secret, error) {
+	at := fmt.Sprintf("secret %s/%s", ref.Namespace, ref.Name)
+	if values[ref] == "" {
+		return nil, fmt.Errorf("there is no %s in %s", ref.Key, at)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM([]byte(values[ref])) {
+		return nil, fmt.Errorf("%s: %s holds no certificate", at, ref.Key)
+	}
+	return &tlsv3.Secret{Name: authorityName(ref), Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+		TrustedCa: inline(values[ref]),
+	}}}, nil
+}
+
+// offerSecrets has ready for Envoy what the sets need to end TLS, and the clusters that
+// begin it. It does not wait: Envoy asks for a secret when a listener or a cluster does.
+func (b *Backend) offerSecrets(values map[policy.SecretRef]string) error {
+	clear(b.secrets.unusable)
+	var errs error
+	offer := func(name string, made *tlsv3.Secret, err error) {
+		if err != nil {
+			b.secrets.unusable[name] = err.Error()
+			return
+		}
+		errs = errors.Join(errs, b.offerSecret(name, made))
+	}
+	for _, program := range b.sets {
+		if program.set == nil || program.set.Ends == nil {
+			continue
+		}
+		e := *program.set.Ends
+		if e.Certificate != (policy.SecretRef{}) {
+			made, err := certificateOf(e, values)
+			offer(certificateName(e), made, err)
+		}
+		if e.TrustedCA != (policy.SecretRef{}) {
+			made, err := authorityOf(e.TrustedCA, values)
+			offer(authorityName(e.TrustedCA), made, err)
+			errs = errors.Join(errs, b.offerServerCluster(e.TrustedCA))
+		}
+	}
+	return errs
+}
+
+func (b *Backend) offerSecret(name string, made *tlsv3.Secret) error {
+	if r, ok := b.secrets.refused[name]; ok {
+		if r.version == versionOf(made) { // not again
+			if b.secrets.good[name] == nil {
+				b.secrets.unusable[name] = r.message
+			}
+			return nil
+		}
+		delete(b.secrets.refused, name)
+	}
+	b.secrets.offered[name] = true
+	return b.store.put(resource.SecretType, map[string]types.Resource{name: made})
+}
+
+func (b *Backend) offerServerCluster(authority policy.SecretRef) error {
+	c, err := serverClusterOf(authority)
+	if err != nil {
+		return err
+	}
+	b.secrets.clusters[c.GetName()] = true
+	return b.store.put(resource.ClusterType, map[string]types.Resource{c.GetName(): c})
+}
+
+// pushSecrets waits until Envoy has the secrets that are in use.
+func (b *Backend) pushSecrets(ctx context.Context) error {
+	for p, port := range b.ports {
+		anew, err := b.takeSecrets(ctx, p)
+		if err == nil && anew {
+			err = b.shut(ctx, p, port)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	b.failSecrets()
+	return nil
+}
+
+// settleSecrets does the same for one listener, which has just begun to ask for them.
+func (b *Backend) settleSecrets(ctx context.Context, p pair, port redirect.ProxyPort) error {
+	anew, err := b.takeSecrets(ctx, p)
+	if err != nil || !anew {
+		return err
+	}
+	b.failSecrets()
+	b.statusMu.Lock()
+	b.failing = failing(b.failed)
+	b.statusMu.Unlock()
+	return b.shut(ctx, p, port)
+}
+
+// shut has a listener close what comes, as Envoy refused a secret that it needs.
+func (b *Backend) shut(ctx context.Context, p pair, port redirect.ProxyPort) error {
+	l, err := b.listenerFor(p, port)
+	if err != nil {
+		return err
+	}
+	return b.store.change(ctx, resource.ListenerType, map[string]types.Resource{p.name(): l})
+}
+
+// takeSecrets waits until Envoy has what a pair needs, and says whether the pair must be
+// made anew, as it refuses what it had none of before.
+func (b *Backend) takeSecrets(ctx context.Context, p pair) (anew bool, err error) {
+	plan := b.planOf(p)
+	if plan == nil || plan.broken != "" {
+		return false, nil
+	}
+	if plan.begun() {
+		if err := b.store.settle(ctx, resource.ClusterType, plan.serverCluster()); err != nil {
+			return false, err
+		}
+	}
+	for _, name := range secretNames(plan.ends) {
+		err := b.store.settle(ctx, resource.SecretType, name)
+		var said *RefusedError
+		switch made := b.store.caches[resource.SecretType].GetResources()[name]; {
+		case err == nil:
+			b.secrets.good[name] = made
+		case errors.As(err, &said):
+			if err := b.refuseSecret(name, made, said); err != nil {
+				return false, err
+			}
+			anew = anew || b.secrets.unusable[name] != ""
+		default:
+			return false, err
+		}
+	}
+	return anew, nil
+}
+
+// refuseSecret takes back what Envoy did not take.
+func (b *Backend) refuseSecret(name string, made types.Resource, said *RefusedError) error {
+	message := "Envoy refused it: " + maskText(said.Message, b.secretValues())
+	b.secrets.refused[name] = refusal{versionOf(made), message}
+	b.log.Error("a secret is not in force", "secret", name, "envoy", message)
+	if good := b.secrets.good[name]; good != nil {
+		return b.store.put(resource.SecretType, map[string]types.Resource{name: good})
+	}
+	b.secrets.unusable[name] = name + ": " + message
+	return nil
+}
+
+// failSecrets says of sets which of their secrets are not in force.
+func (b *Backend) failSecrets() {
+	for n, program := range b.sets {
+		if program.set == nil || program.set.Ends == nil || b.failed[n] != "" {
+			continue
+		}
+		for _, name := range secretNames(*program.set.Ends) {
+			if why := b.secrets.unusable[name]; why != "" {
+				b.failed[n] = "nothing passes where TLS is to end: " + why
+			} else if r, ok := b.secrets.refused[name]; ok {
+				b.failed[n] = fmt.Sprintf("%s: the one before goes on: %s", name, r.message)
+			}
+		}
+	}
+}
+
+// forgetSecrets takes away what no set needs any more, once no listener does.
+func (b *Backend) forgetSecrets() error {
+	secrets, clusters := map[string]bool{}, map[string]bool{}
+	for _, program := range b.sets {
+		if program.set == nil || program.set.Ends == nil {
+			continue
+		}
+		for _, name := range secretNames(*program.set.Ends) {
+			secrets[name] = true
+		}
+		if ref := program.set.Ends.TrustedCA; ref != (policy.SecretRef{}) {
+			clusters[serverCluster(ref)] = true
+		}
+	}
+	gone := func(have, keep map[string]bool) []string {
+		var names []string
+		for name := range have {
+			if !keep[name] {
+				names = append(names, name)
+				delete(have, name)
+			}
+		}
+		return names
+	}
+	names := gone(b.secrets.offered, secrets)
+	for _, name := range names {
+		delete(b.secrets.good, name)
+		delete(b.secrets.refused, name)
+	}
+	err := b.store.put(resource.ClusterType, nil, gone(b.secrets.clusters, clusters)...)
+	return errors.Join(err, b.store.put(resource.SecretType, nil, names...))
+}
+
+// clientTLS ends the client's TLS.
+func (b *builder) clientTLS(e policy.TLSSecrets, protocols []string) *corev3.TransportSocket {
+	return b.overTLS(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+		TlsParams: versionsOfTLS(), AlpnProtocols: protocols,
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName(e), SdsConfig: byADS()}},
+	}})
+}
+
+// serverClusterOf is the cluster that leads where the client dialled, by TLS.
+func serverClusterOf(authority policy.SecretRef) (*clusterv3.Cluster, error) {
+	c, err := clusterOf()
+	if err != nil {
+		return nil, err
+	}
+	var b builder
+	c.Name = serverCluster(authority)
+	c.TransportSocket = b.overTLS(&tlsv3.UpstreamTlsContext{
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams: versionsOfTLS(),
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: authorityName(authority), SdsConfig: byADS()},
+			},
+		},
+		// A session that goes on has no certificate to ask for the name of this connection.
+		MaxSessionKeys: wrapperspb.UInt32(0),
+	})
+	return c, b.check(c)
+}
+
+func (b *builder) overTLS(m interface {
+	types.Resource
+	ValidateAll() error
+}) *corev3.TransportSocket {
+	return &corev3.TransportSocket{Name: transportSocket, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.pack(m)}}
+}
+
+func versionsOfTLS() *tlsv3.TlsParameters {
+	return &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3}
+}
