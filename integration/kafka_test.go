@@ -20,11 +20,16 @@ var kafkaVersions = []string{"4.3.1", "3.9.2"}
 const brokerConfig = `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@localhost:9093
-listeners=PLAINTEXT://%[1]s:9092,CONTROLLER://localhost:9093,LOGIN://%[1]s:9094,TLS://%[1]s:9095
-advertised.listeners=PLAINTEXT://%[1]s:9092,LOGIN://%[1]s:9094,TLS://%[1]s:9095
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL
+listeners=PLAINTEXT://%[1]s:9092,CONTROLLER://localhost:9093,LOGIN://%[1]s:9094,TLS://%[1]s:9095,MUTUAL://%[1]s:9096
+advertised.listeners=PLAINTEXT://%[1]s:9092,LOGIN://%[1]s:9094,TLS://%[1]s:9095,MUTUAL://%[1]s:9096
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL,MUTUAL:SSL
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location=%[2]s/keys.pem
+listener.name.mutual.ssl.keystore.type=PEM
+listener.name.mutual.ssl.keystore.location=%[2]s/keys.pem
+listener.name.mutual.ssl.truststore.type=PEM
+listener.name.mutual.ssl.truststore.location=%[2]s/clients.pem
+listener.name.mutual.ssl.client.auth=required
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app="open";
 listener.name.login.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
@@ -53,7 +58,8 @@ type broker struct {
 	config  string
 	number  int // among the brokers of a cluster
 
-	certificate []byte // PEM, that TLS shows
+	certificate []byte  // PEM, that TLS shows
+	known       pemPair // the certificate of clients that MUTUAL takes
 	process     *child
 }
 
@@ -67,8 +73,11 @@ func (w *workload) serveKafka(t *testing.T, version string) *broker {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	certificate, key := certify(t, w.addr(4))
 	put(t, filepath.Join(dir, "keys.pem"), append(key, certificate...))
+	var known pemPair
+	known.certificate, known.key = certify(t, w.addr(4))
+	put(t, filepath.Join(dir, "clients.pem"), known.certificate)
 	b := w.formatKafka(t, version, dir, fmt.Sprintf(brokerConfig, w.addr(4), dir), "--add-scram", "SCRAM-SHA-256=[name=app,password=open]")
-	b.certificate = certificate
+	b.certificate, b.known = certificate, known
 	b.run(t)
 	b.wait(t)
 	return b
@@ -296,6 +305,7 @@ func testKafka(t *testing.T, version string) {
 	if version >= "4" {
 		t.Run("logging in", func(t *testing.T) { kafkaLogin(t, client, b) })
 		t.Run("TLS", func(t *testing.T) { kafkaTLS(t, client, b, secrets) })
+		t.Run("certificates of clients", func(t *testing.T) { kafkaCertificates(t, client, b, secrets) })
 		t.Run("share groups", func(t *testing.T) { kafkaShare(t, client, b) })
 	}
 	t.Run("seen", func(t *testing.T) { kafkaFlows(t, n) })

@@ -40,6 +40,9 @@ func certify(t *testing.T, at netip.Addr) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 }
 
+// pemPair is a certificate with its key.
+type pemPair struct{ certificate, key []byte }
+
 // put writes a file into a directory that need not be there.
 func put(t *testing.T, path string, text []byte) {
 	t.Helper()

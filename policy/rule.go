@@ -113,6 +113,8 @@ type Listener struct {
 type TLSSecrets struct {
 	Certificate, PrivateKey SecretRef // by which the client's TLS ends; zero: it speaks plain text
 	TrustedCA               SecretRef // who has issued the server's certificate; zero: it gets plain text
+	ClientCA                SecretRef // who has issued the client's certificate; zero: it is asked for none
+	OwnCertificate, OwnKey  SecretRef // shown to a server that asks; zero: none
 	// Conflict: several rules for one port name different secrets. Whoever should end
 	// TLS by that must refuse.
 	Conflict bool
@@ -123,7 +125,7 @@ func (t *TLSSecrets) Refs() (refs []SecretRef) {
 	if t == nil {
 		return nil
 	}
-	for _, ref := range [3]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA} {
+	for _, ref := range [...]SecretRef{t.Certificate, t.PrivateKey, t.TrustedCA, t.ClientCA, t.OwnCertificate, t.OwnKey} {
 		if ref != (SecretRef{}) {
 			refs = append(refs, ref)
 		}
@@ -142,10 +144,10 @@ func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
 	}
 	both := *t
 	if t.Certificate == (SecretRef{}) {
-		both.Certificate, both.PrivateKey = o.Certificate, o.PrivateKey
+		both.Certificate, both.PrivateKey, both.ClientCA = o.Certificate, o.PrivateKey, o.ClientCA
 	}
 	if t.TrustedCA == (SecretRef{}) {
-		both.TrustedCA = o.TrustedCA
+		both.TrustedCA, both.OwnCertificate, both.OwnKey = o.TrustedCA, o.OwnCertificate, o.OwnKey
 	}
 	if both.agrees(t) && both.agrees(o) {
 		return &both
@@ -155,9 +157,9 @@ func (t *TLSSecrets) or(o *TLSSecrets) *TLSSecrets {
 
 // agrees reports whether t is o, but for a side of which o says nothing.
 func (t *TLSSecrets) agrees(o *TLSSecrets) bool {
-	client := o.Certificate == (SecretRef{}) || t.Certificate == o.Certificate && t.PrivateKey == o.PrivateKey
-	server := o.TrustedCA == (SecretRef{}) || t.TrustedCA == o.TrustedCA
-	return client && server && !o.Conflict
+	client := t.Certificate == o.Certificate && t.PrivateKey == o.PrivateKey && t.ClientCA == o.ClientCA
+	server := t.TrustedCA == o.TrustedCA && t.OwnCertificate == o.OwnCertificate && t.OwnKey == o.OwnKey
+	return (client || o.Certificate == (SecretRef{})) && (server || o.TrustedCA == (SecretRef{})) && !o.Conflict
 }
 
 // SecretRef names a secret, or with a Key one of the values in it. What is in it never

@@ -56,7 +56,7 @@ func (s *L7Set) seal() {
 		sum.Write(append([]byte("audit"), s.Audit.ID[:]...))
 	}
 	if e := s.Ends; e != nil {
-		sum.Write(fmt.Appendf(nil, "ends %q %q %q %v", e.Certificate, e.PrivateKey, e.TrustedCA, e.Conflict))
+		sum.Write(fmt.Appendf(nil, "ends %q %q %q %v %q %q %q", e.Certificate, e.PrivateKey, e.TrustedCA, e.Conflict, e.ClientCA, e.OwnCertificate, e.OwnKey))
 	}
 	if r := s.DenyResponse; r != nil {
 		sum.Write(appendString(binary.AppendUvarint([]byte("response"), uint64(r.Status)), r.Body))

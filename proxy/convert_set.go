@@ -146,6 +146,7 @@ func endsToProto(e *policy.TLSSecrets) *proxyv1.TLSSecrets {
 	}
 	return &proxyv1.TLSSecrets{
 		Certificate: secretToProto(&e.Certificate), PrivateKey: secretToProto(&e.PrivateKey), TrustedCa: secretToProto(&e.TrustedCA), Conflict: e.Conflict,
+		ClientCa: secretToProto(&e.ClientCA), OwnCertificate: secretToProto(&e.OwnCertificate), OwnKey: secretToProto(&e.OwnKey),
 	}
 }
 
@@ -156,5 +157,8 @@ func endsFromProto(p *proxyv1.TLSSecrets) *policy.TLSSecrets {
 	ref := func(p *proxyv1.SecretRef) policy.SecretRef {
 		return policy.SecretRef{Namespace: p.GetNamespace(), Name: p.GetName(), Key: p.GetKey()}
 	}
-	return &policy.TLSSecrets{Certificate: ref(p.Certificate), PrivateKey: ref(p.PrivateKey), TrustedCA: ref(p.TrustedCa), Conflict: p.Conflict}
+	return &policy.TLSSecrets{
+		Certificate: ref(p.Certificate), PrivateKey: ref(p.PrivateKey), TrustedCA: ref(p.TrustedCa), Conflict: p.Conflict,
+		ClientCA: ref(p.ClientCa), OwnCertificate: ref(p.OwnCertificate), OwnKey: ref(p.OwnKey),
+	}
 }

@@ -117,11 +117,9 @@ func (p *process) serve(fd int, source, destination netip.AddrPort) {
 	c.mu.Lock()
 	c.pumps++
 	c.mu.Unlock()
-	if !c.endTLS() {
-		c.exit(parsers.Client)
-		return
+	if c.endTLS() {
+		c.begin()
 	}
-	c.begin()
 	c.pump(parsers.Client, stage{})
 }
 

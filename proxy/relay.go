@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 
@@ -259,6 +260,11 @@ func (c *conn) readFailed(s parsers.Side, err error) bool {
 		return true
 	case errors.Is(err, net.ErrClosed) && c.isClosing():
 		return true // ended closed the socket; a reset would destroy the last answer
+	}
+	if alert := (*net.OpError)(nil); e.tls != nil && errors.As(err, &alert) { // a certificate that is not taken is refused late
+		c.mu.Lock()
+		c.malformed(c.last, fmt.Errorf("the %s ended TLS: %w", s, err))
+		c.mu.Unlock()
 	}
 	if s == parsers.Server {
 		drained(c.ends[parsers.Client].sock) // a reset would overtake the answer

@@ -48,23 +48,53 @@ func newEnds(by *policy.TLSSecrets, secrets map[policy.SecretRef]string) *ends {
 			return e
 		}
 	}
-	if by.Certificate != (policy.SecretRef{}) {
-		pair, err := tls.X509KeyPair([]byte(secrets[by.Certificate]), []byte(secrets[by.PrivateKey]))
-		if err != nil {
-			e.err = fmt.Errorf("end TLS by secret %s/%s: %w", by.Certificate.Namespace, by.Certificate.Name, err)
-			return e
-		}
-		e.client = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	}
-	if by.TrustedCA != (policy.SecretRef{}) {
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM([]byte(secrets[by.TrustedCA])) {
-			e.err = fmt.Errorf("begin TLS by secret %s/%s: %s holds no certificate", by.TrustedCA.Namespace, by.TrustedCA.Name, by.TrustedCA.Key)
-			return e
-		}
-		e.server = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
-	}
+	e.err = e.configure(secrets)
 	return e
+}
+
+// configure makes the configuration of each side.
+func (e *ends) configure(secrets map[policy.SecretRef]string) (err error) {
+	none := policy.SecretRef{}
+	if e.by.Certificate != none || e.by.ClientCA != none {
+		e.client = &tls.Config{MinVersion: tls.VersionTLS12}
+		e.client.Certificates, err = pair(e.by.Certificate, e.by.PrivateKey, secrets)
+		if err == nil && e.by.ClientCA != none {
+			e.client.ClientAuth = tls.RequireAndVerifyClientCert
+			e.client.ClientCAs, err = authority(e.by.ClientCA, secrets)
+		}
+		if err != nil {
+			return fmt.Errorf("end TLS by %w", err)
+		}
+	}
+	if e.by.TrustedCA != none || e.by.OwnCertificate != none {
+		e.server = &tls.Config{MinVersion: tls.VersionTLS12}
+		e.server.RootCAs, err = authority(e.by.TrustedCA, secrets)
+		if err == nil && e.by.OwnCertificate != none {
+			e.server.Certificates, err = pair(e.by.OwnCertificate, e.by.OwnKey, secrets)
+		}
+		if err != nil {
+			return fmt.Errorf("begin TLS by %w", err)
+		}
+	}
+	return nil
+}
+
+// pair is a certificate with its key.
+func pair(certificate, key policy.SecretRef, secrets map[policy.SecretRef]string) ([]tls.Certificate, error) {
+	c, err := tls.X509KeyPair([]byte(secrets[certificate]), []byte(secrets[key]))
+	if err != nil {
+		return nil, fmt.Errorf("secret %s/%s: %w", certificate.Namespace, certificate.Name, err)
+	}
+	return []tls.Certificate{c}, nil
+}
+
+// authority is who issues certificates.
+func authority(ref policy.SecretRef, secrets map[policy.SecretRef]string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(secrets[ref])) {
+		return nil, fmt.Errorf("secret %s/%s: %s holds no certificate", ref.Namespace, ref.Name, ref.Key)
+	}
+	return pool, nil
 }
 
 func (e *ends) failed() bool { return e != nil && e.err != nil }
@@ -92,7 +122,8 @@ func (s *snapshot) ending(r route) (found *ends) {
 }
 
 // endTLS has the client say hello where rules end its TLS. False: it did not, which
-// was reported.
+// was reported, and what it still sends is dropped: a reset would overtake the alert that
+// tells it why.
 func (c *conn) endTLS() bool {
 	if c.ending == nil || c.ending.client == nil {
 		return true
@@ -105,7 +136,9 @@ func (c *conn) endTLS() bool {
 	if err := over.HandshakeContext(ctx); err != nil {
 		c.mu.Lock()
 		c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
+		flush := c.closeBoth()
 		c.mu.Unlock()
+		c.flush(flush)
 		return false
 	}
 	under.greeted.Store(true)

@@ -24,7 +24,11 @@ func (f franz) options(more ...kgo.Opt) []kgo.Opt {
 		if text, err := os.ReadFile(ca); err == nil {
 			roots.AppendCertsFromPEM(text)
 		}
-		o = append(o, kgo.DialTLSConfig(&tls.Config{RootCAs: roots}))
+		config := &tls.Config{RootCAs: roots}
+		if pair, err := tls.LoadX509KeyPair(f.settings["certificate"], f.settings["key"]); err == nil {
+			config.Certificates = []tls.Certificate{pair}
+		}
+		o = append(o, kgo.DialTLSConfig(config))
 	}
 	if user := f.settings["user"]; user != "" {
 		mechanism := plain.Auth{User: user, Pass: f.settings["password"]}.AsMechanism()

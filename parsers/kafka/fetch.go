@@ -94,16 +94,12 @@ func (s *Session) fetch(h *head, data []byte, list []item) int64 {
 	}
 	p.fetch = &fetchAnswer{begins: h.version >= sessionsFrom && f.epoch == 0}
 	var session *fetching
-	if f.id != 0 {
-		if session = s.fetching(f.id); session == nil || f.epoch <= 0 {
-			s.forget(f.id) // it ends, or is not ours
-		}
-		if session == nil {
-			return s.noFetchSession(h, data, []item{{element: -1}}, p)
-		}
-		if f.epoch <= 0 {
-			session = nil
-		}
+	switch session = s.fetching(f.id); {
+	case f.epoch <= 0: // it asks for all anew, and names the session that it had, if any, for it to end
+		s.forget(f.id)
+		session = nil
+	case session == nil && f.id != 0:
+		return s.noFetchSession(h, data, []item{{element: -1}}, p)
 	}
 	if session != nil {
 		if s.changed(h, session) {

@@ -347,6 +347,14 @@ func TestFetchSession(t *testing.T) {
 		if got, answer := exchange(fetchOf(version, 33, 4), nil); got != nil || answer.ErrorCode != codeNoFetchSession {
 			t.Errorf("version %d: a session of another connection: %+v %+v", version, got, answer)
 		}
+		// Clients that were told so begin anew, and some name what they had: to refuse that
+		// again would have them ask for ever.
+		for _, epoch := range []int32{0, -1} {
+			if got, answer := exchange(fetchOf(version, 33, epoch, "a", "b"), fetched(version, 0, "a")); got == nil || len(got.Topics) != 1 ||
+				!same(topicErrors(answer), map[string]int16{"a": 0, "b": 29}) {
+				t.Errorf("version %d: all anew, epoch %d: %+v %+v", version, epoch, got, answer)
+			}
+		}
 		got, answer := exchange(fetchOf(version, 0, 0, "a", "b"), fetched(version, 33, "a"))
 		if len(got.Topics) != 1 || !same(topicErrors(answer), map[string]int16{"a": 0, "b": 29}) || answer.SessionID != 33 {
 			t.Fatalf("version %d: %+v %+v", version, got, answer)

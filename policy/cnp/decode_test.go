@@ -125,6 +125,7 @@ func render(out *strings.Builder, p *policy.Policy) {
 			}
 			if port.TLS != nil {
 				fmt.Fprintf(out, "      TLS ended by %+v with %+v, begun again by %+v\n", port.TLS.Certificate, port.TLS.PrivateKey, port.TLS.TrustedCA)
+				fmt.Fprintf(out, "      clients' certificates by %+v, its own %+v with %+v\n", port.TLS.ClientCA, port.TLS.OwnCertificate, port.TLS.OwnKey)
 			}
 			renderL7(out, port.L7)
 		}

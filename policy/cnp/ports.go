@@ -189,17 +189,23 @@ const (
 )
 
 // tlsSecrets reads which secrets TLS is ended and begun again by, and under which keys.
+// Certificates of clients are asked for and shown only where their keys are named: a
+// usual key may be there for another reason.
 func (r *reader) tlsSecrets(fields map[string]manifest.Value) *policy.TLSSecrets {
-	const mutual = "certificates of clients cannot be enforced yet; delete it"
 	var secrets policy.TLSSecrets
 	if v, ok := fields["terminatingTLS"]; ok {
-		in := v.Object([]string{"secret", "certificate", "privateKey"}, map[string]string{"trustedCA": mutual})
-		secrets.Certificate = r.secretKey(v, in, "certificate", "tls.crt")
-		secrets.PrivateKey = r.secretKey(v, in, "privateKey", "tls.key")
+		c := r.tlsContext(v)
+		secrets.Certificate, secrets.PrivateKey = c.key("certificate", "tls.crt"), c.key("privateKey", "tls.key")
+		if c.names("trustedCA") {
+			secrets.ClientCA = c.key("trustedCA", "ca.crt")
+		}
 	}
 	if v, ok := fields["originatingTLS"]; ok {
-		in := v.Object([]string{"secret", "trustedCA"}, map[string]string{"certificate": mutual, "privateKey": mutual})
-		secrets.TrustedCA = r.secretKey(v, in, "trustedCA", "ca.crt")
+		c := r.tlsContext(v)
+		secrets.TrustedCA = c.key("trustedCA", "ca.crt")
+		if c.names("certificate") || c.names("privateKey") {
+			secrets.OwnCertificate, secrets.OwnKey = c.key("certificate", "tls.crt"), c.key("privateKey", "tls.key")
+		}
 	}
 	if secrets == (policy.TLSSecrets{}) {
 		return nil
@@ -207,22 +213,36 @@ func (r *reader) tlsSecrets(fields map[string]manifest.Value) *policy.TLSSecrets
 	return &secrets
 }
 
-// secretKey is one value of the secret of a TLS context: under the key that a field
-// says, or the usual one.
-func (r *reader) secretKey(v manifest.Value, in map[string]manifest.Value, field, usual string) policy.SecretRef {
-	secret, ok := in["secret"]
+// tlsContext is a secret, and the keys in it that fields name.
+type tlsContext struct {
+	secret policy.SecretRef
+	fields map[string]manifest.Value
+}
+
+func (r *reader) tlsContext(v manifest.Value) tlsContext {
+	c := tlsContext{fields: v.Object([]string{"secret", "certificate", "privateKey", "trustedCA"}, nil)}
+	secret, ok := c.fields["secret"]
 	if !ok {
-		if field != "privateKey" { // said once
-			v.Fail("secret is missing; write secret: {name: NAME}")
-		}
-		return policy.SecretRef{}
+		v.Fail("secret is missing; write secret: {name: NAME}")
+		return tlsContext{}
 	}
-	ref := *r.secret(secret)
+	c.secret = *r.secret(secret)
+	return c
+}
+
+func (c *tlsContext) names(field string) bool { _, ok := c.fields[field]; return ok }
+
+// key is one value of the secret: under the key that a field names, or the usual one.
+func (c *tlsContext) key(field, usual string) policy.SecretRef {
+	ref := c.secret
+	if ref == (policy.SecretRef{}) {
+		return ref
+	}
 	ref.Key = usual
-	if key, ok := in[field]; ok {
-		if ref.Key, ok = key.Text(); ok {
+	if v, ok := c.fields[field]; ok {
+		if ref.Key, ok = v.Text(); ok {
 			if err := policy.ValidateName(ref.Key); err != nil {
-				key.Fail("%v", err)
+				v.Fail("%v", err)
 			}
 		}
 	}

@@ -742,13 +742,16 @@ func (x *L7Set) GetTls() []*TLSRule {
 }
 
 type TLSSecrets struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	PrivateKey    *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
-	TrustedCa     *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
-	Conflict      bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Certificate    *SecretRef             `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	PrivateKey     *SecretRef             `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	TrustedCa      *SecretRef             `protobuf:"bytes,3,opt,name=trusted_ca,json=trustedCa,proto3" json:"trusted_ca,omitempty"`
+	Conflict       bool                   `protobuf:"varint,4,opt,name=conflict,proto3" json:"conflict,omitempty"`
+	ClientCa       *SecretRef             `protobuf:"bytes,5,opt,name=client_ca,json=clientCa,proto3" json:"client_ca,omitempty"`
+	OwnCertificate *SecretRef             `protobuf:"bytes,6,opt,name=own_certificate,json=ownCertificate,proto3" json:"own_certificate,omitempty"`
+	OwnKey         *SecretRef             `protobuf:"bytes,7,opt,name=own_key,json=ownKey,proto3" json:"own_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TLSSecrets) Reset() {
@@ -807,6 +810,27 @@ func (x *TLSSecrets) GetConflict() bool {
 		return x.Conflict
 	}
 	return false
+}
+
+func (x *TLSSecrets) GetClientCa() *SecretRef {
+	if x != nil {
+		return x.ClientCa
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetOwnCertificate() *SecretRef {
+	if x != nil {
+		return x.OwnCertificate
+	}
+	return nil
+}
+
+func (x *TLSSecrets) GetOwnKey() *SecretRef {
+	if x != nil {
+		return x.OwnKey
+	}
+	return nil
 }
 
 type L7Rules struct {
@@ -2581,7 +2605,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\bobserved\x18\v \x01(\bR\bobserved\x12,\n" +
 	"\x03dns\x18\f \x03(\v2\x1a.headgate.proxy.v1.DNSRuleR\x03dns\x121\n" +
 	"\x04ends\x18\r \x01(\v2\x1d.headgate.proxy.v1.TLSSecretsR\x04ends\x12,\n" +
-	"\x03tls\x18\x0e \x03(\v2\x1a.headgate.proxy.v1.TLSRuleR\x03tls\"\xe4\x01\n" +
+	"\x03tls\x18\x0e \x03(\v2\x1a.headgate.proxy.v1.TLSRuleR\x03tls\"\x9d\x03\n" +
 	"\n" +
 	"TLSSecrets\x12>\n" +
 	"\vcertificate\x18\x01 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\vcertificate\x12=\n" +
@@ -2589,7 +2613,10 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"privateKey\x12;\n" +
 	"\n" +
 	"trusted_ca\x18\x03 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\ttrustedCa\x12\x1a\n" +
-	"\bconflict\x18\x04 \x01(\bR\bconflict\"\x97\x02\n" +
+	"\bconflict\x18\x04 \x01(\bR\bconflict\x129\n" +
+	"\tclient_ca\x18\x05 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\bclientCa\x12E\n" +
+	"\x0fown_certificate\x18\x06 \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x0eownCertificate\x125\n" +
+	"\aown_key\x18\a \x01(\v2\x1c.headgate.proxy.v1.SecretRefR\x06ownKey\"\x97\x02\n" +
 	"\aL7Rules\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12/\n" +
 	"\x04http\x18\x02 \x03(\v2\x1b.headgate.proxy.v1.HTTPRuleR\x04http\x12/\n" +
@@ -2818,46 +2845,49 @@ var file_api_proxy_v1_proxy_proto_depIdxs = []int32{
 	5,  // 16: headgate.proxy.v1.TLSSecrets.certificate:type_name -> headgate.proxy.v1.SecretRef
 	5,  // 17: headgate.proxy.v1.TLSSecrets.private_key:type_name -> headgate.proxy.v1.SecretRef
 	5,  // 18: headgate.proxy.v1.TLSSecrets.trusted_ca:type_name -> headgate.proxy.v1.SecretRef
-	13, // 19: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
-	19, // 20: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
-	16, // 21: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
-	17, // 22: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
-	18, // 23: headgate.proxy.v1.L7Rules.tls:type_name -> headgate.proxy.v1.TLSRule
-	20, // 24: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
-	21, // 25: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
-	14, // 26: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
-	15, // 27: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
-	5,  // 28: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
-	5,  // 29: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
-	21, // 30: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
-	21, // 31: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
-	21, // 32: headgate.proxy.v1.TLSRule.ref:type_name -> headgate.proxy.v1.Ref
-	21, // 33: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
-	24, // 34: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
-	21, // 35: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
-	21, // 36: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
-	20, // 37: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
-	25, // 38: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
-	26, // 39: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
-	27, // 40: headgate.proxy.v1.Record.tls:type_name -> headgate.proxy.v1.TLSRecord
-	8,  // 41: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
-	34, // 42: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
-	30, // 43: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
-	0,  // 44: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
-	2,  // 45: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
-	22, // 46: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
-	28, // 47: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
-	31, // 48: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
-	1,  // 49: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
-	7,  // 50: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
-	23, // 51: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
-	29, // 52: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
-	32, // 53: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
-	49, // [49:54] is the sub-list for method output_type
-	44, // [44:49] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	5,  // 19: headgate.proxy.v1.TLSSecrets.client_ca:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 20: headgate.proxy.v1.TLSSecrets.own_certificate:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 21: headgate.proxy.v1.TLSSecrets.own_key:type_name -> headgate.proxy.v1.SecretRef
+	13, // 22: headgate.proxy.v1.L7Rules.http:type_name -> headgate.proxy.v1.HTTPRule
+	19, // 23: headgate.proxy.v1.L7Rules.grpc:type_name -> headgate.proxy.v1.GRPCRule
+	16, // 24: headgate.proxy.v1.L7Rules.kafka:type_name -> headgate.proxy.v1.KafkaRule
+	17, // 25: headgate.proxy.v1.L7Rules.dns:type_name -> headgate.proxy.v1.DNSRule
+	18, // 26: headgate.proxy.v1.L7Rules.tls:type_name -> headgate.proxy.v1.TLSRule
+	20, // 27: headgate.proxy.v1.HTTPRule.headers:type_name -> headgate.proxy.v1.Header
+	21, // 28: headgate.proxy.v1.HTTPRule.ref:type_name -> headgate.proxy.v1.Ref
+	14, // 29: headgate.proxy.v1.HTTPRule.edits:type_name -> headgate.proxy.v1.HeaderEdit
+	15, // 30: headgate.proxy.v1.HTTPRule.secrets:type_name -> headgate.proxy.v1.SecretHeader
+	5,  // 31: headgate.proxy.v1.HeaderEdit.secret:type_name -> headgate.proxy.v1.SecretRef
+	5,  // 32: headgate.proxy.v1.SecretHeader.secret:type_name -> headgate.proxy.v1.SecretRef
+	21, // 33: headgate.proxy.v1.KafkaRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 34: headgate.proxy.v1.DNSRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 35: headgate.proxy.v1.TLSRule.ref:type_name -> headgate.proxy.v1.Ref
+	21, // 36: headgate.proxy.v1.GRPCRule.ref:type_name -> headgate.proxy.v1.Ref
+	24, // 37: headgate.proxy.v1.RecordBatch.records:type_name -> headgate.proxy.v1.Record
+	21, // 38: headgate.proxy.v1.Record.rule:type_name -> headgate.proxy.v1.Ref
+	21, // 39: headgate.proxy.v1.Record.nearest:type_name -> headgate.proxy.v1.Ref
+	20, // 40: headgate.proxy.v1.Record.headers:type_name -> headgate.proxy.v1.Header
+	25, // 41: headgate.proxy.v1.Record.kafka:type_name -> headgate.proxy.v1.KafkaRecord
+	26, // 42: headgate.proxy.v1.Record.dns:type_name -> headgate.proxy.v1.DNSRecord
+	27, // 43: headgate.proxy.v1.Record.tls:type_name -> headgate.proxy.v1.TLSRecord
+	8,  // 44: headgate.proxy.v1.StatusResponse.failed:type_name -> headgate.proxy.v1.SetFailure
+	34, // 45: headgate.proxy.v1.StatusResponse.learnt:type_name -> headgate.proxy.v1.NameStats
+	30, // 46: headgate.proxy.v1.StatusResponse.dns:type_name -> headgate.proxy.v1.DNSStatus
+	0,  // 47: headgate.proxy.v1.Proxy.Hello:input_type -> headgate.proxy.v1.HelloRequest
+	2,  // 48: headgate.proxy.v1.Proxy.Enforce:input_type -> headgate.proxy.v1.EnforceRequest
+	22, // 49: headgate.proxy.v1.Proxy.Records:input_type -> headgate.proxy.v1.RecordsRequest
+	28, // 50: headgate.proxy.v1.Proxy.Status:input_type -> headgate.proxy.v1.StatusRequest
+	31, // 51: headgate.proxy.v1.Proxy.Drain:input_type -> headgate.proxy.v1.DrainRequest
+	1,  // 52: headgate.proxy.v1.Proxy.Hello:output_type -> headgate.proxy.v1.HelloResponse
+	7,  // 53: headgate.proxy.v1.Proxy.Enforce:output_type -> headgate.proxy.v1.EnforceResponse
+	23, // 54: headgate.proxy.v1.Proxy.Records:output_type -> headgate.proxy.v1.RecordBatch
+	29, // 55: headgate.proxy.v1.Proxy.Status:output_type -> headgate.proxy.v1.StatusResponse
+	32, // 56: headgate.proxy.v1.Proxy.Drain:output_type -> headgate.proxy.v1.DrainResponse
+	52, // [52:57] is the sub-list for method output_type
+	47, // [47:52] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_proxy_proto_init() }
