@@ -172,7 +172,7 @@ func (b *Backend) listenerFor(p pair, port redirect.ProxyPort) (*listenerv3.List
 	if plan := b.planOf(p); !p.custom() && plan != nil {
 		var build builder
 		l := build.tlsListener(p, port, plan)
-		return l, build.check(l)
+		return l, errors.Join(build.check(l), b.offerCluster(plan))
 	}
 	if !p.custom() {
 		return listenerOf(p, port, b.raw(p))

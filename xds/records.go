@@ -26,6 +26,9 @@ func (b *Backend) recordsOf(p pair, e *datav3.HTTPAccessLogEntry) []observe.Reco
 	}
 	r.HTTP = httpOf(e, r.Destination)
 	d := decisionOf(e)
+	if t := common.GetTlsProperties(); t != nil {
+		r.TLS = &observe.TLS{ServerName: t.GetTlsSniHostname()}
+	}
 	r.Direction, r.Rule, r.Detail = d.direction, d.rule, notesOf(e)
 	switch {
 	case d.denied:

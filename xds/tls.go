@@ -105,11 +105,15 @@ func (t *tlsPlan) serverCluster() string {
 	if !t.begun() {
 		return clusterName
 	}
-	return serverCluster(t.ends.TrustedCA)
+	return serverCluster(t.ends)
 }
 
-func serverCluster(authority policy.SecretRef) string {
-	return clusterName + " " + authorityName(authority)
+func serverCluster(e policy.TLSSecrets) string {
+	name := clusterName + " " + authorityName(e.TrustedCA)
+	if e.OwnCertificate != (policy.SecretRef{}) {
+		name += " " + certificateName(e.OwnCertificate, e.OwnKey)
+	}
+	return name
 }
 
 // shut: nothing passes.

@@ -39,7 +39,7 @@ var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
 // tlsListener makes the listener of a pair whose connections are, or become, TLS.
 func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *listenerv3.Listener {
 	l := b.listener(p, port)
-	l.AccessLog = b.chainLogOf(p)
+	l.AccessLog = b.chainLogOf(p, plan)
 	if plan.broken != "" {
 		l.FilterChains = []*listenerv3.FilterChain{b.answering(chainClosed, nil)}
 		return l
@@ -157,25 +157,35 @@ func (b *builder) askNames(egress, ingress *program) *anypb.Any {
 	return b.rules(ruled{enforced: deny}, namesStatistic)
 }
 
-// chainTag says of what is logged by which filter chain it went.
-const chainTag = "headgate.chain"
+// Tags of what is logged: by which filter chain it went, why nothing passes there, and
+// that it is carried.
+const (
+	chainTag   = "headgate.chain"
+	brokenTag  = "headgate.broken"
+	carriedTag = "headgate.carried"
+)
 
 // chainLogOf makes Envoy report connections of a listener, when they are over.
-func (b *builder) chainLogOf(p pair) []*accesslogconfigv3.AccessLog {
-	return b.connectionLog(p, &tracingv3.CustomTag{Tag: chainTag, Type: &tracingv3.CustomTag_Value{Value: "%FILTER_CHAIN_NAME%"}})
+func (b *builder) chainLogOf(p pair, plan *tlsPlan) []*accesslogconfigv3.AccessLog {
+	tags := []*tracingv3.CustomTag{{Tag: chainTag, Type: &tracingv3.CustomTag_Value{Value: "%FILTER_CHAIN_NAME%"}}}
+	if plan.shut() {
+		tags = append(tags, literal(brokenTag, "end TLS: "+plan.broken))
+	}
+	return b.connectionLog(p, tags...)
 }
 
 // carriedLogOf makes Envoy report connections that are carried.
 func (b *builder) carriedLogOf(p pair) []*accesslogconfigv3.AccessLog {
-	return b.connectionLog(p, &tracingv3.CustomTag{Tag: carriedTag, Type: &tracingv3.CustomTag_Literal_{Literal: &tracingv3.CustomTag_Literal{Value: "yes"}}})
+	return b.connectionLog(p, literal(carriedTag, "yes"))
 }
 
-// carriedTag marks them.
-const carriedTag = "headgate.carried"
+func literal(tag, value string) *tracingv3.CustomTag {
+	return &tracingv3.CustomTag{Tag: tag, Type: &tracingv3.CustomTag_Literal_{Literal: &tracingv3.CustomTag_Literal{Value: value}}}
+}
 
-func (b *builder) connectionLog(p pair, tag *tracingv3.CustomTag) []*accesslogconfigv3.AccessLog {
+func (b *builder) connectionLog(p pair, tags ...*tracingv3.CustomTag) []*accesslogconfigv3.AccessLog {
 	c := commonLog(p)
-	c.CustomTags = append(c.CustomTags, tag)
+	c.CustomTags = append(c.CustomTags, tags...)
 	return []*accesslogconfigv3.AccessLog{{
 		Name:       "envoy.access_loggers.tcp_grpc",
 		ConfigType: &accesslogconfigv3.AccessLog_TypedConfig{TypedConfig: b.pack(&grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: c})},

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -41,8 +42,8 @@ func newShelf() *shelf {
 	return &shelf{unusable: map[string]string{}, refused: map[string]refusal{}, good: map[string]types.Resource{}, offered: map[string]bool{}, clusters: map[string]bool{}}
 }
 
-func certificateName(e policy.TLSSecrets) string {
-	return fmt.Sprintf("certificate/%s/%s/%s/%s", e.Certificate.Namespace, e.Certificate.Name, e.Certificate.Key, e.PrivateKey.Key)
+func certificateName(certificate, key policy.SecretRef) string {
+	return fmt.Sprintf("certificate/%s/%s/%s/%s", certificate.Namespace, certificate.Name, certificate.Key, key.Key)
 }
 
 func authorityName(ref policy.SecretRef) string {
@@ -51,11 +52,15 @@ func authorityName(ref policy.SecretRef) string {
 
 // secretNames are the resources that ending TLS so takes.
 func secretNames(e policy.TLSSecrets) (names []string) {
-	if e.Certificate != (policy.SecretRef{}) {
-		names = append(names, certificateName(e))
+	for _, ref := range []policy.SecretRef{e.TrustedCA, e.ClientCA} {
+		if ref != (policy.SecretRef{}) {
+			names = append(names, authorityName(ref))
+		}
 	}
-	if e.TrustedCA != (policy.SecretRef{}) {
-		names = append(names, authorityName(e.TrustedCA))
+	for _, pair := range [][2]policy.SecretRef{{e.Certificate, e.PrivateKey}, {e.OwnCertificate, e.OwnKey}} {
+		if pair[0] != (policy.SecretRef{}) {
+			names = append(names, certificateName(pair[0], pair[1]))
+		}
 	}
 	return names
 }
@@ -74,23 +79,23 @@ func inline(text string) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: []byte(text)}}
 }
 
-// certificateOf makes what Envoy shows clients.
-func certificateOf(e policy.TLSSecrets, values map[policy.SecretRef]string) (*tlsv3.Secret, error) {
-	at := fmt.Sprintf("secret %s/%s", e.Certificate.Namespace, e.Certificate.Name)
-	for _, ref := range []policy.SecretRef{e.Certificate, e.PrivateKey} {
+// certificateOf makes what Envoy shows of itself.
+func certificateOf(certificate, key policy.SecretRef, values map[policy.SecretRef]string) (*tlsv3.Secret, error) {
+	at := fmt.Sprintf("secret %s/%s", certificate.Namespace, certificate.Name)
+	for _, ref := range []policy.SecretRef{certificate, key} {
 		if values[ref] == "" {
 			return nil, fmt.Errorf("there is no %s in %s", ref.Key, at)
 		}
 	}
-	if _, err := tls.X509KeyPair([]byte(values[e.Certificate]), []byte(values[e.PrivateKey])); err != nil {
+	if _, err := tls.X509KeyPair([]byte(values[certificate]), []byte(values[key])); err != nil {
 		return nil, fmt.Errorf("%s: %w", at, err)
 	}
-	return &tlsv3.Secret{Name: certificateName(e), Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-		CertificateChain: inline(values[e.Certificate]), PrivateKey: inline(values[e.PrivateKey]),
+	return &tlsv3.Secret{Name: certificateName(certificate, key), Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+		CertificateChain: inline(values[certificate]), PrivateKey: inline(values[key]),
 	}}}, nil
 }
 
-// authorityOf makes what Envoy knows servers by.
+// authorityOf makes what Envoy knows others by.
 func authorityOf(ref policy.SecretRef, values map[policy.SecretRef]string) (*tlsv3.Secret, error) {
 	at := fmt.Sprintf("secret %s/%s", ref.Namespace, ref.Name)
 	if values[ref] == "" {
@@ -104,34 +109,46 @@ func authorityOf(ref policy.SecretRef, values map[policy.SecretRef]string) (*tls
 	}}}, nil
 }
 
-// offerSecrets has ready for Envoy what the sets need to end TLS, and the clusters that
-// begin it. It does not wait: Envoy asks for a secret when a listener or a cluster does.
+// offerSecrets has ready for Envoy what the sets need to end TLS and to begin it. It does not wait: Envoy asks for a secret when a listener or a cluster does.
 func (b *Backend) offerSecrets(values map[policy.SecretRef]string) error {
 	clear(b.secrets.unusable)
 	var errs error
-	offer := func(name string, made *tlsv3.Secret, err error) {
-		if err != nil {
-			b.secrets.unusable[name] = err.Error()
-			return
-		}
-		errs = errors.Join(errs, b.offerSecret(name, made))
-	}
 	for _, program := range b.sets {
 		if program.set == nil || program.set.Ends == nil {
 			continue
 		}
-		e := *program.set.Ends
-		if e.Certificate != (policy.SecretRef{}) {
-			made, err := certificateOf(e, values)
-			offer(certificateName(e), made, err)
-		}
-		if e.TrustedCA != (policy.SecretRef{}) {
-			made, err := authorityOf(e.TrustedCA, values)
-			offer(authorityName(e.TrustedCA), made, err)
-			errs = errors.Join(errs, b.offerServerCluster(e.TrustedCA))
+		made, unusable := secretsOf(*program.set.Ends, values)
+		maps.Copy(b.secrets.unusable, unusable)
+		for name, secret := range made {
+			errs = errors.Join(errs, b.offerSecret(name, secret))
 		}
 	}
 	return errs
+}
+
+// secretsOf are the resources that ending TLS so takes, and why others cannot be made.
+func secretsOf(e policy.TLSSecrets, values map[policy.SecretRef]string) (made map[string]*tlsv3.Secret, unusable map[string]string) {
+	made, unusable = map[string]*tlsv3.Secret{}, map[string]string{}
+	add := func(name string, secret *tlsv3.Secret, err error) {
+		if err != nil {
+			unusable[name] = err.Error()
+		} else {
+			made[name] = secret
+		}
+	}
+	for _, ref := range []policy.SecretRef{e.TrustedCA, e.ClientCA} {
+		if ref != (policy.SecretRef{}) {
+			secret, err := authorityOf(ref, values)
+			add(authorityName(ref), secret, err)
+		}
+	}
+	for _, pair := range [][2]policy.SecretRef{{e.Certificate, e.PrivateKey}, {e.OwnCertificate, e.OwnKey}} {
+		if pair[0] != (policy.SecretRef{}) {
+			secret, err := certificateOf(pair[0], pair[1], values)
+			add(certificateName(pair[0], pair[1]), secret, err)
+		}
+	}
+	return made, unusable
 }
 
 func (b *Backend) offerSecret(name string, made *tlsv3.Secret) error {
@@ -148,8 +165,12 @@ func (b *Backend) offerSecret(name string, made *tlsv3.Secret) error {
 	return b.store.put(resource.SecretType, map[string]types.Resource{name: made})
 }
 
-func (b *Backend) offerServerCluster(authority policy.SecretRef) error {
-	c, err := serverClusterOf(authority)
+// offerCluster has the cluster ready that a pair leads to, if that is by TLS.
+func (b *Backend) offerCluster(plan *tlsPlan) error {
+	if !plan.begun() || plan.shut() {
+		return nil
+	}
+	c, err := serverClusterOf(plan.ends)
 	if err != nil {
 		return err
 	}
@@ -262,9 +283,9 @@ func (b *Backend) forgetSecrets() error {
 		for _, name := range secretNames(*program.set.Ends) {
 			secrets[name] = true
 		}
-		if ref := program.set.Ends.TrustedCA; ref != (policy.SecretRef{}) {
-			clusters[serverCluster(ref)] = true
-		}
+	}
+	for p := range b.ports {
+		clusters[b.planOf(p).serverCluster()] = true
 	}
 	gone := func(have, keep map[string]bool) []string {
 		var names []string
@@ -287,30 +308,43 @@ func (b *Backend) forgetSecrets() error {
 
 // clientTLS ends the client's TLS.
 func (b *builder) clientTLS(e policy.TLSSecrets, protocols []string) *corev3.TransportSocket {
-	return b.overTLS(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
-		TlsParams: versionsOfTLS(), AlpnProtocols: protocols,
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName(e), SdsConfig: byADS()}},
-	}})
+	c := &tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{TlsParams: versionsOfTLS(), AlpnProtocols: protocols}}
+	show(c.CommonTlsContext, e.Certificate, e.PrivateKey)
+	if e.ClientCA != (policy.SecretRef{}) {
+		trust(c.CommonTlsContext, e.ClientCA)
+		c.RequireClientCertificate = wrapperspb.Bool(true)
+	}
+	return b.overTLS(c)
+}
+
+func show(c *tlsv3.CommonTlsContext, certificate, key policy.SecretRef) {
+	c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: certificateName(certificate, key), SdsConfig: byADS()}}
+}
+
+func trust(c *tlsv3.CommonTlsContext, authority policy.SecretRef) {
+	c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+		ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: authorityName(authority), SdsConfig: byADS()},
+	}
 }
 
 // serverClusterOf is the cluster that leads where the client dialled, by TLS.
-func serverClusterOf(authority policy.SecretRef) (*clusterv3.Cluster, error) {
+func serverClusterOf(e policy.TLSSecrets) (*clusterv3.Cluster, error) {
 	c, err := clusterOf()
 	if err != nil {
 		return nil, err
 	}
 	var b builder
-	c.Name = serverCluster(authority)
-	c.TransportSocket = b.overTLS(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams: versionsOfTLS(),
-			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: authorityName(authority), SdsConfig: byADS()},
-			},
-		},
+	c.Name = serverCluster(e)
+	context := &tlsv3.UpstreamTlsContext{
+		CommonTlsContext: &tlsv3.CommonTlsContext{TlsParams: versionsOfTLS()},
 		// A session that goes on has no certificate to ask for the name of this connection.
 		MaxSessionKeys: wrapperspb.UInt32(0),
-	})
+	}
+	trust(context.CommonTlsContext, e.TrustedCA)
+	if e.OwnCertificate != (policy.SecretRef{}) {
+		show(context.CommonTlsContext, e.OwnCertificate, e.OwnKey)
+	}
+	c.TransportSocket = b.overTLS(context)
 	return c, b.check(c)
 }
 

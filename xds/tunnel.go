@@ -194,7 +194,7 @@ func (b *Backend) judgeTunnels() {
 }
 
 func (b *Backend) judgeTunnel(key tunnelKey, t *tunnel) {
-	d, direction := b.judge(t.pair, t.request)
+	d, direction := b.judgeStanding(t)
 	if d.Verdict == policy.Allow {
 		return
 	}

@@ -1,0 +1,140 @@
+package xds
+
+import (
+	"cmp"
+	"time"
+
+	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/policy"
+)
+
+// connection tells of one connection of a listener: that it was refused or failed, as soon
+// as it is over, or that it is carried, as soon as the server has it.
+func (b *Backend) connection(p pair, e *datav3.TCPAccessLogEntry) []observe.Record {
+	common := e.GetCommonProperties()
+	tags := common.GetCustomTags()
+	switch {
+	case tags[carriedTag] != "":
+		return b.carriedRecords(p, e)
+	case tags[chainTag] == "": // what is not HTTP, or not TLS, where nobody minds
+		return b.unread(p, e)
+	}
+	r, ok := b.hello(common)
+	if !ok {
+		return nil
+	}
+	failure := common.GetDownstreamTransportFailureReason()
+	switch tags[chainTag] {
+	case chainRefused:
+		b.refusedName(&r, p)
+	case chainClosed:
+		r.Word, r.Detail = observe.Errored, cmp.Or(tags[brokenTag], "what came is not TLS")
+	default:
+		if failure == "" {
+			return nil // its requests were told of
+		}
+		r.Word, r.Detail = observe.Errored, "end the client's TLS: "+failure
+	}
+	return []observe.Record{r}
+}
+
+// hello is the record of a connection that began with TLS, or was to.
+func (b *Backend) hello(common *datav3.AccessLogCommon) (observe.Record, bool) {
+	r, ok := b.ends(common)
+	r.TLS = &observe.TLS{ServerName: common.GetTlsProperties().GetTlsSniHostname()}
+	return r, ok
+}
+
+// refusedName says which rule came nearest to a name that no rule allows.
+func (b *Backend) refusedName(r *observe.Record, p pair) {
+	r.Word, r.Reason, r.Detail = observe.Dropped, observe.ReasonPolicyDenied, "no rule allows this server name"
+	if d, direction := b.judgeName(p, r.TLS.ServerName); d.Verdict != policy.Allow {
+		r.Direction, r.Nearest, r.Detail = direction, d.Nearest, cmp.Or(d.Reason, r.Detail)
+	}
+}
+
+// judgeName judges the name that a client gave by the rules in force, as Envoy does: egress
+// first, then ingress. What only policies that audit deny is said in Audit.
+func (b *Backend) judgeName(p pair, name string) (policy.Decision, policy.Direction) {
+	out, of := policy.Decision{Verdict: policy.Allow}, policy.Egress
+	if p.egress == 0 {
+		of = policy.Ingress
+	}
+	for _, direction := range []policy.Direction{policy.Egress, policy.Ingress} {
+		n := p.in(direction)
+		if n == 0 {
+			continue
+		}
+		program := b.program(n)
+		if program == nil || program.set == nil {
+			return policy.Decision{Reason: "its rules are not in force any more"}, direction
+		}
+		if program.set.Protocol != policy.ProtocolTLS && len(program.set.TLS) == 0 {
+			continue
+		}
+		d := program.judge.Decide(&policy.TLSRequest{ServerName: name})
+		switch denied := d.Verdict != policy.Allow; {
+		case denied && !program.audit:
+			return d, direction
+		case denied:
+			would := d
+			d = policy.Decision{Verdict: policy.Allow, Audit: &would}
+			fallthrough
+		default:
+			if out.Audit == nil {
+				out, of = d, direction
+			}
+		}
+	}
+	return out, of
+}
+
+// carriedRecords tells of a connection whose TLS, or what was in it, is carried unread.
+func (b *Backend) carriedRecords(p pair, e *datav3.TCPAccessLogEntry) []observe.Record {
+	common := e.GetCommonProperties()
+	r, ok := b.hello(common)
+	if !ok {
+		return nil
+	}
+	key := tunnelKey{r.Source, r.Destination, common.GetStartTime().AsTime().UnixNano()}
+	d, direction := b.judgeName(p, r.TLS.ServerName)
+	r.Direction, r.Rule = direction, d.Rule
+	if d.Audit != nil {
+		r.Word, r.Rule, r.Nearest, r.Detail = observe.Audited, d.Audit.Rule, d.Audit.Nearest, d.Audit.Reason
+	}
+	switch common.GetAccessLogType() {
+	case datav3.AccessLogType_TcpUpstreamConnected:
+		b.stands(key, &tunnel{pair: p, record: r})
+		return []observe.Record{r}
+	case datav3.AccessLogType_TcpPeriodic:
+		b.stands(key, &tunnel{pair: p, record: r})
+		return nil
+	}
+	b.tunnels.mu.Lock()
+	delete(b.tunnels.all, key)
+	b.tunnels.mu.Unlock()
+	if failure := failures(common.GetResponseFlags()); failure != "" {
+		r.Time, r.Word, r.Rule, r.Nearest = time.Now(), observe.Errored, policy.Ref{}, policy.Ref{}
+		r.Detail = failure
+		if why := common.GetUpstreamTransportFailureReason(); why != "" {
+			r.Detail += ": " + why
+		}
+		return []observe.Record{r}
+	}
+	return nil
+}
+
+// judgeStanding judges again what stands: a tunnel by the request that opened it, and all
+// by the name that its connection began with.
+func (b *Backend) judgeStanding(t *tunnel) (policy.Decision, policy.Direction) {
+	d, direction := policy.Decision{Verdict: policy.Allow}, policy.Ingress
+	if t.record.TLS != nil {
+		d, direction = b.judgeName(t.pair, t.record.TLS.ServerName)
+	}
+	if d.Verdict == policy.Allow && t.request != nil {
+		return b.judge(t.pair, t.request)
+	}
+	return d, direction
+}
