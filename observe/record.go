@@ -54,7 +54,6 @@ type Record struct {
 	HTTP  *HTTP  // KindL7
 	Kafka *Kafka // or this
 	DNS   *DNS   // or this
-	TLS   *TLS   // or this
 }
 
 // HTTP is what a proxy knows of one request. With Status 0 it is the request
@@ -65,6 +64,3 @@ type HTTP struct {
 	Latency               time.Duration // request head to response head
 	Headers               [][2]string
 }
-
-// TLS is what a client says when TLS begins.
-type TLS struct{ ServerName string } // empty: it named none

@@ -26,9 +26,6 @@ func (b *Backend) recordsOf(p pair, e *datav3.HTTPAccessLogEntry) []observe.Reco
 	}
 	r.HTTP = httpOf(e, r.Destination)
 	d := decisionOf(e)
-	if t := common.GetTlsProperties(); t != nil {
-		r.TLS = &observe.TLS{ServerName: t.GetTlsSniHostname()}
-	}
 	r.Direction, r.Rule, r.Detail = d.direction, d.rule, notesOf(e)
 	switch {
 	case d.denied:
@@ -102,7 +99,7 @@ func httpOf(e *datav3.HTTPAccessLogEntry, destination netip.AddrPort) *observe.H
 	if host == "" {
 		host = destination.String()
 	}
-	h.URL = "http://" + host + q.GetPath()
+	h.URL = schemeOf(e) + host + q.GetPath()
 	return h
 }
 

@@ -47,6 +47,9 @@ func (t *tlsPlan) ended() bool { return t.ends.Certificate != (policy.SecretRef{
 // begun: the server is spoken to by TLS.
 func (t *tlsPlan) begun() bool { return t != nil && t.ends.TrustedCA != (policy.SecretRef{}) }
 
+// chooses: clients and servers may speak different versions of HTTP.
+func (t *tlsPlan) chooses() bool { return t.http && t.ended() && t.begun() }
+
 // named reports whether not every server name is allowed.
 func (t *tlsPlan) named() bool {
 	return slices.ContainsFunc(t.names, func(r nameRules) bool { return r != nil })
@@ -105,13 +108,12 @@ func (t *tlsPlan) serverCluster() string {
 	if !t.begun() {
 		return clusterName
 	}
-	return serverCluster(t.ends)
-}
-
-func serverCluster(e policy.TLSSecrets) string {
-	name := clusterName + " " + authorityName(e.TrustedCA)
-	if e.OwnCertificate != (policy.SecretRef{}) {
-		name += " " + certificateName(e.OwnCertificate, e.OwnKey)
+	name := clusterName + " " + authorityName(t.ends.TrustedCA)
+	if t.ends.OwnCertificate != (policy.SecretRef{}) {
+		name += " " + certificateName(t.ends.OwnCertificate, t.ends.OwnKey)
+	}
+	if t.chooses() {
+		name += " by ALPN"
 	}
 	return name
 }

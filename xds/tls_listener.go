@@ -24,17 +24,18 @@ import (
 
 // Filter chains of a listener that looks at TLS.
 const (
-	chainCarried = "carried"
-	chainRefused = "refused" // TLS, by a name that is not allowed
-	chainClosed  = "closed"  // what else came
-	chainUnread  = "unread"  // what is not TLS, where nobody minds
+	chainCarried  = "carried"
+	chainCarried2 = "carried2" // of clients that take HTTP/2, by TLS on both sides
+	chainRefused  = "refused"  // TLS, by a name that is not allowed
+	chainClosed   = "closed"   // what else came
+	chainUnread   = "unread"   // what is not TLS, where nobody minds
 )
 
 // helloTime is how long a client may take to say hello, and to end its handshake.
 const helloTime = 10 * time.Second
 
-// unrecognizedName is the alert (RFC 6066, section 3) of who does not have that name.
-var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+// accessDenied is the alert (RFC 8446, section 6.2) to a client whose server name is denied.
+var accessDenied = []byte{21, 3, 3, 0, 2, 2, 49}
 
 // tlsListener makes the listener of a pair whose connections are, or become, TLS.
 func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *listenerv3.Listener {
@@ -44,7 +45,7 @@ func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *l
 		l.FilterChains = []*listenerv3.FilterChain{b.answering(chainClosed, nil)}
 		return l
 	}
-	carried := b.carrying(p, plan)
+	carried := b.carrying(p, plan, chainCarried)
 	if !plan.greeted() {
 		l.FilterChains = []*listenerv3.FilterChain{carried}
 		if plan.raw && plan.http {
@@ -62,22 +63,44 @@ func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *l
 		}}
 	}
 	l.FilterChains = []*listenerv3.FilterChain{carried, other}
-	if plan.named() {
-		l.FilterChains = append(l.FilterChains, b.answering(chainRefused, unrecognizedName))
+	if plan.chooses() {
+		l.FilterChains = append(l.FilterChains, b.carrying(p, plan, chainCarried2))
 	}
-	l.FilterChainMatcher = b.sort(plan.names, chainCarried, chainRefused, other.GetName())
+	if plan.named() {
+		l.FilterChains = append(l.FilterChains, b.answering(chainRefused, accessDenied))
+	}
+	l.FilterChainMatcher = b.sort(plan, other.GetName())
 	return l
 }
 
-// carrying is the chain of what is allowed.
-func (b *builder) carrying(p pair, plan *tlsPlan) *listenerv3.FilterChain {
-	c := &listenerv3.FilterChain{Name: chainCarried, Filters: []*listenerv3.Filter{b.filter("envoy.filters.network.rbac", onlyRedirected())}}
-	if plan.begun() {
-		c.Filters = append(c.Filters, b.filter("envoy.filters.network.set_filter_state", serverName()))
+// protocols are what a client is offered, by ALPN. Where the server speaks plain text
+// HTTP/1.1 comes first, which every server knows. Where it speaks TLS too it is asked for
+// what the client took, or for HTTP/1.1 if it does not know that.
+func (t *tlsPlan) protocols(chain string) []string {
+	switch {
+	case !t.http:
+		return nil
+	case chain == chainCarried2:
+		return []string{http2Name, http1Name}
+	case t.begun():
+		return []string{http1Name}
 	}
-	protocols := []string(nil)
+	return []string{http1Name, http2Name}
+}
+
+const http1Name, http2Name = "http/1.1", "h2"
+
+// carrying is the chain of what is allowed.
+func (b *builder) carrying(p pair, plan *tlsPlan, name string) *listenerv3.FilterChain {
+	c := &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{b.filter("envoy.filters.network.rbac", onlyRedirected())}}
+	if plan.begun() {
+		s := serverName()
+		if plan.chooses() && name == chainCarried {
+			s.OnNewConnection = append(s.OnNewConnection, state("envoy.network.application_protocols", http1Name))
+		}
+		c.Filters = append(c.Filters, b.filter("envoy.filters.network.set_filter_state", s))
+	}
 	if plan.http {
-		protocols = []string{"h2", "http/1.1"}
 		m := b.connectionManager(p)
 		if plan.ended() {
 			// What is asked is the same for all connections of a route: see routesOf.
@@ -93,7 +116,7 @@ func (b *builder) carrying(p pair, plan *tlsPlan) *listenerv3.FilterChain {
 		c.Filters = append(c.Filters, b.filter("envoy.filters.network.tcp_proxy", carry))
 	}
 	if plan.ended() {
-		c.TransportSocket = b.clientTLS(plan.ends, protocols)
+		c.TransportSocket = b.clientTLS(plan.ends, plan.protocols(name))
 		c.TransportSocketConnectTimeout = durationpb.New(helloTime)
 	}
 	return c
@@ -119,22 +142,24 @@ func (b *builder) answering(name string, word []byte) *listenerv3.FilterChain {
 // serverName has a server be asked by the name that its client gave, or else the address
 // that it dialled, and its certificate be for that.
 func serverName() *networkstatev3.Config {
-	set := func(key, format string) *setstatev3.FilterStateValue {
-		return &setstatev3.FilterStateValue{
-			Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
-			Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-				Format:          &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: format}}},
-				OmitEmptyValues: true,
-			}},
-			SkipIfEmpty: true,
-		}
-	}
 	const names, asked = "envoy.network.upstream_subject_alt_names", "%REQUESTED_SERVER_NAME%"
 	return &networkstatev3.Config{OnNewConnection: []*setstatev3.FilterStateValue{
-		set(names, "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"),
-		set(names, asked),
-		set("envoy.network.upstream_server_name", asked),
+		state(names, "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"),
+		state(names, asked),
+		state("envoy.network.upstream_server_name", asked),
 	}}
+}
+
+// state is what a connection to the server is made by.
+func state(key, format string) *setstatev3.FilterStateValue {
+	return &setstatev3.FilterStateValue{
+		Key: &setstatev3.FilterStateValue_ObjectKey{ObjectKey: key},
+		Value: &setstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format:          &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: format}}},
+			OmitEmptyValues: true,
+		}},
+		SkipIfEmpty: true,
+	}
 }
 
 // namesFilter asks each request for the server name that its connection began with.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 
 	xdscore "github.com/cncf/xds/go/xds/core/v3"
@@ -139,11 +140,27 @@ func (b *builder) goesTo(chain string) *xdsmatcher.Matcher_OnMatch {
 	}}
 }
 
+// offers: the client takes HTTP/2, by ALPN. Envoy writes what it takes as 'h2','http/1.1'.
+func (b *builder) offersHTTP2() *predicate {
+	return b.asks("application_protocol", &networkinputsv3.ApplicationProtocolInput{}, &xdsmatcher.StringMatcher{
+		MatchPattern: &xdsmatcher.StringMatcher_Contains{Contains: "'h2'"},
+	})
+}
+
+func both(all ...*predicate) *predicate {
+	if len(all) == 1 {
+		return all[0]
+	}
+	return &predicate{MatchType: &xdsmatcher.Matcher_MatcherList_Predicate_AndMatcher{
+		AndMatcher: &xdsmatcher.Matcher_MatcherList_Predicate_PredicateList{Predicate: all},
+	}}
+}
+
 // sort has connections go to a filter chain by what they begin with: TLS with a name that
 // all sides allow, TLS with another, and what is not TLS.
-func (b *builder) sort(sides []nameRules, carried, refused, other string) *xdsmatcher.Matcher {
+func (b *builder) sort(plan *tlsPlan, other string) *xdsmatcher.Matcher {
 	all := []*predicate{b.helloes()}
-	for _, names := range sides {
+	for _, names := range plan.names {
 		if names != nil {
 			all = append(all, names.predicate(b))
 		}
@@ -152,13 +169,12 @@ func (b *builder) sort(sides []nameRules, carried, refused, other string) *xdsma
 	add := func(p *predicate, chain string) {
 		list = append(list, &xdsmatcher.Matcher_MatcherList_FieldMatcher{Predicate: p, OnMatch: b.goesTo(chain)})
 	}
-	if len(all) == 1 {
-		add(all[0], carried)
-	} else {
-		add(&predicate{MatchType: &xdsmatcher.Matcher_MatcherList_Predicate_AndMatcher{
-			AndMatcher: &xdsmatcher.Matcher_MatcherList_Predicate_PredicateList{Predicate: all},
-		}}, carried)
-		add(b.helloes(), refused)
+	if plan.chooses() {
+		add(both(append(slices.Clone(all), b.offersHTTP2())...), chainCarried2)
+	}
+	add(both(all...), chainCarried)
+	if plan.named() {
+		add(b.helloes(), chainRefused)
 	}
 	return &xdsmatcher.Matcher{
 		MatcherType: &xdsmatcher.Matcher_MatcherList_{MatcherList: &xdsmatcher.Matcher_MatcherList{Matchers: list}},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
 )
 
 // connection tells of one connection of a listener: that it was refused or failed, as soon
@@ -33,11 +34,54 @@ func (b *Backend) connection(p pair, e *datav3.TCPAccessLogEntry) []observe.Reco
 		r.Word, r.Detail = observe.Errored, cmp.Or(tags[brokenTag], "what came is not TLS")
 	default:
 		if failure == "" {
-			return nil // its requests were told of
+			return b.allowedName(r, p)
 		}
 		r.Word, r.Detail = observe.Errored, "end the client's TLS: "+failure
 	}
 	return []observe.Record{r}
+}
+
+// helloOf is what a client said when TLS began; nil: it did not.
+func helloOf(common *datav3.AccessLogCommon) *policy.TLSRequest {
+	if t := common.GetTlsProperties(); t != nil {
+		return &policy.TLSRequest{ServerName: t.GetTlsSniHostname()}
+	}
+	return nil
+}
+
+func schemeOf(e *datav3.HTTPAccessLogEntry) string {
+	if e.GetCommonProperties().GetTlsProperties() != nil {
+		return "https://"
+	}
+	return "http://"
+}
+
+// allowedName tells of a connection, which is over, by which rule its name was allowed;
+// those that are carried unread were told of when they began.
+func (b *Backend) allowedName(r observe.Record, p pair) []observe.Record {
+	if !p.speaks(policy.ProtocolHTTP) || !b.judgesNames(p) {
+		return nil
+	}
+	b.decidedName(&r, p)
+	return []observe.Record{r}
+}
+
+// decidedName says which rule allows a name, and which of those that audit would not.
+func (b *Backend) decidedName(r *observe.Record, p pair) {
+	d, direction := b.judgeName(p, r.TLS.ServerName)
+	r.Direction, r.Rule = direction, d.Rule
+	if d.Audit != nil {
+		r.Word, r.Rule, r.Nearest, r.Detail = observe.Audited, d.Audit.Rule, d.Audit.Nearest, d.Audit.Reason
+	}
+}
+
+func (b *Backend) judgesNames(p pair) bool {
+	for _, n := range [2]redirect.SetNumber{p.egress, p.ingress} {
+		if program := b.program(n); program != nil && program.set.JudgesNames() {
+			return true
+		}
+	}
+	return false
 }
 
 // hello is the record of a connection that began with TLS, or was to.
@@ -71,7 +115,7 @@ func (b *Backend) judgeName(p pair, name string) (policy.Decision, policy.Direct
 		if program == nil || program.set == nil {
 			return policy.Decision{Reason: "its rules are not in force any more"}, direction
 		}
-		if program.set.Protocol != policy.ProtocolTLS && len(program.set.TLS) == 0 {
+		if !program.set.JudgesNames() {
 			continue
 		}
 		d := program.judge.Decide(&policy.TLSRequest{ServerName: name})
@@ -99,17 +143,13 @@ func (b *Backend) carriedRecords(p pair, e *datav3.TCPAccessLogEntry) []observe.
 		return nil
 	}
 	key := tunnelKey{r.Source, r.Destination, common.GetStartTime().AsTime().UnixNano()}
-	d, direction := b.judgeName(p, r.TLS.ServerName)
-	r.Direction, r.Rule = direction, d.Rule
-	if d.Audit != nil {
-		r.Word, r.Rule, r.Nearest, r.Detail = observe.Audited, d.Audit.Rule, d.Audit.Nearest, d.Audit.Reason
-	}
+	b.decidedName(&r, p)
 	switch common.GetAccessLogType() {
 	case datav3.AccessLogType_TcpUpstreamConnected:
-		b.stands(key, &tunnel{pair: p, record: r})
+		b.stands(key, &tunnel{pair: p, hello: helloOf(common), record: r})
 		return []observe.Record{r}
 	case datav3.AccessLogType_TcpPeriodic:
-		b.stands(key, &tunnel{pair: p, record: r})
+		b.stands(key, &tunnel{pair: p, hello: helloOf(common), record: r})
 		return nil
 	}
 	b.tunnels.mu.Lock()
@@ -130,8 +170,8 @@ func (b *Backend) carriedRecords(p pair, e *datav3.TCPAccessLogEntry) []observe.
 // by the name that its connection began with.
 func (b *Backend) judgeStanding(t *tunnel) (policy.Decision, policy.Direction) {
 	d, direction := policy.Decision{Verdict: policy.Allow}, policy.Ingress
-	if t.record.TLS != nil {
-		d, direction = b.judgeName(t.pair, t.record.TLS.ServerName)
+	if t.hello != nil {
+		d, direction = b.judgeName(t.pair, t.hello.ServerName)
 	}
 	if d.Verdict == policy.Allow && t.request != nil {
 		return b.judge(t.pair, t.request)

@@ -11,8 +11,11 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/headgate/headgate/policy"
@@ -27,7 +30,10 @@ import (
 // Envoy refuses does so where Envoy has had no other: else the one before goes on, and the
 // status has Envoy's words.
 
-const transportSocket = "envoy.transport_sockets.tls"
+const (
+	transportSocket = "envoy.transport_sockets.tls"
+	upstreamOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+)
 
 // shelf is what there is of secrets.
 type shelf struct {
@@ -170,7 +176,7 @@ func (b *Backend) offerCluster(plan *tlsPlan) error {
 	if !plan.begun() || plan.shut() {
 		return nil
 	}
-	c, err := serverClusterOf(plan.ends)
+	c, err := serverClusterOf(plan)
 	if err != nil {
 		return err
 	}
@@ -328,13 +334,22 @@ func trust(c *tlsv3.CommonTlsContext, authority policy.SecretRef) {
 }
 
 // serverClusterOf is the cluster that leads where the client dialled, by TLS.
-func serverClusterOf(e policy.TLSSecrets) (*clusterv3.Cluster, error) {
+func serverClusterOf(plan *tlsPlan) (*clusterv3.Cluster, error) {
 	c, err := clusterOf()
 	if err != nil {
 		return nil, err
 	}
 	var b builder
-	c.Name = serverCluster(e)
+	e := plan.ends
+	c.Name = plan.serverCluster()
+	if plan.chooses() {
+		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{upstreamOptions: b.pack(&upstreamhttpv3.HttpProtocolOptions{
+			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(0)},
+			UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamhttpv3.HttpProtocolOptions_AutoHttpConfig{
+				HttpProtocolOptions: b.http1(), Http2ProtocolOptions: http2(),
+			}},
+		})}
+	}
 	context := &tlsv3.UpstreamTlsContext{
 		CommonTlsContext: &tlsv3.CommonTlsContext{TlsParams: versionsOfTLS()},
 		// A session that goes on has no certificate to ask for the name of this connection.

@@ -38,7 +38,8 @@ type tunnelKey struct {
 
 type tunnel struct {
 	pair    pair
-	request *policy.HTTPRequest
+	request *policy.HTTPRequest // that opened it; nil: what is in it is not read
+	hello   *policy.TLSRequest  // that its connection began with; nil: it is plain text
 	record  observe.Record // of its request
 	closed  bool
 
@@ -82,10 +83,10 @@ func (b *Backend) told(p pair, e *datav3.HTTPAccessLogEntry) []observe.Record {
 	key := tunnelKey{r.Source, r.Destination, common.GetStartTime().AsTime().UnixNano()}
 	switch common.GetAccessLogType() {
 	case datav3.AccessLogType_DownstreamTunnelSuccessfullyEstablished:
-		b.stands(key, &tunnel{pair: p, request: request, record: r})
+		b.stands(key, &tunnel{pair: p, hello: helloOf(common), request: request, record: r})
 		return records
 	case datav3.AccessLogType_DownstreamPeriodic:
-		b.stands(key, &tunnel{pair: p, request: request, record: r})
+		b.stands(key, &tunnel{pair: p, hello: helloOf(common), request: request, record: r})
 		return nil
 	}
 	b.tunnels.mu.Lock()
