@@ -76,6 +76,9 @@ func l7Summary(r *Record, answer bool) string {
 	if r.DNS != nil {
 		return r.DNS.summary(answer)
 	}
+	if r.TLS != nil {
+		return r.TLS.summary()
+	}
 	h := r.HTTP
 	if h == nil || h.Method+h.URL == "" { // too broken to be taken apart
 		return Printable(wire(r.Detail, maxDetail))

@@ -54,6 +54,20 @@ type Record struct {
 	HTTP  *HTTP  // KindL7
 	Kafka *Kafka // or this
 	DNS   *DNS   // or this
+	TLS   *TLS   // or this
+}
+
+// TLS is what a client says when TLS begins. Hubble has no place of its own for it: it is
+// the flow's summary.
+type TLS struct {
+	ServerName string // empty: none
+}
+
+func (t *TLS) summary() string {
+	if t.ServerName == "" {
+		return "TLS without a server name"
+	}
+	return "TLS server name " + Printable(wire(t.ServerName, maxShort))
 }
 
 // HTTP is what a proxy knows of one request. With Status 0 it is the request

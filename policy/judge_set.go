@@ -12,7 +12,7 @@ type Judge interface{ Decide(Request) Decision }
 // It fails if it cannot judge every rule: a rule left out would not be a smaller
 // set but a wrong one.
 func CompileSet(set *L7Set) (Judge, error) {
-	j := &setJudge{protocol: set.Protocol, response: set.DenyResponse}
+	j := &setJudge{protocol: set.Protocol, response: set.DenyResponse, ends: set.Ends != nil}
 	var err error
 	if j.allow, err = compileJudge(&L7Rules{
 		Protocol: set.Protocol, HTTP: set.HTTP, GRPC: set.GRPC, Kafka: set.Kafka, DNS: set.DNS, TLS: set.TLS,
@@ -40,6 +40,7 @@ type setJudge struct {
 	allow, deny *rulesJudge // deny may be nil
 	response    *DenyResponse
 	audit       Judge // may be nil
+	ends        bool  // TLS ends before the rules read
 }
 
 // Decide implements Judge. What the set does not know is denied.
@@ -68,6 +69,9 @@ func (j *setJudge) decide(request Request) Decision {
 		}
 	}
 	d, known := j.allow.decide(request)
+	if _, hello := request.(*TLSRequest); hello && !known && j.ends {
+		return Decision{Verdict: Allow, Reason: "TLS ends here whatever the name"}
+	}
 	if !known {
 		return Decision{Reason: fmt.Sprintf("a %s request where the rules are for %s", request.Protocol(), j.protocol)}
 	}

@@ -133,6 +133,11 @@ type TLSRule struct {
 	Ref        Ref
 }
 
+// JudgesNames reports whether any rule of the set is about server names.
+func (s *L7Set) JudgesNames() bool {
+	return s != nil && (s.Protocol == ProtocolTLS || len(s.TLS) > 0 || s.Audit.JudgesNames())
+}
+
 // L7Table is every L7 set that a Table points to.
 type L7Table map[SetID]*L7Set
 

@@ -82,7 +82,7 @@ func TestRecordEncoding(t *testing.T) {
 	source, destination := netip.MustParseAddrPort("[fd00::1]:1234"), netip.MustParseAddrPort("10.0.0.1:80")
 	r := &policy.HTTPRequest{Method: []byte("GET\x1b[2J"), Path: []byte("/\xff?" + strings.Repeat("x", 5000)), Host: []byte("h\"")}
 	b := appendEnds(nil, source, destination, 1, 2)
-	b, _ = appendHTTP(b, nil, r, "HTTP/1.1", destination, 100)
+	b, _ = appendHTTP(b, nil, r, site{"http://", "HTTP/1.1", destination}, 100)
 	b = appendVerdict(b, time.Unix(1, 2), observe.Dropped, observe.ReasonPolicyDeny)
 	b = appendDecision(b, &policy.Decision{
 		Rule: policy.Ref{Policy: "p", Path: "q"}, Nearest: policy.Ref{Path: "n"}, Reason: "it is \x00 \u2028",

@@ -39,9 +39,11 @@ type conn struct {
 	cond    sync.Cond // anything below changed
 	session parsers.Session
 	ends    [2]end
-	closing bool // nothing is fed any more: what is queued is flushed, then it ends
-	dead    bool // sockets are closed
-	pumps   int  // running or parked
+	closing bool     // nothing is fed any more: what is queued is flushed, then it ends
+	dead    bool     // sockets are closed
+	pumps   int      // running or parked
+	ahead   *reached // the server, before it was needed; nil: it was not
+	alpn    string   // what TLS agreed to carry; empty: nothing
 
 	judgement
 }
@@ -133,6 +135,7 @@ func (c *conn) exit(s parsers.Side) {
 	}
 	c.mu.Unlock()
 	if last {
+		c.leaveServer()
 		c.p.forget(c)
 	}
 }
@@ -222,13 +225,14 @@ type judgement struct {
 	opened    bool // and it was given
 	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
-	looked    look            // when it was last judged again
-	probing   bool            // the client's stack was asked to say something
-	hurried   time.Time       // and when
-	checked   checked         // what its requests under way were judged by
-	speaks    policy.Protocol // what the session parses
-	protocol  string          // "HTTP/1.1", for records
-	ending    *ends           // of TLS; nil: both sides speak plain text
+	looked    look               // when it was last judged again
+	probing   bool               // the client's stack was asked to say something
+	hurried   time.Time          // and when
+	checked   checked            // what its requests under way were judged by
+	speaks    policy.Protocol    // what the session parses
+	protocol  string             // "HTTP/1.1", for records
+	ending    *ends              // of TLS; nil: both sides speak plain text
+	hello     *policy.TLSRequest // that was judged and allowed; nil: no rule is about it
 	scratch   []byte
 }
 

@@ -85,6 +85,10 @@ func recordFromProto(r *proxyv1.Record) observe.Record {
 		record.Kafka.Latency = time.Duration(r.LatencyNs)
 		return record
 	}
+	if r.Tls != nil {
+		record.TLS = &observe.TLS{ServerName: r.Tls.ServerName}
+		return record
+	}
 	if r.Dns != nil {
 		record.DNS = dnsRecordFromProto(r)
 		if r.Dns.Udp {

@@ -35,8 +35,13 @@ func (c *conn) Request(id uint64, r policy.Request) policy.Decision {
 			reason = observe.ReasonPolicyDeny
 		}
 	}
-	if h, ok := r.(*policy.HTTPRequest); ok && decision.Verdict == policy.Allow {
-		c.rememberUpgrade(id, h)
+	if decision.Verdict == policy.Allow {
+		switch r := r.(type) {
+		case *policy.HTTPRequest:
+			c.rememberUpgrade(id, r)
+		case *policy.TLSRequest:
+			c.rememberHello(r)
+		}
 	}
 	c.asked(id, r, word, reason, shown, direction)
 	return decision
@@ -49,9 +54,11 @@ func (c *conn) asked(id uint64, r policy.Request, word observe.Word, reason obse
 	x.common = appendEnds(x.common[:0], c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
 	switch r := r.(type) {
 	case *policy.HTTPRequest:
-		x.common, c.scratch = appendHTTP(x.common, c.scratch, r, c.protocol, c.destination, c.p.config.Limits.URL)
+		x.common, c.scratch = appendHTTP(x.common, c.scratch, r, c.site(), c.p.config.Limits.URL)
 	case *policy.KafkaRequest:
 		x.common, c.scratch = appendKafka(x.common, c.scratch, r)
+	case *policy.TLSRequest:
+		x.common = appendHello(x.common, r)
 	}
 	x.decided = appendDecision(x.decided[:0], decision, direction)
 	var verdict [32]byte
@@ -66,7 +73,14 @@ func (c *conn) judge(r policy.Request) (policy.Decision, policy.Direction) {
 		return policy.Decision{Reason: reason}, policy.Ingress
 	}
 	c.judgedBy = c.p.snapshot.Load()
-	return c.judgedBy.decide(route{c.known.Egress, c.known.Ingress}, r)
+	at := route{c.known.Egress, c.known.Ingress}
+	if c.hello != nil && r != c.hello { // the connection is under a name that must still be allowed
+		if decision, direction := c.judgedBy.decide(at, c.hello); decision.Verdict != policy.Allow {
+			c.condemned = true
+			return decision, direction
+		}
+	}
+	return c.judgedBy.decide(at, r)
 }
 
 // lookAgain says why the connection is denied as a whole; empty: it is not.

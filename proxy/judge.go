@@ -17,8 +17,8 @@ type judged struct {
 	secrets map[policy.SecretRef]string
 	ends    *ends // nil: what comes is plain text
 	// observed: it allows also what cannot be read. audited: who would not have is
-	// heard.
-	observed, audited bool
+	// heard. names: server names are judged.
+	observed, audited, names bool
 }
 
 // snapshot is every L7 set in force. It is never changed, only replaced.
@@ -59,7 +59,7 @@ func (s *snapshot) next(wanted redirect.Snapshot, compile func(*policy.L7Set) (J
 
 // compileOne never fails: a set that cannot be compiled denies everything.
 func compileOne(id policy.SetID, set *policy.L7Set, compile func(*policy.L7Set) (Judge, error)) (j judged) {
-	j.id, j.observed, j.audited = id, set.Observed, set.Audit != nil
+	j.id, j.observed, j.audited, j.names = id, set.Observed, set.Audit != nil, set.JudgesNames()
 	defer func() {
 		if p := recover(); p != nil {
 			j.judge, j.err = denyAll{"the rules could not be compiled"}, fmt.Errorf("compile set: %v", p)
@@ -97,6 +97,9 @@ func (s *snapshot) known(r route) bool {
 // about the request as egress lets it go on; both must allow. The direction is that
 // of the set that decided, or of the first that would have denied.
 func (s *snapshot) decide(r route, request policy.Request) (policy.Decision, policy.Direction) {
+	if _, hello := request.(*policy.TLSRequest); hello {
+		r = s.naming(r)
+	}
 	if r.egress == 0 && r.ingress == 0 {
 		return policy.Decision{Verdict: policy.Allow}, policy.Ingress
 	}
@@ -127,6 +130,16 @@ func (s *snapshot) decide(r route, request policy.Request) (policy.Decision, pol
 		return ingress, policy.Egress
 	}
 	return ingress, policy.Ingress
+}
+
+// naming is a route without the sets to which the server name does not matter.
+func (s *snapshot) naming(r route) route {
+	for _, n := range [2]*redirect.SetNumber{&r.egress, &r.ingress} {
+		if set, ok := s.sets[*n]; ok && !set.names && set.err == nil {
+			*n = 0
+		}
+	}
+	return r
 }
 
 func (s *snapshot) decideOne(n redirect.SetNumber, request policy.Request) policy.Decision {

@@ -42,8 +42,8 @@ func (c *conn) recheckRequests(r parsers.Rechecker) {
 	c.checked = now
 	steps := r.Recheck(func(id uint64, request policy.Request) bool {
 		decision, direction := c.judge(request)
-		if h, ok := request.(*policy.HTTPRequest); ok && decision.Verdict != policy.Allow {
-			c.forbid(h, decision, direction)
+		if _, ok := request.(*policy.HTTPRequest); ok && decision.Verdict != policy.Allow {
+			c.forbid(request, decision, direction)
 		}
 		return decision.Verdict == policy.Allow
 	})
@@ -58,11 +58,14 @@ func (c *conn) recheckRequests(r parsers.Rechecker) {
 }
 
 // forbid records that what is under way is denied now: a request, or nil, all of it.
-func (c *conn) forbid(r *policy.HTTPRequest, decision policy.Decision, direction policy.Direction) {
+func (c *conn) forbid(r policy.Request, decision policy.Decision, direction policy.Direction) {
 	c.p.denied.Add(1)
 	b := appendEnds(nil, c.source, c.destination, c.known.SourceIdentity, c.known.DestinationIdentity)
-	if r != nil {
-		b, c.scratch = appendHTTP(b, c.scratch, r, c.protocol, c.destination, c.p.config.Limits.URL)
+	switch r := r.(type) {
+	case *policy.HTTPRequest:
+		b, c.scratch = appendHTTP(b, c.scratch, r, c.site(), c.p.config.Limits.URL)
+	case *policy.TLSRequest:
+		b = appendHello(b, r)
 	}
 	b = appendDecision(b, &decision, direction)
 	c.p.ring.add(appendVerdict(b, time.Now(), observe.Dropped, observe.ReasonPolicyDenied))

@@ -127,7 +127,7 @@ func (p *process) serve(fd int, source, destination netip.AddrPort) {
 func (c *conn) begin() {
 	defer c.guard("its beginning")
 	raw, pass := c.unread()
-	if raw {
+	if raw = raw || c.ending != nil && c.speaks == policy.ProtocolTLS; raw {
 		c.tunnels()
 	}
 	if (raw || pass) && !c.reachServer() {

@@ -89,6 +89,17 @@ func (e *end) forgetSlices() {
 func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 	e := &c.ends[s]
 	for n > 0 && !e.lame {
+		if c.straight() {
+			moved, err := c.splice(s, n)
+			n = e.left(n, moved)
+			if err != nil {
+				unbounded := n == parsers.Unbounded
+				return c.readFailed(s, err) && unbounded
+			}
+			if moved > 0 {
+				continue
+			}
+		}
 		m, err := c.read(s) // the input is empty here, so all of the buffer is used
 		k := int(min(n, int64(m)))
 		if kind == parsers.Forward && k > 0 {
@@ -109,6 +120,9 @@ func (c *conn) transfer(s parsers.Side, kind parsers.Op, n int64) bool {
 	}
 	return !e.lame
 }
+
+// straight: what comes will not be read, so it never gets into this process.
+func (c *conn) straight() bool { return c.ending == nil && c.speaks == policy.ProtocolTLS }
 
 // left is how many of n bytes are still to be moved.
 func (e *end) left(n, moved int64) int64 {
@@ -169,27 +183,21 @@ func (c *conn) reachServer() bool {
 	if e.sock != nil {
 		return true
 	}
-	sock, local, err := c.dial()
-	if err != nil {
-		c.unreachable(err)
-		return false
-	}
-	over, err := c.beginTLS(sock)
-	if err != nil {
-		sock.Close()
-		c.unreachable(err)
+	to := c.takeServer()
+	if to.err != nil {
+		c.unreachable(to.err)
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
-		sock.Close()
+		to.sock.Close()
 		return false
 	}
-	c.attach(parsers.Server, sock, local, c.destination)
-	e.tls = over
+	c.attach(parsers.Server, to.sock, to.local, c.destination)
+	e.tls = to.tls
 	c.pumps++
-	if over != nil {
+	if to.tls != nil {
 		go c.pump(parsers.Server, stage{})
 		return true
 	}

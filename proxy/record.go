@@ -125,13 +125,27 @@ func appendEnds(b []byte, source, destination netip.AddrPort, from, to policy.Id
 	return appendUint(b, fieldDestinationIdentity, uint64(to))
 }
 
+// site is what a connection says of each of its requests.
+type site struct {
+	scheme, protocol string // "http://", "HTTP/1.1"
+	host             netip.AddrPort
+}
+
+func (c *conn) site() site {
+	s := site{"http://", c.protocol, c.destination}
+	if c.ending != nil && c.ending.client != nil {
+		s.scheme = "https://"
+	}
+	return s
+}
+
 // appendHTTP appends the request itself. url is scratch that is returned grown.
-func appendHTTP(b, url []byte, r *policy.HTTPRequest, protocol string, host netip.AddrPort, limit int) (record, scratch []byte) {
-	url = append(url[:0], "http://"...)
+func appendHTTP(b, url []byte, r *policy.HTTPRequest, at site, limit int) (record, scratch []byte) {
+	url = append(url[:0], at.scheme...)
 	if len(r.Host) > 0 {
 		url = appendClean(url, r.Host, 256)
 	} else {
-		url = host.AppendTo(url)
+		url = at.host.AppendTo(url)
 	}
 	url = appendClean(url, r.Path, max(0, limit-len(url)))
 
@@ -140,7 +154,7 @@ func appendHTTP(b, url []byte, r *policy.HTTPRequest, protocol string, host neti
 	b = protowire.AppendBytes(b, appendClean(method[:0], r.Method, maxMethod))
 	b = protowire.AppendTag(b, fieldURL, protowire.BytesType)
 	b = protowire.AppendBytes(b, url)
-	return appendString(b, fieldProtocol, protocol), url
+	return appendString(b, fieldProtocol, at.protocol), url
 }
 
 // appendVerdict appends the time and what became of it.

@@ -7,6 +7,7 @@ import (
 	"github.com/headgate/headgate/parsers/http"
 	"github.com/headgate/headgate/parsers/http2"
 	"github.com/headgate/headgate/parsers/kafka"
+	"github.com/headgate/headgate/parsers/tls"
 	"github.com/headgate/headgate/policy"
 )
 
@@ -23,6 +24,15 @@ func newSession(p policy.Protocol, hooks parsers.Hooks) parsers.Session {
 		if c, ok := hooks.(*conn); ok {
 			return kafka.New(c, c.topics())
 		}
+	case policy.ProtocolTLS:
+		c, ok := hooks.(*conn)
+		switch {
+		case !ok:
+		case c.ending == nil:
+			return tls.New(c)
+		default: // what is in it is not read
+			return &opaque{}
+		}
 	}
 	return nil
 }
@@ -38,6 +48,7 @@ type undecided struct {
 // chooser is told which session an undecided one became.
 type chooser interface {
 	choose(s parsers.Session, version string)
+	agreed() string // by ALPN; empty: nothing
 }
 
 // Feed implements parsers.Session.
@@ -49,10 +60,18 @@ func (w *undecided) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.St
 }
 
 // decide reports whether the version is known. A server that speaks first speaks
-// neither.
+// neither. What TLS agreed on holds, whatever the bytes look like: the server reads
+// them so.
 func (w *undecided) decide(from parsers.Side, data []byte, eof bool) bool {
 	version := "HTTP/1.1"
-	if from == parsers.Client {
+	var agreed string
+	if c, ok := w.hooks.(chooser); ok {
+		agreed = c.agreed()
+	}
+	switch {
+	case agreed == alpnHTTP2:
+		version = "HTTP/2"
+	case agreed == "" && from == parsers.Client:
 		n := min(len(data), len(http2.Preface))
 		switch {
 		case !strings.HasPrefix(http2.Preface, string(data[:n])):

@@ -56,7 +56,7 @@ func newEnds(by *policy.TLSSecrets, secrets map[policy.SecretRef]string) *ends {
 func (e *ends) configure(secrets map[policy.SecretRef]string) (err error) {
 	none := policy.SecretRef{}
 	if e.by.Certificate != none || e.by.ClientCA != none {
-		e.client = &tls.Config{MinVersion: tls.VersionTLS12}
+		e.client = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: greeted}
 		e.client.Certificates, err = pair(e.by.Certificate, e.by.PrivateKey, secrets)
 		if err == nil && e.by.ClientCA != none {
 			e.client.ClientAuth = tls.RequireAndVerifyClientCert
@@ -125,40 +125,54 @@ func (s *snapshot) ending(r route) (found *ends) {
 // was reported, and what it still sends is dropped: a reset would overtake the alert that
 // tells it why.
 func (c *conn) endTLS() bool {
-	if c.ending == nil || c.ending.client == nil {
+	if c.ending == nil {
 		return true
 	}
-	e := &c.ends[parsers.Client]
-	under := &wire{Socket: e.sock, local: c.destination, remote: c.source}
-	over := tls.Server(under, c.ending.client)
-	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Head)
-	defer cancel()
-	if err := over.HandshakeContext(ctx); err != nil {
+	over, err := c.handshake()
+	if err != nil {
 		c.mu.Lock()
-		c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
+		if !errors.Is(err, errDenied) {
+			c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
+		}
 		flush := c.closeBoth()
 		c.mu.Unlock()
 		c.flush(flush)
 		return false
 	}
-	under.greeted.Store(true)
-	e.tls = over
+	c.ends[parsers.Client].tls = over
 	return true
+}
+
+// handshake has the client say hello, if it is to. Its name is judged on the way.
+func (c *conn) handshake() (*tls.Conn, error) {
+	if c.ending.client == nil {
+		return nil, c.greet(&policy.TLSRequest{})
+	}
+	under := &wire{Socket: c.ends[parsers.Client].sock, local: c.destination, remote: c.source, conn: c}
+	over := tls.Server(under, c.ending.client)
+	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Head)
+	defer cancel()
+	if err := over.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	under.greeted.Store(true)
+	return over, nil
 }
 
 // beginTLS says hello to the server where rules want that: by the name that the client
 // asked for, or the address that it dialled.
-func (c *conn) beginTLS(sock *epoll.Socket) (*tls.Conn, error) {
+func (c *conn) beginTLS(sock *epoll.Socket, offer []string) (*tls.Conn, error) {
 	if c.ending == nil || c.ending.server == nil {
 		return nil, nil
 	}
 	config := c.ending.server.Clone()
+	config.NextProtos = offer
 	config.ServerName = c.destination.Addr().String()
-	if client := c.ends[parsers.Client].tls; client != nil {
-		if name := client.ConnectionState().ServerName; name != "" {
-			config.ServerName = name
-		}
+	c.mu.Lock()
+	if c.hello != nil && c.hello.ServerName != "" {
+		config.ServerName = c.hello.ServerName
 	}
+	c.mu.Unlock()
 	under := &wire{Socket: sock, local: c.source, remote: c.destination}
 	over := tls.Client(under, config)
 	ctx, cancel := context.WithTimeout(c.p.life, c.p.config.Limits.Dial)
@@ -230,12 +244,20 @@ type wire struct {
 	*epoll.Socket
 	local, remote netip.AddrPort
 	greeted       atomic.Bool
+
+	conn  *conn  // of a client that says hello
+	hello []byte // what it said, until it was heard
+	heard bool
+	mute  bool // it was told all that it is to know
 }
 
 func (w *wire) Read(b []byte) (int, error) {
 	for {
 		n, err := w.TryRead(b)
 		if err != unix.EAGAIN {
+			if w.conn != nil && !w.heard && n > 0 {
+				w.hello = append(w.hello, b[:n]...)
+			}
 			return n, err
 		}
 		if w.greeted.Load() {
@@ -248,6 +270,9 @@ func (w *wire) Read(b []byte) (int, error) {
 }
 
 func (w *wire) Write(b []byte) (int, error) {
+	if w.mute {
+		return len(b), nil
+	}
 	if err := w.WriteAll([][]byte{b}); err != nil {
 		return 0, err
 	}

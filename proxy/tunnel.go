@@ -76,6 +76,8 @@ func (c *conn) recheck() (lagging bool) {
 		}
 	case c.upgrade != nil:
 		decision, direction = c.judge(c.upgrade)
+	case c.hello != nil:
+		decision, direction = c.judge(c.hello)
 	default:
 		if decision.Reason = c.lookAgain(); decision.Reason == "" {
 			c.judgedBy = c.p.snapshot.Load()
@@ -87,7 +89,14 @@ func (c *conn) recheck() (lagging bool) {
 	if decision.Verdict == policy.Allow {
 		return c.p.config.Connections.Revision() != c.revision
 	}
-	c.forbid(c.upgrade, decision, direction)
+	var opened policy.Request
+	switch {
+	case c.upgrade != nil:
+		opened = c.upgrade
+	case c.hello != nil:
+		opened = c.hello
+	}
+	c.forbid(opened, decision, direction)
 	c.kill(true)
 	return false
 }

@@ -55,6 +55,15 @@ type Hello struct {
 	ServerName string // in lower case; empty: it names none
 }
 
+// ReadHello reads the hello that data begins with; false: it is not whole.
+func ReadHello(data []byte) (h Hello, whole bool, err error) {
+	var r reader
+	if whole, err = r.read(data); whole {
+		h, err = parse(r.message)
+	}
+	return h, whole, err
+}
+
 // reader puts a hello together. It is given the same bytes again with more behind them,
 // and looks at each once.
 type reader struct {

@@ -44,6 +44,9 @@ const (
 	alertDecodeError      = 50
 )
 
+// AppendDenial appends what a client is told whose hello is denied.
+func AppendDenial(b []byte, h Hello) []byte { return appendAlert(b, h.Version, alertAccessDenied) }
+
 // errOther is of a second hello.
 var errOther = errors.New("the client's second hello names another server than its first")
 
