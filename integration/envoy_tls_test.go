@@ -1,253 +1,415 @@
 package integration
 
 import (
-	"bufio"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"encoding/base64"
+	"errors"
 	"fmt"
-	"io"
-	"log"
-	"math/big"
-	"net"
-	"net/http"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 )
 
-// issuer issues certificates.
-type issuer struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	pem         []byte
-}
-
-func newIssuer(t *testing.T) *issuer {
-	t.Helper()
-	i := &issuer{}
-	var raw []byte
-	i.certificate, i.key, raw = certificateBy(t, nil, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	})
-	i.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
-	return i
-}
-
-func (i *issuer) pool() *x509.CertPool {
-	p := x509.NewCertPool()
-	p.AddCert(i.certificate)
-	return p
-}
-
-func certificateBy(t *testing.T, by *issuer, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := template, key
-	if by != nil {
-		parent, signer = by.certificate, by.key
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c, key, raw
-}
-
-// issue makes a certificate for names and addresses, as PEM.
-func (i *issuer) issue(t *testing.T, names ...string) (certificate, key []byte) {
-	t.Helper()
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, n)
-		}
-	}
-	_, private, raw := certificateBy(t, i, template)
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-}
-
-// tlsServer answers HTTPS with what it sees: the name that it was asked by, the client's
-// address, the version of HTTP.
-type tlsServer struct {
-	mu     sync.Mutex
-	hellos []string
-}
-
-func (s *tlsServer) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.hellos)
-}
-
-func (n *namespace) serveTLS(t *testing.T, port int, certificate, key []byte) *tlsServer {
-	t.Helper()
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &tlsServer{}
-	l := n.listen(t, port)
-	h := &http.Server{
-		ErrorLog: log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.hellos = append(s.hellos, h.ServerName)
-			return nil, nil
-		}},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintf(w, "%s by %q from %s", r.Proto, r.TLS.ServerName, r.RemoteAddr)
-		}),
-	}
-	go func() { _ = h.ServeTLS(l, "", "") }()
-	t.Cleanup(func() { h.Close() })
-	return s
-}
-
-// secure is a client's TLS connection to a server by a name.
-func (n *namespace) secure(to netip.AddrPort, name string, trust *x509.CertPool, protocols ...string) (*tls.Conn, error) {
-	c, err := n.dial(to, patience)
-	if err != nil {
-		return nil, err
-	}
-	config := &tls.Config{ServerName: name, RootCAs: trust, NextProtos: protocols, InsecureSkipVerify: name == ""}
-	over := tls.Client(c, config)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := over.HandshakeContext(ctx); err != nil {
-		c.Close()
-		return nil, err
-	}
-	_ = over.SetDeadline(time.Now().Add(6 * patience))
-	return over, nil
-}
-
-// asks sends a request by HTTP/1 over TLS and returns status and body.
-func asks(c *tls.Conn, path string) (int, string, error) {
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: www.example.com\r\n\r\n", path); err != nil {
-		return 0, "", err
-	}
-	r, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		return 0, "", err
-	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	return r.StatusCode, string(body), err
-}
-
-// allowTLS lets a client in at a port, by what stands in toPorts besides.
-func allowTLS(name string, port int, more string) string {
-	return fmt.Sprintf(`apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: %s}
-spec:
-  endpointSelector: {matchLabels: {app: server}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-    toPorts:
-    - ports: [{port: "%d", protocol: TCP}]
-%s`, name, port, more)
+// secureRules lets the client in at a port, by what stands in toPorts besides.
+func secureRules(name string, port int, more string) string {
+	return allow(name, "server", fromApp("client"), port) + more
 }
 
 const (
-	endsBoth = "      terminatingTLS: {secret: {name: proxy}}\n      originatingTLS: {secret: {name: servers}}\n"
-	onlyGet  = "      rules: {http: [{path: \"/ok.*\"}]}\n"
+	endsOnly = "      terminatingTLS: {secret: {name: proxy}}\n"
+	endsBoth = endsOnly + "      originatingTLS: {secret: {name: servers}}\n"
+	onlyOK   = "      rules: {http: [{path: \"/ok.*\"}]}\n"
 )
 
-// TestTLS asks both backends the same about server names and TLS that ends before rules.
-func TestEnvoyTLS(t *testing.T) {
-	t.Parallel()
-	secrets := t.TempDir()
-	b := backend{name: "envoy", bound: true, flags: []string{"--backend", "envoy", "--envoy-path", envoyBinary(t), "--envoy-workers", "1"}}
-	n := startNode(t, append(b.flags, "--secrets-dir", secrets)...)
-	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
-	own, proxy := newIssuer(t), newIssuer(t)
-	certificate, key := own.issue(t, "www.example.com", "a.b.example.com", "web.example.com", server.addr(4).String(), server.addr(6).String())
-	front, frontKey := proxy.issue(t, "www.example.com", "web.example.com", "other.example.com")
-	put(t, filepath.Join(secrets, "default/proxy/tls.crt"), front)
-	put(t, filepath.Join(secrets, "default/proxy/tls.key"), frontKey)
-	put(t, filepath.Join(secrets, "default/servers/ca.crt"), own.pem)
-	names := server.serveTLS(t, 8441, certificate, key)
-	server.serveTLS(t, 8442, certificate, key)
-	n.apply(t,
-		allowTLS("names", 8441, "      serverNames: [www.example.com, \"*.b.example.com\"]\n"),
-		allowTLS("ends", 8442, endsBoth+onlyGet+"      serverNames: [\"*.example.com\"]\n"),
-	)
-	eachVersion(t, func(t *testing.T, v ipVersion) {
-		for name, good := range map[string]bool{"www.example.com": true, "WWW.Example.com": true, "a.b.example.com": true, "web.example.com": false, "b.example.com": false, "": false} {
-			before := names.count()
-			c, err := client.secure(server.at(v, 8441), name, own.pool())
-			if (err == nil) != good {
-				t.Errorf("%q: %v, want %v", name, err, good)
-			}
-			if err != nil {
-				if !good && !strings.Contains(err.Error(), "access denied") {
-					t.Errorf("%q: %v, want an alert", name, err)
-				}
-				if names.count() != before {
-					t.Errorf("%q: the server was asked", name)
-				}
-				continue
-			}
-			status, body, err := asks(c, "/x")
-			if want := fmt.Sprintf("HTTP/1.1 by %q from %s:", strings.ToLower(name), bracketed(client.addr(v))); err != nil || status != 200 || !strings.HasPrefix(strings.ToLower(body), strings.ToLower(want)) {
-				t.Errorf("%q: %d %q %v, want %q", name, status, body, err, want)
-			}
-			c.Close()
-		}
-		n.awaitFlow(t, "a refused name", []string{"--verdict", "DROPPED", "--port", "8441"}, func(f *flowpb.Flow) bool { return strings.Contains(f.String(), "web.example.com") })
-		for _, protocol := range []string{"http/1.1", "h2"} {
-			c, err := client.secure(server.at(v, 8442), "web.example.com", proxy.pool(), protocol)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if protocol == "http/1.1" {
-				for path, want := range map[string]int{"/ok": 200, "/no": 403} {
-					status, body, err := asks(c, path)
-					if err != nil || status != want || want == 200 && !strings.HasPrefix(body, fmt.Sprintf("HTTP/1.1 by %q from %s:", "web.example.com", bracketed(client.addr(v)))) {
-						t.Errorf("%s: %d %q %v", path, status, body, err)
-					}
-				}
-			} else if got := c.ConnectionState().NegotiatedProtocol; got != "h2" {
-				t.Errorf("negotiated %q", got)
-			}
-			c.Close()
-		}
-	})
-	t.Log(n.headgate(t, "observe", "--last", "60", "-o", "compact"))
-	t.Log(n.headgate(t, "xds", "dump", "-o", "json"))
+func serverNames(names string) string { return "      serverNames: [" + names + "]\n" }
+
+// secureWorld is a node with servers that speak TLS, and rules about it.
+type secureWorld struct {
+	*node
+	server, client *workload
+	secrets        string
+	own, proxy     *issuer // of the servers' certificates, and of those that end TLS before them
+	named          *secureServer
 }
 
-func bracketed(ip netip.Addr) string {
-	if ip.Is6() {
-		return "[" + ip.String() + "]"
+// Ports of the servers, by what rules say of them.
+const (
+	portNames = 8441 // server names alone
+	portEnds  = 8442 // TLS ends and begins again; HTTP rules and server names
+	portPlain = 8443 // TLS ends, the server speaks plain text
+	portOld   = 8444 // as 8442, and the server knows HTTP/1.1 alone
+	portBegin = 8445 // the client speaks plain text, the server TLS
+	portBoth  = 8446 // egress rules for server names, ingress rules that end TLS
+	portCerts = 8447 // both sides are asked for certificates
+	portCarry = 8448 // TLS ends and begins again; what is in it is not read
+)
+
+func newSecureWorld(t *testing.T, b backend) *secureWorld {
+	t.Helper()
+	w := &secureWorld{secrets: filepath.Join(t.TempDir(), "secrets"), own: newIssuer(t), proxy: newIssuer(t)}
+	w.node = startNode(t, append([]string{"--secrets-dir", w.secrets}, b.flags...)...)
+	w.server, w.client = w.workload(t, "server", "app=server"), w.workload(t, "client", "app=client")
+	certificate, key := w.own.issue(t, ellipticKey(t), "www.example.com", "web.example.com", "a.b.example.com", w.server.addr(4).String(), w.server.addr(6).String())
+	w.replace(t, "first", ellipticKey(t))
+	own, ownKey := w.proxy.issue(t, ellipticKey(t), "proxy")
+	for name, text := range map[string][]byte{"servers/ca.crt": w.own.pem, "both/ca.crt": w.own.pem, "both/tls.crt": own, "both/tls.key": ownKey, "proxy/ca.crt": w.own.pem} {
+		put(t, filepath.Join(w.secrets, "default", name), text)
 	}
-	return ip.String()
+	w.named = w.server.serveSecure(t, portNames, certificate, key, nil)
+	for _, port := range []int{portEnds, portBegin, portBoth, portCarry} {
+		w.server.serveSecure(t, port, certificate, key, nil)
+	}
+	w.server.serveSecure(t, portOld, certificate, key, &tls.Config{NextProtos: []string{"http/1.1"}})
+	w.server.serveSecure(t, portCerts, certificate, key, &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: w.proxy.pool()})
+	w.server.serveWeb(t, portPlain)
+	w.apply(t,
+		secureRules("names", portNames, serverNames(`www.example.com, "*.b.example.com"`)),
+		secureRules("ends", portEnds, endsBoth+onlyOK+serverNames(`"*.example.com"`)),
+		secureRules("plain", portPlain, endsOnly+onlyOK),
+		secureRules("old", portOld, endsBoth+onlyOK),
+		secureRules("begin", portBegin, "      originatingTLS: {secret: {name: servers}}\n"+onlyOK),
+		secureRules("both", portBoth, endsBoth+onlyOK),
+		allow("out", "client", "toEndpoints: [{matchLabels: {app: server}}]", portBoth)+serverNames("web.example.com"),
+		allow("rest", "client", "toEndpoints: [{matchLabels: {app: server}}]", 1)+"    - ports: [{port: \"8441\", endPort: 8445, protocol: TCP}, {port: \"8447\", endPort: 8448, protocol: TCP}]\n",
+		secureRules("certs", portCerts, "      terminatingTLS: {secret: {name: proxy}, trustedCA: ca.crt}\n      originatingTLS: {secret: {name: both}, certificate: tls.crt, privateKey: tls.key}\n"+onlyOK),
+		secureRules("carry", portCarry, endsBoth),
+	)
+	return w
+}
+
+// replace writes another certificate by which TLS ends, and its key.
+func (w *secureWorld) replace(t *testing.T, name string, of crypto.Signer) {
+	t.Helper()
+	certificate, key := w.proxy.issue(t, of, name, "www.example.com", "web.example.com", "a.b.example.com", "other.example.com")
+	put(t, filepath.Join(w.secrets, "default/proxy/tls.crt"), certificate)
+	put(t, filepath.Join(w.secrets, "default/proxy/tls.key"), key)
+}
+
+// TestTLS asks both backends the same about server names, and TLS that ends before rules.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	eachBackend(t, func(t *testing.T, b backend) {
+		w := newSecureWorld(t, b)
+		eachVersion(t, func(t *testing.T, v ipVersion) {
+			w.namesAreAsked(t, v)
+			w.requestsAreAsked(t, v)
+			w.certificatesAreAsked(t, v)
+		})
+		w.namesAreFlows(t)
+		w.namesChange(t)
+		w.certificatesChange(t, b)
+		w.secretsStaySecret(t)
+		w.secretsFailClosed(t, b)
+	})
+}
+
+func seenBy(protocol, name string, client netip.Addr) string {
+	return fmt.Sprintf("%s by %q shown %q from %s", protocol, name, "nothing", client)
+}
+
+func (w *secureWorld) namesAreAsked(t *testing.T, v ipVersion) {
+	for name, good := range map[string]bool{
+		"www.example.com": true, "WWW.Example.com": true, "a.b.example.com": true, "web.example.com": false, "b.example.com": false, "a.a.b.example.com": false, "": false,
+	} {
+		before := w.named.count()
+		c, err := w.client.secure(w.server.at(v, portNames), name, w.own, nil)
+		switch {
+		case good && err == nil:
+			r, err := c.ask("GET", "/x", "")
+			if err != nil || !strings.EqualFold(r.body, seenBy("HTTP/1.1", name, w.client.addr(v))) {
+				t.Errorf("%s %q: %+v, %v", v, name, r, err)
+			}
+			c.Close()
+		case good:
+			t.Errorf("%s %q: %v", v, name, err)
+		case err == nil:
+			t.Errorf("%s %q: it is let through", v, name)
+			c.Close()
+		default:
+			if !strings.Contains(err.Error(), "access denied") {
+				t.Errorf("%s %q: %v, want an alert", v, name, err)
+			}
+			if w.named.count() != before {
+				t.Errorf("%s %q: the server was asked", v, name)
+			}
+		}
+	}
+	c := w.client.mustOpen(t, w.server.at(v, portNames))
+	if r, err := c.ask("GET", "/", ""); err == nil {
+		t.Errorf("%s: plain text where names are asked is answered %+v", v, r)
+	}
+}
+
+func (w *secureWorld) requestsAreAsked(t *testing.T, v ipVersion) {
+	for _, tt := range []struct {
+		port        int
+		name        string
+		second      bool
+		path        string
+		status      int
+		seen, asked string
+	}{
+		{portEnds, "web.example.com", false, "/ok", 200, "HTTP/1.1", "web.example.com"},
+		{portEnds, "web.example.com", false, "/no", 403, "", ""},
+		{portEnds, "web.example.com", true, "/ok", 200, "HTTP/2.0", "web.example.com"},
+		{portEnds, "web.example.com", true, "/no", 403, "", ""},
+		{portOld, "web.example.com", false, "/ok", 200, "HTTP/1.1", "web.example.com"},
+		{portPlain, "web.example.com", false, "/ok", 200, "", ""},
+		{portPlain, "web.example.com", false, "/no", 403, "", ""},
+		{portBoth, "web.example.com", false, "/ok", 200, "HTTP/1.1", "web.example.com"},
+		{portBoth, "web.example.com", false, "/no", 403, "", ""},
+		{portCarry, "web.example.com", false, "/no", 200, "HTTP/1.1", "web.example.com"},
+	} {
+		var r *reply
+		var err error
+		if tt.second {
+			r = &reply{}
+			r.status, r.body, err = w.client.asksByHTTP2(w.server.at(v, tt.port), tt.name, w.proxy, tt.path)
+		} else {
+			r, err = w.client.mustSecure(t, w.server.at(v, tt.port), tt.name, w.proxy, nil).ask("GET", tt.path, "")
+		}
+		if err != nil || r.status != tt.status || tt.seen != "" && r.body != seenBy(tt.seen, tt.asked, w.client.addr(v)) || tt.status == 403 && r.body != deniedBody {
+			t.Errorf("%s %+v: %+v, %v", v, tt, r, err)
+		}
+	}
+	// Who names nobody is connected by the address that it dialled.
+	r, err := w.client.mustSecure(t, w.server.at(v, portOld), "", w.proxy, nil).ask("GET", "/ok", "")
+	if err != nil || r.status != 200 || r.body != seenBy("HTTP/1.1", "", w.client.addr(v)) {
+		t.Errorf("%s without a name: %+v, %v", v, r, err)
+	}
+	for path, status := range map[string]int{"/ok": 200, "/no": 403} {
+		if r := w.client.mustAsk(t, w.server.at(v, portBegin), "GET", path, status); status == 200 && r.body != seenBy("HTTP/1.1", "", w.client.addr(v)) {
+			t.Errorf("%s from plain text: %+v", v, r)
+		}
+	}
+	for port, name := range map[int]string{portEnds: "www.example.org", portBoth: "www.example.com"} {
+		if _, err := w.client.secure(w.server.at(v, port), name, w.proxy, nil); err == nil || !strings.Contains(err.Error(), "access denied") {
+			t.Errorf("%s: %q on port %d: %v, want an alert", v, name, port, err)
+		}
+	}
+	// A server is known by the name that the client asks for.
+	if r, err := w.client.mustSecure(t, w.server.at(v, portEnds), "other.example.com", w.proxy, nil).ask("GET", "/ok", ""); err == nil && r.status < 500 {
+		t.Errorf("%s: a server that has another name answers %+v", v, r)
+	}
+	c := w.client.mustOpen(t, w.server.at(v, portEnds))
+	if r, err := c.ask("GET", "/ok", ""); err == nil {
+		t.Errorf("%s: plain text where TLS ends is answered %+v", v, r)
+	}
+}
+
+// certificatesAreAsked: of clients, and by servers.
+func (w *secureWorld) certificatesAreAsked(t *testing.T, v ipVersion) {
+	to := w.server.at(v, portCerts)
+	shown := func(by *issuer) *tls.Config {
+		certificate, key := by.issue(t, ellipticKey(t), "client")
+		pair, err := tls.X509KeyPair(certificate, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &tls.Config{GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}
+	}
+	r, err := w.client.mustSecure(t, to, "web.example.com", w.proxy, shown(w.own)).ask("GET", "/ok", "")
+	if want := fmt.Sprintf("HTTP/1.1 by %q shown %q from %s", "web.example.com", "proxy", w.client.addr(v)); err != nil || r.status != 200 || r.body != want {
+		t.Errorf("%s with a certificate: %+v, %v", v, r, err)
+	}
+	for name, config := range map[string]*tls.Config{"none": nil, "another issuer's": shown(w.proxy)} {
+		if c, err := w.client.secure(to, "web.example.com", w.proxy, config); err == nil { // TLS 1.3: it is told later
+			if r, err := c.ask("GET", "/ok", ""); err == nil {
+				t.Errorf("%s with %s certificate: %+v", v, name, r)
+			}
+			c.Close()
+		}
+	}
+}
+
+// namesAreFlows: what was allowed and denied is seen, with the rule.
+func (w *secureWorld) namesAreFlows(t *testing.T) {
+	seen := func(what, verdict, port, text string) *flowpb.Flow {
+		return w.awaitFlow(t, what, []string{"--type", "l7", "--verdict", verdict, "--port", port}, func(f *flowpb.Flow) bool { return strings.Contains(f.String(), text) })
+	}
+	for _, tt := range [][4]string{
+		{"a name that is denied", "DROPPED", "8441", "web.example.com"},
+		{"a name that is allowed", "FORWARDED", "8441", "a.b.example.com"},
+		{"a name before requests", "DROPPED", "8442", "www.example.org"},
+		{"a name of egress rules", "DROPPED", "8446", "www.example.com"},
+		{"a request in TLS", "DROPPED", "8442", "https://server/no"},
+		{"what is no TLS", "ERROR", "8442", "TLS"},
+	} {
+		seen(tt[0], tt[1], tt[2], tt[3])
+	}
+	for _, tt := range [][4]string{{"DROPPED", "8441", "web.example.com", "serverNames[0]"}, {"FORWARDED", "8441", "a.b.example.com", "serverNames[1]"}, {"DROPPED", "8446", "www.example.com", "default/out"}} {
+		out := w.headgate(t, "observe", "--type", "l7", "--verdict", tt[0], "--port", tt[1], "--last", "1000", "-o", "dict")
+		if !strings.Contains(out, tt[2]) || !strings.Contains(out, tt[3]) {
+			t.Errorf("flows on port %s do not name %s and %s:\n%s", tt[1], tt[2], tt[3], out)
+		}
+	}
+}
+
+// namesChange: a change ends the connections that it denies, and no others.
+func (w *secureWorld) namesChange(t *testing.T) {
+	at := w.server.at(4, portNames)
+	www, other := w.client.mustSecure(t, at, "www.example.com", w.own, nil), w.client.mustSecure(t, at, "a.b.example.com", w.own, nil)
+	read := w.client.mustSecure(t, w.server.at(4, portEnds), "web.example.com", w.proxy, nil)
+	for _, c := range []*session{www, other, read} {
+		c.mustAsk(t, "GET", "/ok", 200)
+	}
+	w.apply(t, secureRules("names", portNames, serverNames(`"*.b.example.com"`)))
+	www.mustEnd(t)
+	other.mustAsk(t, "GET", "/ok", 200)
+	read.mustAsk(t, "GET", "/ok", 200)
+	w.apply(t, secureRules("names", portNames, serverNames(`www.example.com, "*.b.example.com"`)))
+	other.mustAsk(t, "GET", "/ok", 200)
+	w.client.mustSecure(t, at, "www.example.com", w.own, nil).mustAsk(t, "GET", "/ok", 200)
+
+	w.apply(t, secureRules("ends", portEnds, endsBoth+onlyOK+serverNames("www.example.com")))
+	if r, err := read.ask("GET", "/ok", ""); err == nil && r.status != 403 {
+		t.Errorf("a request under a name that is denied now is answered %+v", r)
+	}
+	w.apply(t, secureRules("ends", portEnds, endsBoth+onlyOK+serverNames(`"*.example.com"`)))
+	// Connections outlive the agent, and are judged by the next one.
+	www = w.client.mustSecure(t, at, "www.example.com", w.own, nil)
+	read = w.client.mustSecure(t, w.server.at(4, portEnds), "web.example.com", w.proxy, nil)
+	w.killAgent()
+	for _, c := range []*session{www, other, read} {
+		c.mustAsk(t, "GET", "/ok", 200)
+	}
+	w.startAgent(t)
+	for _, c := range []*session{www, other, read} {
+		c.mustAsk(t, "GET", "/ok", 200)
+	}
+	w.apply(t, secureRules("names", portNames, serverNames("www.example.com")))
+	other.mustEnd(t) // Envoy tells of it every five seconds
+	www.mustAsk(t, "GET", "/ok", 200)
+}
+
+// certificatesChange: new connections have the certificate that is there now; one that
+// cannot be used does not take the place of another where only Envoy says so.
+func (w *secureWorld) certificatesChange(t *testing.T, b backend) {
+	at := w.server.at(4, portEnds)
+	has := func(name string) func() error {
+		return func() error {
+			c, err := w.client.secure(at, "web.example.com", w.proxy, nil)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if got := c.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName; got != name {
+				return fmt.Errorf("the certificate is of %s", got)
+			}
+			r, err := c.ask("GET", "/ok", "")
+			if err == nil && r.status != 200 {
+				err = fmt.Errorf("answered %+v", r)
+			}
+			return err
+		}
+	}
+	open := w.client.mustSecure(t, at, "web.example.com", w.proxy, nil)
+	open.mustAsk(t, "GET", "/ok", 200)
+	w.replace(t, "second", ellipticKey(t))
+	eventually(t, patience, "the new certificate", has("second"))
+	open.mustAsk(t, "GET", "/ok", 200)
+	if !b.bound {
+		return
+	}
+	w.replace(t, "weak", weakKey(t))
+	eventually(t, patience, "Envoy's words", func() error {
+		if out := w.headgate(t, "status", "-o", "json"); !strings.Contains(out, "certificate/default/proxy/tls.crt/tls.key") || !strings.Contains(out, "2048") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	if err := has("second")(); err != nil {
+		t.Errorf("after a certificate that Envoy refused: %v", err)
+	}
+	open.mustAsk(t, "GET", "/ok", 200)
+	w.replace(t, "third", ellipticKey(t))
+	eventually(t, patience, "the certificate after that", has("third"))
+	open.mustAsk(t, "GET", "/ok", 200)
+	w.waitUntilWell(t)
+}
+
+// secretsStaySecret: neither a key nor who would lead to it shows.
+func (w *secureWorld) secretsStaySecret(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(w.secrets, "default/proxy/tls.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Split(string(text), "\n")[1]
+	needles := []string{line, base64.StdEncoding.EncodeToString(text)[:64]}
+	shows := func(where, text string) {
+		for _, n := range needles {
+			if strings.Contains(text, n) {
+				t.Errorf("the key is in %s", where)
+			}
+		}
+	}
+	shows("what is told", w.headgate(t, "observe", "-o", "json", "--last", "1000")+w.headgate(t, "status", "-o", "json")+w.headgate(t, "policy", "get", "-o", "json"))
+	if slices.Contains(w.flags, "envoy") {
+		shows("xds dump", w.headgate(t, "xds", "dump", "-o", "json")+w.headgate(t, "xds", "dump"))
+	}
+	_ = filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if text, err := os.ReadFile(path); err == nil {
+				shows(path, string(text))
+			}
+		}
+		return nil
+	})
+}
+
+// secretsFailClosed: without a secret nothing passes, and a flow says why.
+func (w *secureWorld) secretsFailClosed(t *testing.T, b backend) {
+	at, key := w.server.at(4, portEnds), filepath.Join(w.secrets, "default/proxy/tls.key")
+	kept, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := w.client.mustSecure(t, at, "web.example.com", w.proxy, nil)
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, patience, "nothing passes", func() error {
+		if c, err := w.client.secure(at, "web.example.com", w.proxy, nil); err == nil {
+			c.Close()
+			return errors.New("TLS still ends")
+		}
+		return nil
+	})
+	w.awaitFlow(t, "why", []string{"--verdict", "ERROR", "--port", "8442"}, func(f *flowpb.Flow) bool {
+		return strings.Contains(f.String(), "there is no tls.key in secret default/proxy")
+	})
+	if b.bound {
+		eventually(t, patience, "status says why", func() error {
+			if out := w.headgate(t, "status", "-o", "json"); !strings.Contains(out, "there is no tls.key in secret default/proxy") {
+				return errors.New(out)
+			}
+			return nil
+		})
+		open.mustEnd(t)
+	}
+	w.client.mustSecure(t, w.server.at(4, portNames), "www.example.com", w.own, nil).mustAsk(t, "GET", "/ok", 200)
+	put(t, key, kept)
+	eventually(t, patience, "it passes again", func() error {
+		c, err := w.client.secure(at, "web.example.com", w.proxy, nil)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	// A server of another issuer gets nothing.
+	put(t, filepath.Join(w.secrets, "default/servers/ca.crt"), w.proxy.pem)
+	eventually(t, patience, "no trust in the server", func() error {
+		r, err := w.client.mustSecure(t, at, "web.example.com", w.proxy, nil).ask("GET", "/ok", "")
+		if err == nil && r.status < 500 {
+			return fmt.Errorf("answered %+v", r)
+		}
+		return nil
+	})
 }

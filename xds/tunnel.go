@@ -40,7 +40,7 @@ type tunnel struct {
 	pair    pair
 	request *policy.HTTPRequest // that opened it; nil: what is in it is not read
 	hello   *policy.TLSRequest  // that its connection began with; nil: it is plain text
-	record  observe.Record // of its request
+	record  observe.Record      // of its request
 	closed  bool
 
 	destroyed bool      // its socket
