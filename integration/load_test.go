@@ -51,7 +51,7 @@ func (l *load) asks(c client, path string, status int, keep bool) {
 			}
 		}
 		r, err := s.ask("GET", path, c.name)
-		if err != nil || !keep {
+		if err != nil || !keep || r.last {
 			l.close(s)
 			s = nil
 		}

@@ -151,6 +151,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   string
+	last   bool // of its connection
 }
 
 // ask sends a request and reads the answer.
@@ -172,5 +173,5 @@ func (s *session) ask(method, path, token string) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &reply{r.StatusCode, r.Header, string(body)}, nil
+	return &reply{r.StatusCode, r.Header, string(body), r.Close}, nil
 }

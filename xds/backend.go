@@ -42,7 +42,6 @@ type Config struct {
 	Holder  []string
 	Workers int    // threads that carry connections
 	NodeID  string // how Envoy calls itself
-	Version string // of the agent: an Envoy of another one is started anew
 	UID     uint32 // user and group of Envoy
 	Logger  *slog.Logger
 
@@ -71,7 +70,9 @@ type Backend struct {
 	sets    map[redirect.SetNumber]*program
 	ports   map[pair]redirect.ProxyPort
 	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
-	failed  map[redirect.SetNumber]string
+	// savedRules are those that connections are judged by, to be told from others.
+	savedRules, oldRules map[pair]string // now, and when an Envoy began to drain
+	failed               map[redirect.SetNumber]string
 	// accepted are the sets that Envoy has taken, which sets are not while it is away.
 	accepted map[redirect.SetNumber]*program
 	// refusals are rules that Envoy refused, by the name of their RBAC policy, with its
@@ -81,14 +82,19 @@ type Backend struct {
 	custom   *custom                   // listeners of policies
 	secrets  *shelf                    // to end TLS by
 
-	inUse   atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
-	tunnels tunnels
+	inUse    atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
+	underway underway
+
+	settings string                  // an Envoy of others is replaced
+	replaced bool                    // one was
+	draining atomic.Pointer[process] // that one
 
 	statusMu sync.Mutex // Status does not wait for a change
 	// secretTexts are the values of secrets that resources may hold.
 	secretTexts []string
 	inForce     uint64
 	failing     string // what of it is not
+	refused     []refusedRule
 	pid         int
 	lost        string // why there is no process
 	unfit       string // why the last Envoy that came was turned away
@@ -116,7 +122,7 @@ func New(c Config) (*Backend, error) {
 	}
 	b := &Backend{
 		config: c, log: c.Logger, store: newStore(), services: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
-		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(), secrets: newShelf(),
+		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(), secrets: newShelf(), savedRules: map[pair]string{},
 		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
 	}
 	b.guard = newGuard(b.log)
@@ -131,6 +137,9 @@ func New(c Config) (*Backend, error) {
 		if err := b.prepareExternal(); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.look(); err != nil {
+		return nil, err
 	}
 	if b.saved = b.loadPorts(); len(b.saved) == 0 {
 		close(b.primed)
@@ -245,6 +254,7 @@ func (b *Backend) pairOf(r redirect.Route) (pair, error) {
 func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	port, err := b.offer(ctx, p)
 	if p.custom() && refusedBy(err) {
+		defer b.noteFailed()
 		return 0, b.refuseCustom(p, err)
 	}
 	if refusedBy(err) && !taken(err) {
@@ -260,13 +270,14 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 		if port, err = b.offer(ctx, p); err == nil {
 			b.ports[p] = port
 			err = b.admit(ctx, numbers, want)
+			b.noteFailed()
 		}
 	}
 	if err != nil {
 		delete(b.ports, p)
 		return 0, err
 	}
-	b.ports[p] = port
+	b.ports[p], b.savedRules[p] = port, b.rulesOf(p)
 	return port, b.savePorts()
 }
 

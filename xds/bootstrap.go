@@ -89,7 +89,7 @@ func Args(bootstrap string, workers int) []string {
 
 // dynamicResources: all by one stream, in order.
 func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
-	ads := byADS()
+	ads := awaited()
 	return &bootstrapv3.Bootstrap_DynamicResources{
 		LdsConfig: ads, CdsConfig: ads,
 		AdsConfig: &corev3.ApiConfigSource{
@@ -97,10 +97,25 @@ func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
 			TransportApiVersion:       corev3.ApiVersion_V3,
 			SetNodeOnFirstMessageOnly: true,
 			GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: agentCluster},
+				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: agentCluster, RetryPolicy: soon()},
 			}}},
 		},
 	}
+}
+
+// awaited is what Envoy does not begin without: one that has no rules must not take over
+// from one that has.
+func awaited() *corev3.ConfigSource {
+	source := byADS()
+	source.InitialFetchTimeout = durationpb.New(0)
+	return source
+}
+
+// soon after an agent is back Envoy asks again.
+func soon() *corev3.RetryPolicy {
+	return &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+		BaseInterval: durationpb.New(100 * time.Millisecond), MaxInterval: durationpb.New(time.Second),
+	}}
 }
 
 func (b *builder) agent(socket string) *clusterv3.Cluster {

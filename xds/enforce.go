@@ -32,13 +32,17 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 		b.pushSecrets(ctx), b.dropForgotten(ctx), b.forgetConfigs(s), b.forgetSecrets()); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
+	if err := errors.Join(b.endOutdated(), b.keepRules()); err != nil {
+		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
+	}
 	b.noteSecrets(s, true)
 	b.accepted = maps.Clone(b.sets)
 	inUse := maps.Clone(b.sets)
 	b.inUse.Store(&inUse)
-	b.judgeTunnels()
+	b.judgeUnderway()
+	b.noteFailed()
 	b.statusMu.Lock()
-	b.inForce, b.failing = s.Revision, failing(b.failed)
+	b.inForce = s.Revision
 	b.statusMu.Unlock()
 	if len(b.failed) > 0 {
 		return &redirect.SetsError{Failed: maps.Clone(b.failed)}

@@ -40,12 +40,7 @@ func (b *Backend) explain(r *observe.Record, p pair, d decided, e *datav3.HTTPAc
 	if program == nil || program.judge == nil || asksForHeaders(program.set) {
 		return
 	}
-	q := e.GetRequest()
-	request := &policy.HTTPRequest{Method: []byte(r.HTTP.Method), Path: []byte(q.GetPath()), Host: []byte(q.GetAuthority())}
-	if kind := q.GetRequestHeaders()["content-type"]; kind != "" {
-		request.Headers = []policy.HTTPHeader{{Name: []byte("content-type"), Value: []byte(kind)}}
-	}
-	found := program.judge.Decide(request)
+	found := program.judge.Decide(partOf(r, e))
 	if found.Audit != nil {
 		found = *found.Audit
 	}

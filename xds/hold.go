@@ -31,7 +31,7 @@ const (
 // process of its own, which has Envoy's program and directory open. It starts nothing
 // before the agent says so, for an agent that has ended does not know of it.
 func Hold(args []string) error {
-	runtime.LockOSThread() // whose end would be Envoy's
+	runtime.LockOSThread()                                                   // whose end would be Envoy's
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil { // Envoy inherits it
 		return fmt.Errorf("start Envoy: give up new privileges: %w", err)
 	}
@@ -70,7 +70,7 @@ type startedHolder struct {
 
 // startHolder starts the process that will hold Envoy, as a user without rights, with
 // the capabilities that transparent sockets, marks and low ports need.
-func (b *Backend) startHolder(bootstrap string, log, program, dir *os.File) (*startedHolder, error) {
+func (b *Backend) startHolder(args []string, log, program, dir *os.File) (*startedHolder, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start Envoy: %w", err)
@@ -78,7 +78,7 @@ func (b *Backend) startHolder(bootstrap string, log, program, dir *os.File) (*st
 	ours, theirs := os.NewFile(uintptr(pair[0]), "holder"), os.NewFile(uintptr(pair[1]), "agent")
 	defer theirs.Close()
 	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), Args(bootstrap, b.config.Workers)...),
+		Path: "/proc/self/exe", Args: append(slices.Clone(b.config.Holder), args...),
 		Dir: "/", Env: []string{}, Stdout: log, Stderr: log, ExtraFiles: []*os.File{program, dir, theirs},
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:      true,

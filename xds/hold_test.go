@@ -42,7 +42,7 @@ func newHolding(t *testing.T) *Backend {
 		t.Fatal(err)
 	}
 	return &Backend{log: slog.New(slog.DiscardHandler), config: Config{
-		Dir: dir, Path: path, Holder: []string{"headgate", holdSleep}, UID: 65534, Version: "1", NodeID: "node",
+		Dir: dir, Path: path, Holder: []string{"headgate", holdSleep}, UID: 65534, NodeID: "node",
 	}}
 }
 
@@ -58,7 +58,7 @@ func (b *Backend) startHolderOf(t *testing.T) *startedHolder {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	h, err := b.startHolder("", os.Stderr, program, dir)
+	h, err := b.startHolder(nil, os.Stderr, program, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func (b *Backend) startHolderOf(t *testing.T) *startedHolder {
 // ends with it.
 func TestHolderKnown(t *testing.T) {
 	b := newHolding(t)
-	p, err := b.startProcess()
+	p, err := b.startProcess(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestAgentEndsBeforeEnvoyStarts(t *testing.T) {
 func TestAgentEndsBeforeEnvoyIsKnown(t *testing.T) {
 	b := newHolding(t)
 	h := b.startHolderOf(t)
-	if err := writeJSON(b.file(processName), process{Version: "1", Holder: h.holder}); err != nil {
+	if err := writeJSON(b.file(processName), process{Holder: h.holder}); err != nil {
 		t.Fatal(err)
 	}
 	pid, err := h.start()

@@ -75,14 +75,11 @@ func (b *builder) connectionManager(p pair) *hcmv3.HttpConnectionManager {
 		AccessLog:                     b.accessLogOf(p),
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
 			FlushLogOnTunnelSuccessfullyEstablished: true,
-			AccessLogFlushInterval:                  durationpb.New(tunnelInterval),
+			AccessLogFlushInterval:                  durationpb.New(tellInterval),
 		},
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: p.name(),
-			ConfigSource: &corev3.ConfigSource{
-				ResourceApiVersion:    corev3.ApiVersion_V3,
-				ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-			},
+			ConfigSource:    awaited(),
 		}},
 		HttpFilters: []*hcmv3.HttpFilter{
 			b.httpFilter(testsFilter, &headertometadatav3.Config{}),

@@ -45,8 +45,8 @@ const (
 )
 
 // chores is what the script has to do in its places, and more of some requests: remember
-// the head of what may become a tunnel; have the request be the last of its connection to
-// the server.
+// the head of what may become a tunnel, or last; have the request be the last of its connection to
+// the server, or of the client's.
 func chores(egress, ingress *program, more string) map[string]map[string]any {
 	todo := map[string]map[string]any{firstScript: {}, middleScript: {}, lastScript: {}}
 	for _, end := range []struct {
@@ -67,8 +67,11 @@ func chores(egress, ingress *program, more string) map[string]map[string]any {
 			todo[firstScript]["answers"], todo[firstScript][end.direction] = true, end.program.response
 		}
 	}
+	if byHeaders(egress) || byHeaders(ingress) {
+		todo[firstScript]["remember"] = true
+	}
 	switch more {
-	case "remember":
+	case "remember", "close":
 		todo[firstScript][more] = true
 	case "last":
 		todo[lastScript][more] = true

@@ -46,16 +46,19 @@ const (
 // process is an Envoy that runs, started by this agent or by one before. It lives in
 // a session of its own and goes on without us.
 type process struct {
-	PID     int    `json:"pid"`     // zero: its holder has not said it yet
-	Started uint64 `json:"started"` // clock ticks since boot: a number that is used again tells
-	Version string `json:"version"` // of who started it: another version starts it anew
-	Holder  holder `json:"holder"`  // its parent, which ends with it
-	pidfd   int
+	PID      int      `json:"pid"`              // zero: its holder has not said it yet
+	Started  uint64   `json:"started"`          // clock ticks since boot: a number that is used again tells
+	Settings string   `json:"settings"`         // that it was started with: for others it is replaced
+	Holder   holder   `json:"holder"`           // its parent, which ends with it
+	Epoch    int      `json:"epoch"`            // how many it follows
+	Before   *process `json:"before,omitempty"` // which may still drain
+	Until    int64    `json:"until,omitempty"`  // it is to have drained, in seconds since 1970
+	pidfd    int
 }
 
 // startProcess starts Envoy as a user without rights, with the capabilities that
 // transparent sockets, marks and low ports need.
-func (b *Backend) startProcess() (*process, error) {
+func (b *Backend) startProcess(follows *succession) (*process, error) {
 	bootstrap, err := b.bootstrap()
 	if err != nil {
 		return nil, err
@@ -81,12 +84,16 @@ func (b *Backend) startProcess() (*process, error) {
 		return nil, fmt.Errorf("start Envoy: %w", err)
 	}
 	defer dir.Close()
-	h, err := b.startHolder(bootstrap, log, program, dir)
+	h, err := b.startHolder(follows.arguments(Args(bootstrap, b.config.Workers)), log, program, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer h.close()
-	p := &process{Version: b.config.Version, Holder: h.holder}
+	p := &process{Settings: b.settings, Holder: h.holder}
+	if follows != nil {
+		p.Epoch, p.Before = follows.old.Epoch+1, follows.old
+		p.Before.Until = time.Now().Add(drainGrace + drainSlack).Unix()
+	}
 	// Known before there is an Envoy: whatever happens to us from here on, the next
 	// agent finds both.
 	if err = writeJSON(b.file(processName), p); err == nil {
@@ -161,33 +168,54 @@ func (p *process) kill() error {
 	return nil
 }
 
-// running finds the Envoy that an earlier agent started. Nil: there is none.
+// running finds the Envoy that an earlier agent started. Nil: there is none. Where an agent
+// ended while it started the next one, it is the one before.
 func running(dir string) *process {
-	text, err := os.ReadFile(filepath.Join(dir, processName))
-	if err != nil {
+	p, err := written(dir)
+	if err != nil || p == nil {
 		return nil
 	}
-	p := &process{}
-	if json.Unmarshal(text, p) != nil || p.PID <= 1 || p.Started == 0 || p.open() != nil {
+	if p.PID == 0 && p.Before != nil {
+		if p.Holder.end() != nil {
+			return nil
+		}
+		p = p.Before
+	}
+	if p.PID <= 1 || p.Started == 0 || p.open() != nil {
 		return nil
 	}
 	return p
 }
 
-// endUnknown ends what an agent left behind that ended itself while it started Envoy.
-func endUnknown(dir string) error {
+// written is what an agent wrote down of its Envoy; nil: nothing, or nothing that says
+// anything, being of another layout, or half a file.
+func written(dir string) (*process, error) {
 	text, err := os.ReadFile(filepath.Join(dir, processName))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("look for Envoy: %w", err)
+		return nil, fmt.Errorf("look for Envoy: %w", err)
 	}
-	p := process{}
-	if err := json.Unmarshal(text, &p); err != nil {
-		return nil // of another layout, or half a file: nothing is known of it
+	p := &process{}
+	if json.Unmarshal(text, p) != nil {
+		return nil, nil
 	}
-	return p.Holder.end()
+	return p, nil
+}
+
+// endUnknown ends what an agent left behind that ended itself while it started Envoy, and
+// what drains.
+func endUnknown(dir string) error {
+	p, err := written(dir)
+	if err != nil || p == nil {
+		return err
+	}
+	err = p.Holder.end()
+	if p.Before != nil {
+		err = errors.Join(err, p.Before.endOther())
+	}
+	return err
 }
 
 // startTime is when a process started, field 22 of /proc/PID/stat (proc(5)).
@@ -227,6 +255,10 @@ func (b *Backend) bootstrap() (string, error) {
 	if err := errors.Join(os.MkdirAll(admin, 0o700), os.Chown(admin, int(b.config.UID), int(b.config.UID)), removeStale(b.file(adminName))); err != nil {
 		return "", fmt.Errorf("make the directory of Envoy's admin interface: %w", err)
 	}
+	return b.bootstrapText()
+}
+
+func (b *Backend) bootstrapText() (string, error) {
 	text, err := Bootstrap(BootstrapOptions{
 		NodeID: b.config.NodeID, Socket: filepath.Join(inheritedDir, SocketName), Admin: filepath.Join(inheritedDir, adminName),
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	"google.golang.org/protobuf/proto"
@@ -32,8 +33,13 @@ type program struct {
 	// What it was made with besides: how many rules were left out, and which secrets.
 	left    int
 	secrets map[policy.SecretRef]string
-	judge   policy.Judge // tells why, and judges tunnels again
-	text    string       // equal programs have equal texts
+	judge   policy.Judge  // tells why, and judges what lasts again
+	judged  *policy.L7Set // what that judges by
+
+	cautiousOnce  sync.Once
+	cautiousJudge policy.Judge
+
+	text string // equal programs have equal texts
 }
 
 // closed is what stands in for a set that is not there, or cannot be judged.
@@ -70,11 +76,12 @@ func (o options) kept(set *policy.L7Set) *policy.L7Set {
 // programOf translates a set whose secrets are revealed. A rule that is not kept allows
 // nothing, or if it denies, denies everything.
 func programOf(set *policy.L7Set, o options) (*program, error) {
-	judge, err := policy.CompileSet(o.kept(set))
+	kept := o.kept(set)
+	judge, err := policy.CompileSet(kept)
 	if err != nil {
 		return nil, err
 	}
-	p := &program{set: set, audit: o.audit, judge: judge, raw: set.Observed || o.audit}
+	p := &program{set: set, judged: kept, audit: o.audit, judge: judge, raw: set.Observed || o.audit}
 	if !p.raw {
 		p.names = namesOf(set)
 	}

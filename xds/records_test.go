@@ -19,7 +19,7 @@ import (
 )
 
 // logged makes an entry of Envoy's log.
-func logged(t *testing.T, status uint32, details string, rbac, script map[string]any) *datav3.HTTPAccessLogEntry {
+func logged(t testing.TB, status uint32, details string, rbac, script map[string]any) *datav3.HTTPAccessLogEntry {
 	t.Helper()
 	e := &datav3.HTTPAccessLogEntry{
 		CommonProperties: &datav3.AccessLogCommon{
@@ -115,30 +115,30 @@ func TestForgedClient(t *testing.T) {
 	b := &Backend{}
 	b.inUse.Store(&map[redirect.SetNumber]*program{number: made})
 	b.told(pair{ingress: number}, e)
-	for key := range b.tunnels.all {
+	for key := range b.underway.all {
 		if key.source == netip.MustParseAddrPort("10.0.0.1:1000") {
 			return
 		}
 	}
-	t.Errorf("tunnels are %v", b.tunnels.all)
+	t.Errorf("tunnels are %v", b.underway.all)
 }
 
 // TestTunnelOutlives: a socket that is not found belongs to a tunnel that has ended, unless
 // Envoy tells of the tunnel after that.
 func TestTunnelOutlives(t *testing.T) {
-	var tn tunnel
+	var tn exchange
 	now := time.Now()
 	missing := fmt.Errorf("destroy: %w", unix.ENOENT)
 	if tn.outlives(missing, now) {
 		t.Error("the end may be on its way")
 	}
-	if !tn.outlives(missing, now.Add(tunnelInterval)) {
+	if !tn.outlives(missing, now.Add(lateMost)) {
 		t.Error("it stands, and nobody is told")
 	}
 	if !tn.outlives(unix.EPERM, now) {
 		t.Error("a socket that cannot be destroyed is not told of")
 	}
-	if tn.outlives(nil, now) || tn.outlives(missing, now.Add(2*tunnelInterval)) {
+	if tn.outlives(nil, now) || tn.outlives(missing, now.Add(2*lateMost)) {
 		t.Error("a socket that was destroyed is told of")
 	}
 }
@@ -164,11 +164,11 @@ func TestTunnelIsJudgedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.inUse.Store(&map[redirect.SetNumber]*program{number: made})
-		if d, _ := b.judge(p, r); d.Verdict != tt.want {
+		if d, _ := b.judge(p, r, false); d.Verdict != tt.want {
 			t.Errorf("by %+v: %+v", tt.rule, d)
 		}
 	}
-	if d, _ := b.judge(pair{egress: number + 1, ingress: number}, r); d.Verdict == policy.Allow {
+	if d, _ := b.judge(pair{egress: number + 1, ingress: number}, r, false); d.Verdict == policy.Allow {
 		t.Error("a set that is not in force lets a tunnel stand")
 	}
 }

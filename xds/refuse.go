@@ -2,16 +2,23 @@ package xds
 
 import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Two readers could take these for different things. Headgate's own parser refuses them
 // (docs/http.md); Envoy passes them on, so routes of their own answer them.
 
-// refusals are the routes of what is refused, whatever rules say.
-func refusals() []*routev3.Route {
+// refusals are the routes of what is refused, whatever rules say. What these filters do has
+// the connection end with a 400.
+func refusals(closing map[string]*anypb.Any) []*routev3.Route {
 	var out []*routev3.Route
 	refuse := func(status uint32, path string, headers ...*routev3.HeaderMatcher) {
+		var filters map[string]*anypb.Any
+		if status == 400 {
+			filters = closing
+		}
 		out = append(out, &routev3.Route{
+			TypedPerFilterConfig: filters,
 			Match: &routev3.RouteMatch{
 				PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: expression(path).GetSafeRegex()}, Headers: headers,
 			},

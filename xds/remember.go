@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 
@@ -19,13 +20,14 @@ type savedPort struct {
 	Egress  redirect.SetNumber `json:"egress"`
 	Ingress redirect.SetNumber `json:"ingress"`
 	Port    redirect.ProxyPort `json:"port"`
+	Rules   string             `json:"rules"` // told from others
 }
 
 // savePorts is called with mu held.
 func (b *Backend) savePorts() error {
 	all := make([]savedPort, 0, len(b.ports))
 	for p, port := range b.ports {
-		all = append(all, savedPort{p.egress, p.ingress, port})
+		all = append(all, savedPort{p.egress, p.ingress, port, b.savedRules[p]})
 	}
 	return writeJSON(b.file(portsName), all)
 }
@@ -50,9 +52,12 @@ func (b *Backend) loadPorts() map[pair]redirect.ProxyPort {
 		return nil
 	}
 	ports := map[pair]redirect.ProxyPort{}
+	b.savedRules = map[pair]string{}
 	for _, s := range all {
 		ports[pair{s.Egress, s.Ingress}] = s.Port
+		b.savedRules[pair{s.Egress, s.Ingress}] = s.Rules
 	}
+	b.oldRules = maps.Clone(b.savedRules)
 	return ports
 }
 

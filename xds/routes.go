@@ -17,6 +17,7 @@ func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, er
 	tunnels, connect, content := b.scripts(chores(egress, ingress, "remember")), b.scripts(chores(egress, ingress, "remember")), b.scripts(chores(egress, ingress, "last"))
 	connect[egressFilter] = b.rules(egress.connects(), egressStatistic)
 	connect[ingressFilter] = b.rules(ingress.connects(), ingressStatistic)
+	closing := map[string]*anypb.Any{firstScript: b.perScript(chores(egress, ingress, "close")[firstScript])}
 	all := b.scripts(chores(egress, ingress, ""))
 	if tests := testsOf(egress, ingress); len(tests.GetRequestRules()) > 0 {
 		all[testsFilter] = b.pack(tests)
@@ -31,7 +32,7 @@ func routesOf(p pair, egress, ingress *program) (*routev3.RouteConfiguration, er
 			Domains: []string{"*"},
 			// After those of the routes.
 			RequestHeadersToRemove: []string{sentForwardedProto},
-			Routes: append(refusals(), []*routev3.Route{
+			Routes: append(refusals(closing), []*routev3.Route{
 				route(&routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}}, connect),
 				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: []*routev3.HeaderMatcher{sent("upgrade")}}, tunnels),
 				route(&routev3.RouteMatch{PathSpecifier: anyPath(), Headers: withContent("content-length")}, content),

@@ -157,6 +157,9 @@ end
 
 local function act(handle)
   local todo = handle:filterContext()
+  if todo:get("close") and handle:streamInfo():protocol():sub(1, 6) == "HTTP/1" then
+    handle:streamInfo():drainConnectionUponCompletion()
+  end
   if todo:get("remember") then remember(handle) end
   local rules = todo:get("edits")
   if rules then edit(handle, todo:get("direction"), rules) end

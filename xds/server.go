@@ -8,6 +8,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -24,6 +25,7 @@ type server struct {
 	guard   *guard
 	// turnAway is told of each Envoy that would enforce, and why it may not.
 	turnAway func(ctx context.Context, err error)
+	drains   func(unix.Ucred) bool // an Envoy that has been replaced
 	proxy    delta.Server
 	delta    delta.Server // of those who look up services
 	sotw     sotw.Server
@@ -33,7 +35,7 @@ func newServer(ctx context.Context, b *Backend) *server {
 	services := b.services.watcher()
 	b.clients.mask = func(text string) string { return maskText(text, b.secretValues()) }
 	return &server{
-		clients: &b.clients, guard: b.guard, turnAway: b.turnAway, proxy: delta.NewServer(ctx, b.store.watcher(), b.store.ledger),
+		clients: &b.clients, guard: b.guard, turnAway: b.turnAway, drains: b.drains, proxy: delta.NewServer(ctx, b.store.watcher(), b.store.ledger),
 		delta: delta.NewServer(ctx, services, nil),
 		// A client that asks for no name wants none; it is no Envoy.
 		sotw: sotw.NewServer(ctx, services, nil, sotw.DeactivateLegacyWildcard()),
@@ -48,6 +50,9 @@ func (s *server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 	}
 	role, handler := roleClient, s.delta
 	if ours(first.GetNode()) {
+		if s.drains(whoCalls(stream.Context())) {
+			return status.Error(codes.Unavailable, "another Envoy has taken over")
+		}
 		err := fit(first.GetNode())
 		s.turnAway(stream.Context(), err)
 		if err != nil {

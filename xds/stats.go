@@ -35,7 +35,7 @@ const (
 // here, under names of ours.
 func (b *Backend) Metrics() prometheus.Collector {
 	path := b.file(adminName)
-	return &stats{families: families(), client: &http.Client{Timeout: statsPatience, Transport: &http.Transport{
+	return &stats{families: families(), refused: b.refusedNow, client: &http.Client{Timeout: statsPatience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -49,6 +49,7 @@ func (b *Backend) Metrics() prometheus.Collector {
 type stats struct {
 	client   *http.Client
 	families []*family
+	refused  func(chan<- prometheus.Metric)
 	mu       sync.Mutex // one at a time asks Envoy
 }
 
@@ -70,6 +71,7 @@ func (s *stats) Describe(chan<- *prometheus.Desc) {}
 func (s *stats) Collect(out chan<- prometheus.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.refused(out)
 	up := prometheus.NewDesc("headgate_envoy_up", "Whether Envoy's admin interface answered.", nil, nil)
 	sums, err := s.ask()
 	if err != nil {

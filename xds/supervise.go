@@ -10,7 +10,7 @@ import (
 )
 
 // supervise keeps an Envoy running until the context ends, which leaves it alone.
-// One of an earlier agent of the same version is taken over; its configuration comes
+// One of an earlier agent with the same settings is taken over; its configuration comes
 // back with its stream, so that nothing is changed in it.
 func (b *Backend) supervise(ctx context.Context) {
 	pause := time.Duration(0)
@@ -37,34 +37,33 @@ func (b *Backend) supervise(ctx context.Context) {
 // attend adopts or starts an Envoy and says why it was lost.
 func (b *Backend) attend(ctx context.Context) error {
 	p := running(b.config.Dir)
-	if p != nil && p.Version != b.config.Version {
-		b.log.Info("Envoy is started anew for another version of the agent", "pid", p.PID, "version", p.Version)
-		err := p.end()
-		p.close()
+	switch {
+	case p == nil:
+		err := endUnknown(b.config.Dir)
+		if err == nil {
+			p, err = b.startProcess(nil)
+		}
 		if err != nil {
 			return err
 		}
-		p = nil
-	}
-	if p == nil {
-		if err := endUnknown(b.config.Dir); err != nil {
-			return err
-		}
-	}
-	if p != nil {
-		b.log.Info("Envoy adopted", "pid", p.PID)
-	} else {
+		b.log.Info("Envoy started", "pid", p.PID)
+	case p.Settings != b.settings:
 		var err error
-		if p, err = b.startProcess(); err != nil {
+		if p, err = b.replace(p); err != nil {
 			return err
 		}
 		b.log.Info("Envoy started", "pid", p.PID)
+	default:
+		b.log.Info("Envoy adopted", "pid", p.PID)
 	}
 	defer p.close()
 	b.noteProcess(p.PID, nil)
 	for ctx.Err() == nil {
 		if p.ended(watchEvery) {
 			return fmt.Errorf("process %d ended, see %s: %s", p.PID, b.file(logName), lastLine(b.file(logName)))
+		}
+		if err := b.watchDraining(p); err != nil {
+			b.log.Error("end an Envoy that drains", "error", err)
 		}
 	}
 	return ctx.Err()

@@ -34,6 +34,10 @@ const (
 // helloTime is how long a client may take to say hello, and to end its handshake.
 const helloTime = 10 * time.Second
 
+// carriedInterval is how often Envoy tells of a connection that it carries unread, so that
+// an agent that comes later knows of it.
+const carriedInterval = 5 * time.Second
+
 // accessDenied is the alert (RFC 8446, section 6.2) to a client whose server name is denied.
 var accessDenied = []byte{21, 3, 3, 0, 2, 2, 49}
 
@@ -111,7 +115,7 @@ func (b *builder) carrying(p pair, plan *tlsPlan, name string) *listenerv3.Filte
 		carry := b.unread(p, plan.serverCluster())
 		carry.AccessLog = b.carriedLogOf(p)
 		carry.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{
-			FlushAccessLogOnConnected: true, AccessLogFlushInterval: durationpb.New(tunnelInterval),
+			FlushAccessLogOnConnected: true, AccessLogFlushInterval: durationpb.New(carriedInterval),
 		}
 		c.Filters = append(c.Filters, b.filter("envoy.filters.network.tcp_proxy", carry))
 	}

@@ -142,20 +142,18 @@ func (b *Backend) carriedRecords(p pair, e *datav3.TCPAccessLogEntry) []observe.
 	if !ok {
 		return nil
 	}
-	key := tunnelKey{r.Source, r.Destination, common.GetStartTime().AsTime().UnixNano()}
+	key := exchangeKey{connection: connection{r.Source, r.Destination}, began: common.GetStartTime().AsTime().UnixNano()}
 	b.decidedName(&r, p)
 	switch common.GetAccessLogType() {
 	case datav3.AccessLogType_TcpUpstreamConnected:
-		b.stands(key, &tunnel{pair: p, hello: helloOf(common), record: r})
+		b.goesOn(key, &exchange{pair: p, hello: &policy.TLSRequest{ServerName: r.TLS.ServerName}, record: r})
 		return []observe.Record{r}
 	case datav3.AccessLogType_TcpPeriodic:
-		b.stands(key, &tunnel{pair: p, hello: helloOf(common), record: r})
+		b.goesOn(key, &exchange{pair: p, hello: &policy.TLSRequest{ServerName: r.TLS.ServerName}, record: r})
 		return nil
 	}
-	b.tunnels.mu.Lock()
-	delete(b.tunnels.all, key)
-	b.tunnels.mu.Unlock()
-	if failure := failures(common.GetResponseFlags()); failure != "" {
+	cut := b.underway.over(key)
+	if failure := failures(common.GetResponseFlags()); failure != "" && !cut {
 		r.Time, r.Word, r.Rule, r.Nearest = time.Now(), observe.Errored, policy.Ref{}, policy.Ref{}
 		r.Detail = failure
 		if why := common.GetUpstreamTransportFailureReason(); why != "" {
@@ -166,15 +164,15 @@ func (b *Backend) carriedRecords(p pair, e *datav3.TCPAccessLogEntry) []observe.
 	return nil
 }
 
-// judgeStanding judges again what stands: a tunnel by the request that opened it, and all
-// by the name that its connection began with.
-func (b *Backend) judgeStanding(t *tunnel) (policy.Decision, policy.Direction) {
+// judgeExchange judges again what goes on: a request as such, and all by the name that its
+// connection began with.
+func (b *Backend) judgeExchange(x *exchange) (policy.Decision, policy.Direction) {
 	d, direction := policy.Decision{Verdict: policy.Allow}, policy.Ingress
-	if t.hello != nil {
-		d, direction = b.judgeName(t.pair, t.hello.ServerName)
+	if x.hello != nil {
+		d, direction = b.judgeName(x.pair, x.hello.ServerName)
 	}
-	if d.Verdict == policy.Allow && t.request != nil {
-		return b.judge(t.pair, t.request)
+	if d.Verdict == policy.Allow && x.request != nil {
+		return b.judge(x.pair, x.request, x.partial)
 	}
 	return d, direction
 }

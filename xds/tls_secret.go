@@ -206,9 +206,7 @@ func (b *Backend) settleSecrets(ctx context.Context, p pair, port redirect.Proxy
 		return err
 	}
 	b.failSecrets()
-	b.statusMu.Lock()
-	b.failing = failing(b.failed)
-	b.statusMu.Unlock()
+	b.noteFailed()
 	return b.shut(ctx, p, port)
 }
 

@@ -1,101 +1,78 @@
 package xds
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
 )
 
-// Envoy judges a tunnel once, when it is asked for. What it was asked for, it tells when
-// the tunnel stands, and again from time to time, so that an agent that comes later knows
-// of it. Whenever rules change, tunnels are judged again here, and the sockets of those
-// that are denied are closed by the kernel.
-
-// tunnelInterval is how often Envoy tells of tunnels.
-const tunnelInterval = 5 * time.Second
-
-// tunnels are those that stand.
-type tunnels struct {
-	mu  sync.Mutex
-	all map[tunnelKey]*tunnel
-}
-
-// tunnelKey tells tunnels apart; HTTP/2 has several on a connection.
-type tunnelKey struct {
-	source, destination netip.AddrPort
-	began               int64
-}
-
-type tunnel struct {
-	pair    pair
-	request *policy.HTTPRequest // that opened it; nil: what is in it is not read
-	hello   *policy.TLSRequest  // that its connection began with; nil: it is plain text
-	record  observe.Record      // of its request
-	closed  bool
-
-	destroyed bool      // its socket
-	missing   time.Time // since when its socket has not been found
-}
-
-// outlives reports whether a tunnel stands that should not, by what came of destroying its
-// socket. One that is not found may have ended just now, or with another tunnel on the same
-// connection, and the entry that says so be on its way; that takes no tunnelInterval.
-func (t *tunnel) outlives(err error, now time.Time) bool {
-	switch {
-	case err == nil:
-		t.destroyed = true
-		return false
-	case !errors.Is(err, unix.ENOENT):
-		return true
-	case t.destroyed:
-		return false
-	case t.missing.IsZero():
-		t.missing = now
-	}
-	return now.Sub(t.missing) >= tunnelInterval
-}
-
-// told is what a log entry tells: of a request that is over, or of a tunnel.
+// told is what a log entry tells: of a request that is over, of a tunnel, or of what is
+// under way.
 func (b *Backend) told(p pair, e *datav3.HTTPAccessLogEntry) []observe.Record {
-	common := e.GetCommonProperties()
+	kind := e.GetCommonProperties().GetAccessLogType()
 	request := headOf(e)
-	if request == nil || !opened(request, e) {
-		if common.GetAccessLogType() == datav3.AccessLogType_DownstreamPeriodic {
-			return nil // it is told of when it is over
-		}
-		return b.recordsOf(p, e)
+	tunnel := request != nil && opened(request, e)
+	periodic := kind == datav3.AccessLogType_DownstreamPeriodic
+	if periodic && !tunnel && !mayLast(p, e) {
+		return nil // it is told of when it is over
 	}
 	records := b.recordsOf(p, e)
 	if len(records) == 0 {
 		return nil
 	}
 	r := records[0]
-	key := tunnelKey{r.Source, r.Destination, common.GetStartTime().AsTime().UnixNano()}
-	switch common.GetAccessLogType() {
-	case datav3.AccessLogType_DownstreamTunnelSuccessfullyEstablished:
-		b.stands(key, &tunnel{pair: p, hello: helloOf(common), request: request, record: r})
+	key := keyOf(r, e)
+	if periodic || kind == datav3.AccessLogType_DownstreamTunnelSuccessfullyEstablished {
+		x := &exchange{pair: p, hello: helloOf(e.GetCommonProperties()), request: request, record: r}
+		if request == nil {
+			x.request, x.partial = partOf(&r, e), true
+		}
+		b.goesOn(key, x)
+		if periodic {
+			return nil
+		}
 		return records
-	case datav3.AccessLogType_DownstreamPeriodic:
-		b.stands(key, &tunnel{pair: p, hello: helloOf(common), request: request, record: r})
-		return nil
 	}
-	b.tunnels.mu.Lock()
-	delete(b.tunnels.all, key)
-	b.tunnels.mu.Unlock()
+	cut := b.underway.over(key)
+	if !tunnel {
+		if last := &records[len(records)-1]; cut && last.Word == observe.Errored {
+			last.Detail = "its connection was closed: a request there is denied now"
+		}
+		return records
+	}
 	r.HTTP, r.Rule, r.Time = nil, policy.Ref{}, time.Now()
 	r.Detail = fmt.Sprintf("tunnel ended: %d bytes from the client, %d from the server, opened by %s http://%s%s",
 		e.GetRequest().GetRequestBodyBytes(), e.GetResponse().GetResponseBodyBytes(), request.Method, request.Host, request.Path)
 	return []observe.Record{r}
+}
+
+// mayLast: a stream of HTTP/2 on a listener of ours. What was asked over HTTP/1, either
+// backend lets have its answer.
+func mayLast(p pair, e *datav3.HTTPAccessLogEntry) bool {
+	return !p.custom() && e.GetProtocolVersion() == datav3.HTTPAccessLogEntry_HTTP2
+}
+
+func keyOf(r observe.Record, e *datav3.HTTPAccessLogEntry) exchangeKey {
+	return exchangeKey{
+		connection: connection{r.Source, r.Destination}, began: e.GetCommonProperties().GetStartTime().AsTime().UnixNano(),
+		target: r.HTTP.Method + " " + r.HTTP.URL,
+	}
+}
+
+// partOf is what the log itself tells of a request's head.
+func partOf(r *observe.Record, e *datav3.HTTPAccessLogEntry) *policy.HTTPRequest {
+	q := e.GetRequest()
+	request := &policy.HTTPRequest{Method: []byte(r.HTTP.Method), Path: []byte(q.GetPath()), Host: []byte(q.GetAuthority())}
+	if kind := q.GetRequestHeaders()["content-type"]; kind != "" {
+		request.Headers = []policy.HTTPHeader{{Name: []byte("content-type"), Value: []byte(kind)}}
+	}
+	return request
 }
 
 // unread tells of a connection that is carried without being read.
@@ -164,81 +141,4 @@ func unescaped(s string) []byte {
 		out = append(out, s[i])
 	}
 	return out
-}
-
-// stands remembers a tunnel, and judges it: rules may have changed since Envoy did.
-func (b *Backend) stands(key tunnelKey, t *tunnel) {
-	b.tunnels.mu.Lock()
-	if b.tunnels.all == nil {
-		b.tunnels.all = map[tunnelKey]*tunnel{}
-	}
-	if known := b.tunnels.all[key]; known != nil {
-		t = known
-	} else {
-		b.tunnels.all[key] = t
-	}
-	b.tunnels.mu.Unlock()
-	b.judgeTunnel(key, t)
-}
-
-// judgeTunnels ends the tunnels that the rules in force deny.
-func (b *Backend) judgeTunnels() {
-	b.tunnels.mu.Lock()
-	all := make(map[tunnelKey]*tunnel, len(b.tunnels.all))
-	for key, t := range b.tunnels.all {
-		all[key] = t
-	}
-	b.tunnels.mu.Unlock()
-	for key, t := range all {
-		b.judgeTunnel(key, t)
-	}
-}
-
-func (b *Backend) judgeTunnel(key tunnelKey, t *tunnel) {
-	d, direction := b.judgeStanding(t)
-	if d.Verdict == policy.Allow {
-		return
-	}
-	err := destroySocket(key.destination, key.source)
-	b.tunnels.mu.Lock()
-	told := t.closed
-	t.closed = true
-	outlives := t.outlives(err, time.Now())
-	b.tunnels.mu.Unlock()
-	if outlives {
-		b.log.Error("close a tunnel that is denied now; its ends must be restarted", "from", key.source, "to", key.destination, "error", err)
-	}
-	if told {
-		return
-	}
-	r := t.record
-	r.Time, r.Word, r.Reason, r.Direction = time.Now(), observe.Dropped, observe.ReasonPolicyDenied, direction
-	r.Rule, r.Nearest, r.Detail = d.Rule, d.Nearest, d.Reason
-	b.report([]observe.Record{r})
-}
-
-// judge judges a request of a pair by the rules in force, as Envoy would: egress first,
-// then ingress, about the request as egress lets it go on.
-func (b *Backend) judge(p pair, r *policy.HTTPRequest) (policy.Decision, policy.Direction) {
-	d := policy.Decision{Verdict: policy.Allow}
-	for _, direction := range []policy.Direction{policy.Egress, policy.Ingress} {
-		n := p.in(direction)
-		if n == 0 {
-			continue
-		}
-		program := b.program(n)
-		switch {
-		case program == nil || program.judge == nil:
-			return policy.Decision{Reason: "its rules are not in force any more"}, direction
-		case program.audit:
-			continue
-		}
-		if d = program.judge.Decide(r); d.Verdict != policy.Allow {
-			return d, direction
-		}
-		if d.Edited {
-			r = &policy.HTTPRequest{Method: r.Method, Path: r.Path, Host: r.Host, Headers: d.Headers}
-		}
-	}
-	return policy.Decision{Verdict: policy.Allow}, policy.Ingress
 }

@@ -23,6 +23,9 @@ func (e *Engine) changePolicies(ctx context.Context, f func() error) (uint64, er
 			err = e.admit()
 		}
 		if err == nil {
+			err = e.admitConfigs(before)
+		}
+		if err == nil {
 			err = e.admitClusters(before)
 		}
 		if err != nil {
@@ -74,8 +77,26 @@ func (e *Engine) admitListeners() error {
 	return nil
 }
 
+// admitConfigs takes no config of Envoy's that is new or changed where there is no Envoy.
+func (e *Engine) admitConfigs(before map[string]*Policy) error {
+	if e.servesListeners() {
+		return nil
+	}
+	for _, key := range sortedKeys(e.policies) {
+		if p := e.policies[key]; p != before[key] && p.Envoy != nil {
+			return fmt.Errorf("%s is Envoy's: start the agent with --backend envoy: %w", key, ErrRefused)
+		}
+	}
+	return nil
+}
+
+// servesListeners reports whether there is an Envoy.
+func (e *Engine) servesListeners() bool {
+	return e.cfg.PerRoute != nil && e.cfg.PerRoute(policy.ProtocolListener)
+}
+
 func (e *Engine) admitListener(l *policy.Listener) error {
-	if e.cfg.PerRoute == nil || !e.cfg.PerRoute(policy.ProtocolListener) {
+	if !e.servesListeners() {
 		return errors.New("a listener is Envoy's: start the agent with --backend envoy, or write rules.http")
 	}
 	p := e.policies[l.Key()]

@@ -3,9 +3,11 @@ package reconcile
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/policy/decode"
 )
 
 // TestAdmitClusters: no listener that is new leads to this machine itself. One that was
@@ -29,4 +31,41 @@ func TestAdmitClusters(t *testing.T) {
 	if err := e.admitClusters(before); err == nil {
 		t.Error("it is taken though nobody knows the node's addresses")
 	}
+}
+
+// TestNoEnvoy: what is Envoy's is refused where there is none, whole, and so is a policy
+// that hands connections to it. What is in force from before stands in nobody's way.
+func TestNoEnvoy(t *testing.T) {
+	const config = `apiVersion: cilium.io/v2
+kind: CiliumEnvoyConfig
+metadata: {name: ways}
+spec:
+  resources:
+  - {"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: x, type: STATIC, connectTimeout: 1s}
+`
+	handing := strings.TrimRight(l4, "\n") + "\n      listener: {envoyConfig: {kind: CiliumEnvoyConfig, name: ways}, name: x}\n"
+	handing = strings.NewReplacer("ingress:", "egress:", "fromEndpoints", "toEndpoints").Replace(handing)
+	n := star(t)
+	for name, document := range map[string]string{"a config": l7 + "---\n" + config, "a listener": handing} {
+		ps, err := decode.Decode("test.yaml", []byte(document))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = n.engine.ApplyPolicies(t.Context(), ps)
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "--backend envoy") {
+			t.Errorf("%s: %v", name, err)
+		}
+		n.want("10.0.0.3", "10.0.0.1", policy.Allow)
+	}
+	old, err := decode.Decode("test.yaml", []byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before []*Policy
+	for _, p := range old {
+		before = append(before, &Policy{Policy: p})
+	}
+	n.restart(n.state, before)
+	n.apply(l4)
+	n.want("10.0.0.3", "10.0.0.1", policy.Deny)
 }

@@ -71,7 +71,7 @@ func openNamesDir(path string, uid uint32) (*os.File, error) {
 
 func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, error) {
 	c := xds.Config{
-		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Holder: []string{"headgate", holdName, "--"}, Workers: f.envoyWorkers, NodeID: f.nodeName, Version: buildVersion().String(),
+		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Holder: []string{"headgate", holdName, "--"}, Workers: f.envoyWorkers, NodeID: f.nodeName,
 		UID: f.proxyUID, Logger: cfg.Logger, OnStream: cfg.OnReady, Identify: cfg.Identify,
 		Records: func(records []observe.Record) { cfg.Records(records, 0) },
 	}

@@ -43,7 +43,7 @@ func checkSockDiag() finding {
 		f.OK = true
 		return f
 	}
-	f.Detail = fmt.Sprintf("without it a client's port is not usable for a minute after a proxied connection; load inet_diag and tcp_diag, or build the kernel with CONFIG_INET_DIAG_DESTROY: %v", err)
+	f.Detail = fmt.Sprintf("without it a client's port is not usable for a minute after a proxied connection, and with --backend envoy no tunnel or stream ends that policy forbids when it lasts already; load inet_diag and tcp_diag, or build the kernel with CONFIG_INET_DIAG_DESTROY: %v", err)
 	return f
 }
 
