@@ -52,8 +52,8 @@ type exchange struct {
 	pair    pair
 	request *policy.HTTPRequest // nil: what is carried is not read
 	hello   *policy.TLSRequest  // that its connection began with; nil: it is plain text
-	partial bool           // of its headers only the content type is known
-	record  observe.Record // of its request
+	partial bool                // of its headers only the content type is known
+	record  observe.Record      // of its request
 	closed  bool
 
 	heard     time.Time   // when Envoy told of it last
