@@ -49,6 +49,7 @@ const (
 	portBoth  = 8446 // egress rules for server names, ingress rules that end TLS
 	portCerts = 8447 // both sides are asked for certificates
 	portCarry = 8448 // TLS ends and begins again; what is in it is not read
+	portAudit = 8449 // server names, which are only audited
 )
 
 func newSecureWorld(t *testing.T, b backend) *secureWorld {
@@ -63,7 +64,7 @@ func newSecureWorld(t *testing.T, b backend) *secureWorld {
 		put(t, filepath.Join(w.secrets, "default", name), text)
 	}
 	w.named = w.server.serveSecure(t, portNames, certificate, key, nil)
-	for _, port := range []int{portEnds, portBegin, portBoth, portCarry} {
+	for _, port := range []int{portEnds, portBegin, portBoth, portCarry, portAudit} {
 		w.server.serveSecure(t, port, certificate, key, nil)
 	}
 	w.server.serveSecure(t, portOld, certificate, key, &tls.Config{NextProtos: []string{"http/1.1"}})
@@ -77,9 +78,11 @@ func newSecureWorld(t *testing.T, b backend) *secureWorld {
 		secureRules("begin", portBegin, "      originatingTLS: {secret: {name: servers}}\n"+onlyOK),
 		secureRules("both", portBoth, endsBoth+onlyOK),
 		allow("out", "client", "toEndpoints: [{matchLabels: {app: server}}]", portBoth)+serverNames("web.example.com"),
-		allow("rest", "client", "toEndpoints: [{matchLabels: {app: server}}]", 1)+"    - ports: [{port: \"8441\", endPort: 8445, protocol: TCP}, {port: \"8447\", endPort: 8448, protocol: TCP}]\n",
+		allow("rest", "client", "toEndpoints: [{matchLabels: {app: server}}]", 1)+"    - ports: [{port: \"8441\", endPort: 8445, protocol: TCP}, {port: \"8447\", endPort: 8449, protocol: TCP}]\n",
 		secureRules("certs", portCerts, "      terminatingTLS: {secret: {name: proxy}, trustedCA: ca.crt}\n      originatingTLS: {secret: {name: both}, certificate: tls.crt, privateKey: tls.key}\n"+onlyOK),
 		secureRules("carry", portCarry, endsBoth),
+		allow("all", "server", fromApp("client"), portAudit),
+		strings.Replace(secureRules("audit", portAudit, serverNames("www.example.com")), "{name: audit}", "{name: audit, annotations: {headgate.dev/mode: audit}}", 1),
 	)
 	return w
 }
@@ -145,6 +148,9 @@ func (w *secureWorld) namesAreAsked(t *testing.T, v ipVersion) {
 	if r, err := c.ask("GET", "/", ""); err == nil {
 		t.Errorf("%s: plain text where names are asked is answered %+v", v, r)
 	}
+	// Where they are only audited, all passes.
+	w.client.mustSecure(t, w.server.at(v, portAudit), "web.example.com", w.own, nil).mustAsk(t, "GET", "/", 200)
+	w.client.mustAsk(t, w.server.at(v, portAudit), "GET", "/", 400) // it is the server's answer to plain text
 }
 
 func (w *secureWorld) requestsAreAsked(t *testing.T, v ipVersion) {
@@ -241,6 +247,7 @@ func (w *secureWorld) namesAreFlows(t *testing.T) {
 		{"a name of egress rules", "DROPPED", "8446", "www.example.com"},
 		{"a request in TLS", "DROPPED", "8442", "https://server/no"},
 		{"what is no TLS", "ERROR", "8442", "TLS"},
+		{"a name that is audited", "AUDIT", "8449", "web.example.com"},
 	} {
 		seen(tt[0], tt[1], tt[2], tt[3])
 	}

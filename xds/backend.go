@@ -331,7 +331,7 @@ func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error
 // accepting waits until the pair's listener accepts connections, with its rules.
 func (b *Backend) accepting(ctx context.Context, p pair, port redirect.ProxyPort) error {
 	err := b.store.settle(ctx, resource.ListenerType, p.name())
-	if err == nil && p.routed() && !b.planOf(p).shut() {
+	if err == nil && p.routed() {
 		err = b.store.settle(ctx, resource.RouteType, p.name())
 	}
 	if err == nil {

@@ -3,6 +3,7 @@ package xds
 import (
 	"time"
 
+	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
 	accesslogconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -29,6 +30,7 @@ const (
 	chainRefused  = "refused"  // TLS, by a name that is not allowed
 	chainClosed   = "closed"   // what else came
 	chainUnread   = "unread"   // what is not TLS, where nobody minds
+	chainIdle     = "idle"     // nothing
 )
 
 // helloTime is how long a client may take to say hello, and to end its handshake.
@@ -45,8 +47,8 @@ var accessDenied = []byte{21, 3, 3, 0, 2, 2, 49}
 func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *listenerv3.Listener {
 	l := b.listener(p, port)
 	l.AccessLog = b.chainLogOf(p, plan)
-	if plan.broken != "" {
-		l.FilterChains = []*listenerv3.FilterChain{b.answering(chainClosed, nil)}
+	if plan.shut() {
+		b.shut(l, plan)
 		return l
 	}
 	carried := b.carrying(p, plan, chainCarried)
@@ -75,6 +77,17 @@ func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *l
 	}
 	l.FilterChainMatcher = b.sort(plan, other.GetName())
 	return l
+}
+
+// shut has a listener close what comes. It goes on to ask for its routes, by a filter chain
+// to which nothing comes: whoever changes them waits for Envoy to have them.
+func (b *builder) shut(l *listenerv3.Listener, plan *tlsPlan) {
+	l.FilterChains[0].Name = chainIdle
+	if !plan.http {
+		l.FilterChains = nil
+	}
+	l.FilterChains = append(l.FilterChains, b.answering(chainClosed, nil))
+	l.FilterChainMatcher = &xdsmatcher.Matcher{OnNoMatch: b.goesTo(chainClosed)}
 }
 
 // protocols are what a client is offered, by ALPN. Where the server speaks plain text

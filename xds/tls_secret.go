@@ -186,17 +186,19 @@ func (b *Backend) offerCluster(plan *tlsPlan) error {
 
 // pushSecrets waits until Envoy has the secrets that are in use.
 func (b *Backend) pushSecrets(ctx context.Context) error {
-	for p, port := range b.ports {
+	refused := false
+	for p := range b.ports {
 		anew, err := b.takeSecrets(ctx, p)
-		if err == nil && anew {
-			err = b.shut(ctx, p, port)
-		}
 		if err != nil {
 			return err
 		}
+		refused = refused || anew
 	}
 	b.failSecrets()
-	return nil
+	if !refused {
+		return nil
+	}
+	return b.pushListeners(ctx) // all that need it
 }
 
 // settleSecrets does the same for one listener, which has just begun to ask for them.

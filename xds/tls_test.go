@@ -137,7 +137,7 @@ func TestSecrets(t *testing.T) {
 		return ""
 	})
 	p := pair{ingress: number}
-	open, shut := "carried closed carried2", "closed"
+	open, shut := "carried closed carried2", "idle closed"
 	want := func(what, chain, key string, s redirect.Snapshot, why string) {
 		t.Helper()
 		err := b.Enforce(patient(t), s)
@@ -206,7 +206,7 @@ func TestSecretRefusedAtFirst(t *testing.T) {
 	if _, err := b.Serve(patient(t), redirect.Route{Ingress: setID(1)}); err != nil {
 		t.Fatal(err)
 	}
-	if got := chains(t, f, pair{ingress: number}); got != "closed" {
+	if got := chains(t, f, pair{ingress: number}); got != "idle closed" {
 		t.Errorf("the listener has the chains %s", got)
 	}
 	if s := b.Status(); !strings.Contains(s.Detail, "no such curve") {
