@@ -42,23 +42,13 @@ func (c *conn) agree(offered []string) (*stdtls.Config, error) {
 	if http {
 		carried = slices.DeleteFunc(slices.Clone(offered), func(p string) bool { return p != alpnHTTP1 && p != alpnHTTP2 })
 	}
-	choice := ""
-	switch {
-	case len(offered) > 0 && len(carried) == 0:
+	if len(offered) > 0 && len(carried) == 0 {
 		config.NextProtos = []string{alpnHTTP1} // which the client does not offer: it is told so
 		return config, nil
-	case c.ending.server != nil:
-		c.ahead = c.reach(carried)
-		if c.ahead.err != nil && !http {
-			return nil, c.ahead.err
-		}
-		if c.ahead.err == nil {
-			choice = c.ahead.tls.ConnectionState().NegotiatedProtocol
-		} else if slices.Contains(carried, alpnHTTP1) {
-			choice = alpnHTTP1
-		}
-	case http && !slices.Contains(carried, alpnHTTP1) && len(carried) > 0:
-		choice = alpnHTTP2
+	}
+	choice, err := c.choice(carried, http)
+	if err != nil {
+		return nil, err
 	}
 	if http && choice == "" {
 		choice = alpnHTTP1
@@ -67,6 +57,23 @@ func (c *conn) agree(offered []string) (*stdtls.Config, error) {
 		config.NextProtos = []string{choice}
 	}
 	return config, nil
+}
+
+// choice is what the server takes of what the client offers; empty: it does not say.
+func (c *conn) choice(carried []string, http bool) (string, error) {
+	if c.ending.server != nil {
+		c.ahead = c.reach(carried)
+		switch {
+		case c.ahead.err == nil:
+			return c.ahead.tls.ConnectionState().NegotiatedProtocol, nil
+		case !http:
+			return "", c.ahead.err
+		} // otherwise the client is told in HTTP
+	}
+	if http && len(carried) > 0 && !slices.Contains(carried, alpnHTTP1) {
+		return alpnHTTP2, nil
+	}
+	return "", nil
 }
 
 // reach connects to the server and begins TLS, offering what the client's does.

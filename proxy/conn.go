@@ -52,6 +52,7 @@ type conn struct {
 type end struct {
 	sock          *epoll.Socket // nil: the server was not dialled yet
 	tls           *tls.Conn     // over sock; nil: plain text
+	ragged        atomic.Bool   // it ended without saying so in TLS
 	local, remote netip.AddrPort
 	cookie        uint64 // of the socket
 	out           output // what goes to this side

@@ -243,6 +243,9 @@ func (c *conn) noServer(err error) []byte {
 	for len(c.exchanges) > 0 {
 		c.answered(c.exchanges[0].id, parsers.Answer{Status: status}, observe.Errored, err.Error())
 	}
+	if !asked { // the first frames of HTTP/2 go before any request
+		c.report(0, err.Error())
+	}
 	if s, ok := c.session.(interface{ Unavailable() []byte }); ok {
 		return s.Unavailable()
 	}

@@ -150,7 +150,7 @@ func (c *conn) shutdown(x parsers.Side) {
 	e := &c.ends[x]
 	c.half.Store(true)
 	if e.sock != nil && !e.out.shut {
-		e.endStream()
+		e.endStream(&c.ends[x.Peer()])
 		_ = e.sock.CloseWrite() // if it fails the reader of that side learns why
 	}
 	c.mu.Lock()

@@ -197,7 +197,10 @@ func (e *end) tryRead(b []byte) (int, error) {
 		return 0, unix.EAGAIN
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF // many end without saying so in TLS; messages have lengths of their own
+		err = io.EOF // many end without saying so in TLS
+	}
+	if w, ok := e.tls.NetConn().(*wire); ok && err == io.EOF && w.ended {
+		e.ragged.Store(true)
 	}
 	return n, err
 }
@@ -231,9 +234,10 @@ func (c *conn) seal(e *end, slices [][]byte) (err error) {
 	return err
 }
 
-// endStream says that nothing more will be written, where that is said in TLS too.
-func (e *end) endStream() {
-	if e.tls != nil {
+// endStream says that nothing more will be written, where that is said in TLS too. It is
+// not if the other side did not say so either: it may have been cut off.
+func (e *end) endStream(peer *end) {
+	if e.tls != nil && !peer.ragged.Load() {
 		_ = e.tls.CloseWrite()
 	}
 }
@@ -244,6 +248,7 @@ type wire struct {
 	*epoll.Socket
 	local, remote netip.AddrPort
 	greeted       atomic.Bool
+	ended         bool // before TLS did
 
 	conn  *conn  // of a client that says hello
 	hello []byte // what it said, until it was heard
@@ -255,6 +260,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	for {
 		n, err := w.TryRead(b)
 		if err != unix.EAGAIN {
+			w.ended = w.ended || err == io.EOF
 			if w.conn != nil && !w.heard && n > 0 {
 				w.hello = append(w.hello, b[:n]...)
 			}
