@@ -93,9 +93,16 @@ func (b *Backend) hello(common *datav3.AccessLogCommon) (observe.Record, bool) {
 
 // refusedName says which rule came nearest to a name that no rule allows.
 func (b *Backend) refusedName(r *observe.Record, p pair) {
-	r.Word, r.Reason, r.Detail = observe.Dropped, observe.ReasonPolicyDenied, "no rule allows this server name"
-	if d, direction := b.judgeName(p, r.TLS.ServerName); d.Verdict != policy.Allow {
-		r.Direction, r.Nearest, r.Detail = direction, d.Nearest, cmp.Or(d.Reason, r.Detail)
+	r.Word, r.Reason = observe.Dropped, observe.ReasonPolicyDenied
+	b.explainName(r, p, r.TLS.ServerName)
+}
+
+// explainName says why a name is denied.
+func (b *Backend) explainName(r *observe.Record, p pair, name string) {
+	d, direction := b.judgeName(p, name)
+	r.Direction, r.Detail = direction, "no rule allows this server name"
+	if d.Verdict != policy.Allow {
+		r.Nearest, r.Detail = d.Nearest, cmp.Or(d.Reason, r.Detail)
 	}
 }
 
