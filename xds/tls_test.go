@@ -36,7 +36,7 @@ func (f *fakeEnvoy) wantsSecrets(r *discoveryv3.DeltaDiscoveryResponse) (names [
 			f.t.Errorf("read %s: %v", x.GetName(), err)
 			continue
 		}
-		text, err := protojson.Marshal(m.(proto.Message))
+		text, err := protojson.Marshal(m)
 		if err != nil {
 			f.t.Errorf("read %s: %v", x.GetName(), err)
 		}
