@@ -33,6 +33,7 @@ func serverNames(names string) string { return "      serverNames: [" + names + 
 // secureWorld is a node with servers that speak TLS, and rules about it.
 type secureWorld struct {
 	*node
+	backend        backend
 	server, client *workload
 	secrets        string
 	own, proxy     *issuer // of the servers' certificates, and of those that end TLS before them
@@ -54,7 +55,7 @@ const (
 
 func newSecureWorld(t *testing.T, b backend) *secureWorld {
 	t.Helper()
-	w := &secureWorld{secrets: filepath.Join(t.TempDir(), "secrets"), own: newIssuer(t), proxy: newIssuer(t)}
+	w := &secureWorld{backend: b, secrets: filepath.Join(t.TempDir(), "secrets"), own: newIssuer(t), proxy: newIssuer(t)}
 	w.node = startNode(t, append([]string{"--secrets-dir", w.secrets}, b.flags...)...)
 	w.server, w.client = w.workload(t, "server", "app=server"), w.workload(t, "client", "app=client")
 	certificate, key := w.own.issue(t, ellipticKey(t), "www.example.com", "web.example.com", "a.b.example.com", w.server.addr(4).String(), w.server.addr(6).String())
@@ -95,8 +96,8 @@ func (w *secureWorld) replace(t *testing.T, name string, of crypto.Signer) {
 	put(t, filepath.Join(w.secrets, "default/proxy/tls.key"), key)
 }
 
-// TestTLS asks both backends the same about server names, and TLS that ends before rules.
-func TestTLS(t *testing.T) {
+// TestTLSOnBothBackends asks both backends the same about server names, and TLS that ends before rules.
+func TestTLSOnBothBackends(t *testing.T) {
 	t.Parallel()
 	eachBackend(t, func(t *testing.T, b backend) {
 		w := newSecureWorld(t, b)
@@ -107,9 +108,9 @@ func TestTLS(t *testing.T) {
 		})
 		w.namesAreFlows(t)
 		w.namesChange(t)
-		w.certificatesChange(t, b)
+		w.certificatesChange(t)
 		w.secretsStaySecret(t)
-		w.secretsFailClosed(t, b)
+		w.secretsFailClosed(t)
 	})
 }
 
@@ -173,6 +174,9 @@ func (w *secureWorld) requestsAreAsked(t *testing.T, v ipVersion) {
 		{portBoth, "web.example.com", false, "/no", 403, "", ""},
 		{portCarry, "web.example.com", false, "/no", 200, "HTTP/1.1", "web.example.com"},
 	} {
+		if tt.port == portBoth && !w.backend.bound {
+			continue
+		}
 		var r *reply
 		var err error
 		if tt.second {
@@ -196,6 +200,10 @@ func (w *secureWorld) requestsAreAsked(t *testing.T, v ipVersion) {
 		}
 	}
 	for port, name := range map[int]string{portEnds: "www.example.org", portBoth: "www.example.com"} {
+		if port == portBoth && !w.backend.bound {
+			w.client.mustNotConnect(t, w.server.at(v, port)) // headgate's own proxy reads a connection as one protocol
+			continue
+		}
 		if _, err := w.client.secure(w.server.at(v, port), name, w.proxy, nil); err == nil || !strings.Contains(err.Error(), "access denied") {
 			t.Errorf("%s: %q on port %d: %v, want an alert", v, name, port, err)
 		}
@@ -244,7 +252,6 @@ func (w *secureWorld) namesAreFlows(t *testing.T) {
 		{"a name that is denied", "DROPPED", "8441", "web.example.com"},
 		{"a name that is allowed", "FORWARDED", "8441", "a.b.example.com"},
 		{"a name before requests", "DROPPED", "8442", "www.example.org"},
-		{"a name of egress rules", "DROPPED", "8446", "www.example.com"},
 		{"a request in TLS", "DROPPED", "8442", "https://server/no"},
 		{"what is no TLS", "ERROR", "8442", "TLS"},
 		{"a name that is audited", "AUDIT", "8449", "web.example.com"},
@@ -254,7 +261,11 @@ func (w *secureWorld) namesAreFlows(t *testing.T) {
 	if f := seen("a name that is allowed", "FORWARDED", "8441", "a.b.example.com"); !strings.Contains(fmt.Sprint(f.GetIngressAllowedBy()), "names") {
 		t.Errorf("the flow of a name that is allowed does not name its rule: %v", f)
 	}
-	for _, tt := range [][4]string{{"DROPPED", "8441", "web.example.com", "serverNames[0]"}, {"DROPPED", "8446", "www.example.com", "default/out"}} {
+	cases := [][4]string{{"DROPPED", "8441", "web.example.com", "serverNames[0]"}}
+	if w.backend.bound {
+		cases = append(cases, [4]string{"DROPPED", "8446", "www.example.com", "default/out"})
+	}
+	for _, tt := range cases {
 		out := w.headgate(t, "observe", "--type", "l7", "--verdict", tt[0], "--port", tt[1], "--last", "1000", "-o", "dict")
 		if !strings.Contains(out, tt[2]) || !strings.Contains(out, tt[3]) {
 			t.Errorf("flows on port %s do not name %s and %s:\n%s", tt[1], tt[2], tt[3], out)
@@ -301,7 +312,7 @@ func (w *secureWorld) namesChange(t *testing.T) {
 
 // certificatesChange: new connections have the certificate that is there now; one that
 // cannot be used does not take the place of another where only Envoy says so.
-func (w *secureWorld) certificatesChange(t *testing.T, b backend) {
+func (w *secureWorld) certificatesChange(t *testing.T) {
 	at := w.server.at(4, portEnds)
 	has := func(name string) func() error {
 		return func() error {
@@ -325,7 +336,7 @@ func (w *secureWorld) certificatesChange(t *testing.T, b backend) {
 	w.replace(t, "second", ellipticKey(t))
 	eventually(t, patience, "the new certificate", has("second"))
 	open.mustAsk(t, "GET", "/ok", 200)
-	if !b.bound {
+	if !w.backend.bound {
 		return
 	}
 	w.replace(t, "weak", weakKey(t))
@@ -375,7 +386,7 @@ func (w *secureWorld) secretsStaySecret(t *testing.T) {
 }
 
 // secretsFailClosed: without a secret nothing passes, and a flow says why.
-func (w *secureWorld) secretsFailClosed(t *testing.T, b backend) {
+func (w *secureWorld) secretsFailClosed(t *testing.T) {
 	at, key := w.server.at(4, portEnds), filepath.Join(w.secrets, "default/proxy/tls.key")
 	kept, err := os.ReadFile(key)
 	if err != nil {
@@ -395,7 +406,7 @@ func (w *secureWorld) secretsFailClosed(t *testing.T, b backend) {
 	w.awaitFlow(t, "why", []string{"--verdict", "ERROR", "--port", "8442"}, func(f *flowpb.Flow) bool {
 		return strings.Contains(f.String(), "there is no tls.key in secret default/proxy")
 	})
-	if b.bound {
+	if w.backend.bound {
 		eventually(t, patience, "status says why", func() error {
 			if out := w.try(t, "", "status", "-o", "json").stdout; !strings.Contains(out, "there is no tls.key in secret default/proxy") {
 				return errors.New(out)
