@@ -41,6 +41,8 @@
 //
 // Tunnels are judged again here, as Envoy judges them but once (tunnel.go).
 //
+// Listeners that look at TLS, or end it, are in tls.go.
+//
 // docs/envoy.md has how rules are translated, and where Envoy differs from headgate's own
 // proxy.
 package xds
