@@ -56,6 +56,7 @@ func (b *builder) tlsListener(p pair, port redirect.ProxyPort, plan *tlsPlan) *l
 		l.FilterChains = []*listenerv3.FilterChain{carried}
 		if plan.raw && plan.http {
 			b.passUnread(l, p, plan)
+			l.DefaultFilterChain.Name = chainUnread
 		}
 		return l
 	}

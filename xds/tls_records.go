@@ -32,6 +32,8 @@ func (b *Backend) connection(p pair, e *datav3.TCPAccessLogEntry) []observe.Reco
 		b.refusedName(&r, p)
 	case chainClosed:
 		r.Word, r.Detail = observe.Errored, cmp.Or(tags[brokenTag], "what came is not TLS")
+	case chainUnread:
+		return nil // it is told of as such
 	default:
 		if failure == "" {
 			return b.allowedName(r, p)

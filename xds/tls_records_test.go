@@ -62,6 +62,7 @@ func TestConnectionRecords(t *testing.T) {
 		"unreachable":         {set, false, unreachable, observe.Errored, "", "", "could not be reached"},
 		"audited":             {audited, false, tlsEntry(began, "b.example", carriedTag, "yes"), observe.Audited, "", ref.Policy, "does not match"},
 		"audit":               {set, true, tlsEntry(began, "b.example", carriedTag, "yes"), observe.Audited, "", ref.Policy, "does not match"},
+		"unread":              {set, false, tlsEntry(over, "", chainTag, chainUnread), 0, "", "", ""},
 		"no TLS":              {set, false, tlsEntry(over, "", chainTag, chainClosed), observe.Errored, "", "", "not TLS"},
 		"broken":              {set, false, broken, observe.Errored, "", "", "there is no tls.key"},
 		"handshake":           {http, false, failed, observe.Errored, "", "", "TLS_error"},
