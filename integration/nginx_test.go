@@ -40,6 +40,12 @@ type nginx struct{ dir string }
 
 func (w *workload) serveNginx(t *testing.T) *nginx {
 	t.Helper()
+	return w.serveNginxAs(t, nginxConfig, nil)
+}
+
+// serveNginxAs serves by a configuration, with files beside it.
+func (w *workload) serveNginxAs(t *testing.T, config string, files map[string][]byte) *nginx {
+	t.Helper()
 	program := needProgram(t, "nginx", "/usr/sbin/nginx")
 	dir, err := os.MkdirTemp(baseDir, "nginx")
 	if err != nil {
@@ -49,7 +55,10 @@ func (w *workload) serveNginx(t *testing.T) *nginx {
 	if err := os.Mkdir(filepath.Join(dir, "www"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s.write(t, "nginx.conf", []byte(fmt.Sprintf(nginxConfig, dir)))
+	s.write(t, "nginx.conf", []byte(fmt.Sprintf(config, dir)))
+	for name, data := range files {
+		s.write(t, name, data)
+	}
 	cmd := exec.Command(program, "-c", filepath.Join(dir, "nginx.conf"), "-p", dir, "-e", filepath.Join(dir, "error.log"))
 	p, err := w.start(cmd)
 	if err != nil {

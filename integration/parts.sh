@@ -14,6 +14,7 @@ want /usr/include/bpf/bpf_helpers.h libbpf-dev
 want /usr/include/linux/bpf.h linux-libc-dev
 want protoc protobuf-compiler
 want curl curl
+want openssl openssl
 want nginx nginx-light
 want iptables iptables
 want nft nftables

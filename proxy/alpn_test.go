@@ -231,6 +231,30 @@ func TestTLSBeforeHTTPNames(t *testing.T) {
 	}
 }
 
+// TestTLSBeforeServers begins TLS for clients that speak plain text, of either version.
+func TestTLSBeforeServers(t *testing.T) {
+	for _, version := range []string{alpnHTTP1, alpnHTTP2} {
+		for _, speaks := range []string{alpnHTTP1, alpnHTTP2} {
+			e := startEnded(t, endedSet(policy.TLSSecrets{TrustedCA: caRef}), true, speaks)
+			var p http.Protocols
+			p.SetHTTP1(version == alpnHTTP1)
+			p.SetUnencryptedHTTP2(version == alpnHTTP2)
+			transport := &http.Transport{Protocols: &p}
+			t.Cleanup(transport.CloseIdleConnections)
+			r, err := (&http.Client{Transport: transport, Timeout: patience}).Get("http://" + e.addr + "/public")
+			if err == nil {
+				r.Body.Close()
+			}
+			switch {
+			case version != speaks && err == nil && r.StatusCode != http.StatusBadGateway:
+				t.Errorf("%s to a server of %s: %d", version, speaks, r.StatusCode)
+			case version == speaks && (err != nil || r.StatusCode != 200):
+				t.Errorf("%s: %v", version, err)
+			}
+		}
+	}
+}
+
 // TestTLSOfWhatIsNotRead ends TLS before what no rule reads: the server may speak first.
 func TestTLSOfWhatIsNotRead(t *testing.T) {
 	own, servers := certify(t, "mail.example"), certify(t, "mail.example")

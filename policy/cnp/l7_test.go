@@ -182,6 +182,49 @@ func TestServerNames(t *testing.T) {
 	})
 }
 
+// TestServerNamesAndPorts: where no protocol is written names hold for TCP, and nothing is
+// said of UDP; they may hold for every port. A rule without names allows all of them.
+func TestServerNamesAndPorts(t *testing.T) {
+	names := func(ports string) string {
+		return cnp("p", `{endpointSelector: `+client+`, egress: [{toPorts: [{ports: [`+ports+`], serverNames: [www.example.com]}]}]}`)
+	}
+	newCluster(t, names(`{port: "443"}`)).Expect(map[string]string{
+		"egress default/client > world TCP 443 sni=www.example.com": "allow",
+		"egress default/client > world TCP 443 sni=evil.example":    "deny",
+		"egress default/client > world UDP 443":                     "deny",
+	})
+	newCluster(t, names(`{port: "0", protocol: TCP}`)).Expect(map[string]string{
+		"egress default/client > world TCP 8443 sni=www.example.com": "allow",
+		"egress default/client > world TCP 8443 sni=evil.example":    "deny",
+		"egress default/client > world UDP 53":                       "deny",
+	})
+	plain := cnp("q", `{endpointSelector: `+client+`, egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}]}]}]}`)
+	newCluster(t, names(`{port: "443", protocol: TCP}`), plain).Expect(map[string]string{
+		"egress default/client > world TCP 443": "allow default/q",
+	})
+	denied := cnp("r", `{endpointSelector: `+client+`, egressDeny: [{toPorts: [{ports: [{port: "443", protocol: TCP}]}]}]}`)
+	newCluster(t, names(`{port: "443", protocol: TCP}`), denied).Expect(map[string]string{
+		"egress default/client > world TCP 443": "deny default/r",
+	})
+	// Several lists are one.
+	more := cnp("s", `{endpointSelector: `+client+`, egress: [{toPorts: [{ports: [{port: "443", protocol: TCP}], serverNames: [evil.example]}]}]}`)
+	newCluster(t, names(`{port: "443", protocol: TCP}`), more).Expect(map[string]string{
+		"egress default/client > world TCP 443 sni=www.example.com": "allow default/p",
+		"egress default/client > world TCP 443 sni=evil.example":    "allow default/s",
+		"egress default/client > world TCP 443 sni=other.example":   "deny",
+	})
+}
+
+// TestTLSWithoutRules: what is in it is not judged, nor by which name it was asked for.
+func TestTLSWithoutRules(t *testing.T) {
+	newCluster(t, cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, terminatingTLS: {secret: {name: s}}}]}]}`)).Expect(map[string]string{
+		"ingress default/web < world TCP 80":                 "redirect default/p ingress[0].toPorts[0]",
+		"ingress default/web < world TCP 80 sni=any.example": "allow",
+		"ingress default/web < world TCP 80 sni=":            "allow",
+		"ingress default/web < world TCP 81":                 "deny",
+	})
+}
+
 func TestHeaderMatches(t *testing.T) {
 	rule := func(match string) string {
 		return cnp("p", `{`+web+`, ingress: [{toPorts: [{`+port80+`, rules: {http: [{headerMatches: [`+match+`]}]}}]}]}`)
