@@ -32,7 +32,7 @@ func namesOf(set *policy.L7Set) nameRules {
 	var b strings.Builder
 	flush := func() {
 		if b.Len() > 0 {
-			out = append(out, `(?i:`+b.String()+`)\.?`)
+			out = append(out, `(?i:`+b.String()+`)`)
 			b.Reset()
 		}
 	}
@@ -56,7 +56,8 @@ func namesOf(set *policy.L7Set) nameRules {
 // nameChar is what a label is made of.
 const nameChar = `[-_a-zA-Z0-9]`
 
-// nameExpression is a policy.DNSPattern as an expression. No label of a name is empty.
+// nameExpression is a policy.DNSPattern as an expression. No label of a name is empty, and
+// none has a dot behind it in a hello (RFC 6066).
 func nameExpression(pattern string) string {
 	text := policy.NormalName(pattern)
 	const label = nameChar + `+`

@@ -253,8 +253,8 @@ func TestTLSResources(t *testing.T) {
 		pair pair
 		plan *tlsPlan
 	}{
-		"listener_tls_ends":   {p, &tlsPlan{ends: ends, http: true, names: []nameRules{{`(?i:a\.example)\.?`}, nil}}},
-		"listener_tls_names":  {pair{ingress: tlsOnly}, &tlsPlan{names: []nameRules{{`(?i:a\.example)\.?`, `(?i:b\.example)\.?`}}}},
+		"listener_tls_ends":   {p, &tlsPlan{ends: ends, http: true, names: []nameRules{{`(?i:a\.example)`}, nil}}},
+		"listener_tls_names":  {pair{ingress: tlsOnly}, &tlsPlan{names: []nameRules{{`(?i:a\.example)`, `(?i:b\.example)`}}}},
 		"listener_tls_broken": {p, &tlsPlan{ends: ends, http: true, broken: "there is no tls.key"}},
 	} {
 		var b builder
