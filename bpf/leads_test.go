@@ -10,21 +10,28 @@ import (
 	"github.com/headgate/headgate/redirect"
 )
 
+// leg is a connection that the proxy made to the host as a, and the host's first answer.
+func (l *lab) leg(v6 bool) (answer frame, fd int) {
+	l.Helper()
+	f := l.fromHost(v6, syn|ack)
+	f.src = netip.MustParseAddr("127.0.0.1")
+	if v6 {
+		f.src = netip.MustParseAddr("::1")
+	}
+	f.sport = listen(l.TB, netip.AddrPortFrom(f.src, 0).String())
+	fd, err := redirect.DialTransparent(f.target(), f.source())
+	l.must(err)
+	l.Cleanup(func() { unix.Close(fd) })
+	return f, fd
+}
+
 // A listener of Envoy that is not ours may lead to the host itself, over the loopback
 // device, past every hook. The host's first answer is judged as if the client had dialled
 // there.
 func TestLegsToTheHost(t *testing.T) {
 	l := newLab(t)
 	for _, v6 := range families {
-		f := l.fromHost(v6, syn|ack)
-		f.src = netip.MustParseAddr("127.0.0.1")
-		if v6 {
-			f.src = netip.MustParseAddr("::1")
-		}
-		f.sport = listen(t, netip.AddrPortFrom(f.src, 0).String())
-		fd, err := redirect.DialTransparent(f.target(), f.source())
-		l.must(err)
-		t.Cleanup(func() { unix.Close(fd) })
+		f, fd := l.leg(v6)
 
 		l.reset(PolicyTable{}, nil)
 		l.expect("what the client dialled", l.gets(l.a, f, 0), actionSend, 0, policy.Ingress)
@@ -45,15 +52,7 @@ func TestLegsToTheHost(t *testing.T) {
 func TestLegsToAGuardedHost(t *testing.T) {
 	l := newLab(t)
 	for _, v6 := range families {
-		f := l.fromHost(v6, syn|ack)
-		f.src = netip.MustParseAddr("127.0.0.1")
-		if v6 {
-			f.src = netip.MustParseAddr("::1")
-		}
-		f.sport = listen(t, netip.AddrPortFrom(f.src, 0).String())
-		fd, err := redirect.DialTransparent(f.target(), f.source())
-		l.must(err)
-		t.Cleanup(func() { unix.Close(fd) })
+		f, fd := l.leg(v6)
 		l.must(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, redirect.MarkFromProxy|redirect.MarkElsewhere))
 
 		l.reset(everything(), nil)

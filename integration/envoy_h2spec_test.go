@@ -13,7 +13,20 @@ import (
 
 // envoyFails are the cases of h2spec that Envoy does otherwise; docs/envoy.md says what it
 // does, and why that is no way past the rules.
-var envoyFails = map[string]string{}
+var envoyFails = map[string]string{
+	"generic/3.8/1": "a PING after GOAWAY is not answered",
+	"http2/3.5/2":   "a connection that does not begin as HTTP/2 is answered as HTTP/1",
+	"http2/5.1/8":   "DATA on a stream that was reset is ignored",
+	"http2/5.1/9":   "HEADERS on a stream that was reset are ignored",
+	"http2/5.1/11":  "DATA on a stream that has ended is ignored",
+	"http2/5.1/12":  "HEADERS on a stream that has ended are ignored",
+	"http2/5.1.1/2": "HEADERS on a stream lower than the last are ignored",
+	"http2/5.3.1/2": "priorities are ignored",
+	"http2/6.3/1":   "priorities are ignored",
+	"http2/6.9.1/2": "the connection is reset, and its GOAWAY lost",
+	"http2/6.9.1/3": "the connection ends, not the stream",
+	"http2/7/1":     "a PING after GOAWAY is not answered",
+}
 
 // h2specReport is what h2spec writes for machines.
 type h2specReport struct {
@@ -74,7 +87,7 @@ func TestEnvoyH2spec(t *testing.T) {
 		t.Errorf("%d cases, want 145", all)
 	}
 	for _, id := range slices.Sorted(maps.Keys(failed)) {
-		if envoyFails[id] == "" {
+		if _, known := envoyFails[id]; !known {
 			t.Logf("%q: %q fails", id, failed[id])
 			slow = append(slow, id)
 		}
@@ -87,10 +100,7 @@ func TestEnvoyH2spec(t *testing.T) {
 	if len(slow) == 0 {
 		return
 	}
-	if len(slow) > 5 {
-		t.Fatal("these are too many to be slow")
-	}
-	if again, _ := run(15, slow...); len(again) > 0 {
+	if again, _ := run(10, slow...); len(again) > 0 {
 		t.Errorf("%v fail, with more time too", again)
 	}
 }

@@ -53,7 +53,7 @@ func TestEnvoyHostileRules(t *testing.T) {
 		t.Errorf("status does not tell of the rule in Envoy's words: exit code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	measured := func() bool {
-		return strings.Contains(n.scrape(t), `headgate_envoy_refused{rule="default/hostile ingress[0].toPorts[0].rules.http[1]",why=`)
+		return strings.Contains(n.scrape(t), `headgate_envoy_refused{rule="default/hostile ingress[0].toPorts[0].http[1]",why=`)
 	}
 	if text := n.scrape(t); !measured() || !strings.Contains(text, refusedWords) {
 		t.Errorf("metrics do not tell of the rule in Envoy's words:\n%s", text)

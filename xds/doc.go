@@ -39,7 +39,8 @@
 // they go, and their connections are closed within DrainTime. A set that cannot
 // be translated denies every request, and no other set suffers from it.
 //
-// Tunnels are judged again here, as Envoy judges them but once (tunnel.go).
+// What lasts is judged again here, as Envoy judges it but once (underway.go). An Envoy that
+// is to be started otherwise is followed by another, and drains (handover.go).
 //
 // Listeners that look at TLS, or end it, are in tls.go.
 //

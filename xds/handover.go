@@ -222,30 +222,41 @@ func (b *Backend) endOutdated() error {
 		if b.rulesOf(p) == rules {
 			continue
 		}
-		b.log.Info("an Envoy that drains is ended: rules of its connections have changed", "pid", old.PID, "route", p.name(), "was", rules, "now", b.rulesOf(p), "known", b.sets[p.ingress] != nil, "text", fmt.Sprintf("%q", b.sets[p.ingress].text))
+		b.log.Info("an Envoy that drains is ended: rules of its connections have changed", "pid", old.PID, "route", p.name())
 		return old.endOther()
 	}
 	return nil
 }
 
-// rulesOf tells the rules of a pair from others, for the next agent too.
+// rulesOf tells the rules of a pair from others, for the next agent too, which may have
+// read the same policies in another order.
 func (b *Backend) rulesOf(p pair) string {
-	sum := sha256.New()
+	var all []string
 	for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
 		switch l := b.custom.listeners[n]; {
 		case n == 0:
-			fmt.Fprint(sum, "none;")
+			all = append(all, "none")
 		case l != nil:
+			sum := sha256.New()
 			if config := b.custom.configs[l.Key()]; config != nil {
 				for _, r := range config.Resources {
 					fmt.Fprintf(sum, "%q %q %q;", r.Type, r.Name, r.Value)
 				}
 			}
-		case b.sets[n] != nil:
-			fmt.Fprintf(sum, "%d %s;", len(b.sets[n].text), b.sets[n].text)
+			all = append(all, fmt.Sprintf("%s %x", l, sum.Sum(nil)))
+		default:
+			all = append(all, b.sets[n].rulesID())
 		}
 	}
-	return hex.EncodeToString(sum.Sum(nil))
+	return strings.Join(all, ", ")
+}
+
+// rulesID is what tells the rules of a set from others.
+func (p *program) rulesID() string {
+	if p == nil || p.set == nil {
+		return "closed"
+	}
+	return fmt.Sprintf("%x %t %x", p.set.ID, p.audit, sha256.Sum256(fmt.Append(nil, p.secrets))) // in the order of their names
 }
 
 // keepRules notes what the rules of each pair are now.

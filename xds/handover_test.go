@@ -134,7 +134,7 @@ func TestDrainingIsEnded(t *testing.T) {
 	defer old.close()
 	t.Cleanup(func() { _ = old.endOther() })
 	rules := func(path string) *program {
-		p, err := programOf(&policy.L7Set{Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Path: path}}}, options{})
+		p, err := programOf(&policy.L7Set{ID: policy.SetID{path[1]}, Protocol: policy.ProtocolHTTP, HTTP: []policy.HTTPRule{{Path: path}}}, options{})
 		if err != nil {
 			t.Fatal(err)
 		}
