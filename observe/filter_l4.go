@@ -44,7 +44,7 @@ func protocolFilter(list []string) (Filter, error) {
 	for _, s := range list {
 		test := protocolTest(strings.ToLower(s))
 		if test == nil {
-			return nil, fmt.Errorf("protocol %q is not one of tcp, udp, sctp, icmp, icmpv4, icmpv6, http, dns, kafka", s)
+			return nil, fmt.Errorf("protocol %q is not one of tcp, udp, sctp, icmp, icmpv4, icmpv6, http, dns, kafka, tls", s)
 		}
 		tests = append(tests, test)
 	}
@@ -71,6 +71,10 @@ func protocolTest(name string) Filter {
 		return func(f *flowpb.Flow) bool { return f.GetL7().GetDns() != nil }
 	case "kafka":
 		return func(f *flowpb.Flow) bool { return f.GetL7().GetKafka() != nil } //nolint:staticcheck // still carried
+	case "tls": // Hubble has no record of it
+		return func(f *flowpb.Flow) bool {
+			return f.GetL7() != nil && f.GetL7().GetRecord() == nil && strings.HasPrefix(f.GetSummary(), tlsSummary) //nolint:staticcheck // as in setDeprecated
+		}
 	}
 	return nil
 }

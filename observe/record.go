@@ -63,11 +63,14 @@ type TLS struct {
 	ServerName string // empty: none
 }
 
+// tlsSummary is how the summary of a hello begins.
+const tlsSummary = "TLS "
+
 func (t *TLS) summary() string {
 	if t.ServerName == "" {
-		return "TLS without a server name"
+		return tlsSummary + "without a server name"
 	}
-	return "TLS server name " + Printable(wire(t.ServerName, maxShort))
+	return tlsSummary + "server name " + Printable(wire(t.ServerName, maxShort))
 }
 
 // HTTP is what a proxy knows of one request. With Status 0 it is the request

@@ -202,7 +202,7 @@ func (r *Rule) appendOutside(b []byte) []byte {
 		b = append(b, byte(p.Proto), byte(p.First>>8), byte(p.First), byte(p.Last>>8), byte(p.Last))
 		b = appendStrings(b, p.Ref.Policy, p.Ref.Path)
 		if p.L7 != nil {
-			set := L7Set{Protocol: p.L7.Protocol, HTTP: p.L7.HTTP, GRPC: p.L7.GRPC, Kafka: p.L7.Kafka, DNS: p.L7.DNS, TLS: p.L7.TLS}
+			set := L7Set{Protocol: p.L7.Protocol, HTTP: p.L7.HTTP, GRPC: p.L7.GRPC, Kafka: p.L7.Kafka, DNS: p.L7.DNS, TLS: p.L7.TLS, Ends: p.L7.Ends}
 			set.seal()
 			b = append(append(b, 1), set.ID[:]...)
 		}

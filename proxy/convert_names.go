@@ -51,7 +51,7 @@ func nameRuleToProto(r *policy.Rule) *proxyv1.NameRule {
 	for _, port := range r.Ports {
 		out := &proxyv1.NamePort{Proto: uint32(port.Proto), First: uint32(port.First), Last: uint32(port.Last), Policy: port.Ref.Policy, Path: port.Ref.Path}
 		if l7 := port.L7; l7 != nil {
-			set := setToProto(&policy.L7Set{Protocol: l7.Protocol, HTTP: l7.HTTP, GRPC: l7.GRPC, Kafka: l7.Kafka, DNS: l7.DNS, TLS: l7.TLS})
+			set := setToProto(&policy.L7Set{Protocol: l7.Protocol, HTTP: l7.HTTP, GRPC: l7.GRPC, Kafka: l7.Kafka, DNS: l7.DNS, TLS: l7.TLS, Ends: l7.Ends})
 			var err error
 			if out.L7, err = proto.Marshal(set); err != nil {
 				out.L7 = []byte{0xff} // which is refused where it is read: without it, everything would be allowed
@@ -169,7 +169,7 @@ func nameRuleFromProto(p *proxyv1.NameRule) (policy.Rule, error) {
 			if err != nil {
 				return r, err
 			}
-			out.L7 = &policy.L7Rules{Protocol: set.Protocol, HTTP: set.HTTP, GRPC: set.GRPC, Kafka: set.Kafka, DNS: set.DNS, TLS: set.TLS}
+			out.L7 = &policy.L7Rules{Protocol: set.Protocol, HTTP: set.HTTP, GRPC: set.GRPC, Kafka: set.Kafka, DNS: set.DNS, TLS: set.TLS, Ends: set.Ends}
 		}
 		r.Ports = append(r.Ports, out)
 	}

@@ -26,6 +26,12 @@ spec:
     toPorts:
     - ports: [{port: "80", protocol: TCP}, {port: "8000", endPort: 8010, protocol: TCP}]
       rules: {http: [{method: GET, path: "/x.*", headers: ["a: b"]}]}
+    - ports: [{port: "443", protocol: TCP}]
+      serverNames: [a.example.com, "*.example.org"]
+    - ports: [{port: "8443", protocol: TCP}]
+      terminatingTLS: {secret: {name: s}}
+      originatingTLS: {secret: {name: s}}
+      rules: {http: [{path: "/y"}]}
   - toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}]
     toPorts: [{ports: [{port: "443", protocol: ANY}]}]
   - toEntities: [world, host]

@@ -110,7 +110,7 @@ func (s *filterFlags) addEvents(fs *pflag.FlagSet) {
 		return nil
 	})
 	s.addBoth(fs, "traffic-direction", "", "", "ingress or egress", addDirection)
-	s.addBoth(fs, "protocol", "", "", "tcp, udp, sctp, icmp, icmpv4, icmpv6, http, dns, kafka", func(f *flowpb.FlowFilter, v string) error {
+	s.addBoth(fs, "protocol", "", "", "tcp, udp, sctp, icmp, icmpv4, icmpv6, http, dns, kafka, tls", func(f *flowpb.FlowFilter, v string) error {
 		f.Protocol = append(f.Protocol, v)
 		return nil
 	})
