@@ -206,6 +206,9 @@ func (r *Rule) appendOutside(b []byte) []byte {
 			set.seal()
 			b = append(append(b, 1), set.ID[:]...)
 		}
+		if l := p.Listener; l != nil {
+			b = binary.AppendVarint(appendStrings(append(b, 2), l.Kind, l.Namespace, l.Config, l.Name), int64(l.Priority))
+		}
 	}
 	return b
 }

@@ -57,6 +57,9 @@ func nameRuleToProto(r *policy.Rule) *proxyv1.NameRule {
 				out.L7 = []byte{0xff} // which is refused where it is read: without it, everything would be allowed
 			}
 		}
+		if l := port.Listener; l != nil {
+			out.Listener = &proxyv1.NameListener{Kind: l.Kind, Namespace: l.Namespace, Config: l.Config, Name: l.Name, Priority: int32(l.Priority)}
+		}
 		p.Ports = append(p.Ports, out)
 	}
 	return p
@@ -170,6 +173,9 @@ func nameRuleFromProto(p *proxyv1.NameRule) (policy.Rule, error) {
 				return r, err
 			}
 			out.L7 = &policy.L7Rules{Protocol: set.Protocol, HTTP: set.HTTP, GRPC: set.GRPC, Kafka: set.Kafka, DNS: set.DNS, TLS: set.TLS, Ends: set.Ends}
+		}
+		if l := port.Listener; l != nil {
+			out.Listener = &policy.Listener{Kind: l.Kind, Namespace: l.Namespace, Config: l.Config, Name: l.Name, Priority: int(l.Priority)}
 		}
 		r.Ports = append(r.Ports, out)
 	}

@@ -107,3 +107,42 @@ func TestNamesGoOver(t *testing.T) {
 		t.Error("a rule without what it asks of requests is taken under the id of one with it")
 	}
 }
+
+// A port whose connections a listener of Envoy gets goes over as such: without, the proxy
+// would let past it what an endpoint knows by a name.
+func TestListenersOfNamesGoOver(t *testing.T) {
+	ps, err := decode.Decode("p.yaml", []byte(`
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: p}
+spec:
+  endpointSelector: {}
+  egress:
+  - toFQDNs: [{matchName: a.example.com}]
+    toPorts:
+    - ports: [{port: "9000", protocol: TCP}]
+      listener: {name: l, priority: 7, envoyConfig: {kind: CiliumClusterwideEnvoyConfig, name: c}}
+`))
+	must(t, err)
+	labels, err := policy.EndpointLabels("default", "", "", nil, nil)
+	must(t, err)
+	table := policy.NewNameTable(policy.Subject{Labels: labels}, ps[0].Rules, nil, false)
+	got, err := namesFromProto(namesToProto(&redirect.Names{Tables: map[uint32]*policy.NameTable{7: table}}))
+	must(t, err)
+	if got.Tables[7] == nil || got.Tables[7].ID != table.ID {
+		t.Fatalf("%+v", got)
+	}
+	world := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	want, _ := table.Resolve(world, table.Selectors())
+	is, _ := got.Tables[7].Resolve(world, table.Selectors())
+	at := policy.Key{Direction: policy.Egress, Proto: policy.ProtoTCP, Port: 9000, PrefixBits: 16}
+	if e := want.Entries[at]; e.Verdict != policy.Redirect || is.Entries[at] != e {
+		t.Errorf("%+v on this side, %+v on the other", e, is.Entries[at])
+	}
+	other := *ps[0].Rules[0].Ports[0].Listener
+	other.Name = "other"
+	ps[0].Rules[0].Ports[0].Listener = &other
+	if policy.NewNameTable(policy.Subject{Labels: labels}, ps[0].Rules, nil, false).ID == table.ID {
+		t.Error("another listener is the same table")
+	}
+}

@@ -824,6 +824,7 @@ type NamePort struct {
 	L7            []byte                 `protobuf:"bytes,4,opt,name=l7,proto3" json:"l7,omitempty"` // an L7Set; empty: no rules for requests
 	Policy        string                 `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
 	Path          string                 `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
+	Listener      *NameListener          `protobuf:"bytes,7,opt,name=listener,proto3" json:"listener,omitempty"` // that gets the connections; absent: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -900,6 +901,89 @@ func (x *NamePort) GetPath() string {
 	return ""
 }
 
+func (x *NamePort) GetListener() *NameListener {
+	if x != nil {
+		return x.Listener
+	}
+	return nil
+}
+
+type NameListener struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Config        string                 `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Priority      int32                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NameListener) Reset() {
+	*x = NameListener{}
+	mi := &file_api_proxy_v1_names_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NameListener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NameListener) ProtoMessage() {}
+
+func (x *NameListener) ProtoReflect() protoreflect.Message {
+	mi := &file_api_proxy_v1_names_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NameListener.ProtoReflect.Descriptor instead.
+func (*NameListener) Descriptor() ([]byte, []int) {
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NameListener) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *NameListener) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *NameListener) GetConfig() string {
+	if x != nil {
+		return x.Config
+	}
+	return ""
+}
+
+func (x *NameListener) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NameListener) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
 type ListNamesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         uint32                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -909,7 +993,7 @@ type ListNamesRequest struct {
 
 func (x *ListNamesRequest) Reset() {
 	*x = ListNamesRequest{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +1005,7 @@ func (x *ListNamesRequest) String() string {
 func (*ListNamesRequest) ProtoMessage() {}
 
 func (x *ListNamesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[11]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1018,7 @@ func (x *ListNamesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamesRequest.ProtoReflect.Descriptor instead.
 func (*ListNamesRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{11}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListNamesRequest) GetLimit() uint32 {
@@ -956,7 +1040,7 @@ type ListNamesResponse struct {
 
 func (x *ListNamesResponse) Reset() {
 	*x = ListNamesResponse{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1052,7 @@ func (x *ListNamesResponse) String() string {
 func (*ListNamesResponse) ProtoMessage() {}
 
 func (x *ListNamesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[12]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1065,7 @@ func (x *ListNamesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNamesResponse.ProtoReflect.Descriptor instead.
 func (*ListNamesResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{12}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListNamesResponse) GetNames() []*KnownName {
@@ -1026,7 +1110,7 @@ type KnownName struct {
 
 func (x *KnownName) Reset() {
 	*x = KnownName{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1122,7 @@ func (x *KnownName) String() string {
 func (*KnownName) ProtoMessage() {}
 
 func (x *KnownName) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[13]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1135,7 @@ func (x *KnownName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownName.ProtoReflect.Descriptor instead.
 func (*KnownName) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{13}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KnownName) GetName() string {
@@ -1107,7 +1191,7 @@ type SelectedNames struct {
 
 func (x *SelectedNames) Reset() {
 	*x = SelectedNames{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1203,7 @@ func (x *SelectedNames) String() string {
 func (*SelectedNames) ProtoMessage() {}
 
 func (x *SelectedNames) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[14]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1216,7 @@ func (x *SelectedNames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelectedNames.ProtoReflect.Descriptor instead.
 func (*SelectedNames) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{14}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SelectedNames) GetSelector() string {
@@ -1174,7 +1258,7 @@ type NameStats struct {
 
 func (x *NameStats) Reset() {
 	*x = NameStats{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1270,7 @@ func (x *NameStats) String() string {
 func (*NameStats) ProtoMessage() {}
 
 func (x *NameStats) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[15]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1283,7 @@ func (x *NameStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NameStats.ProtoReflect.Descriptor instead.
 func (*NameStats) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{15}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NameStats) GetNames() uint64 {
@@ -1280,7 +1364,7 @@ type MissingRequest struct {
 
 func (x *MissingRequest) Reset() {
 	*x = MissingRequest{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1376,7 @@ func (x *MissingRequest) String() string {
 func (*MissingRequest) ProtoMessage() {}
 
 func (x *MissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[16]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1389,7 @@ func (x *MissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingRequest.ProtoReflect.Descriptor instead.
 func (*MissingRequest) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{16}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{17}
 }
 
 type MissingResponse struct {
@@ -1317,7 +1401,7 @@ type MissingResponse struct {
 
 func (x *MissingResponse) Reset() {
 	*x = MissingResponse{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1413,7 @@ func (x *MissingResponse) String() string {
 func (*MissingResponse) ProtoMessage() {}
 
 func (x *MissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[17]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1426,7 @@ func (x *MissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingResponse.ProtoReflect.Descriptor instead.
 func (*MissingResponse) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{17}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MissingResponse) GetSets() []*MissingSet {
@@ -1364,7 +1448,7 @@ type MissingSet struct {
 
 func (x *MissingSet) Reset() {
 	*x = MissingSet{}
-	mi := &file_api_proxy_v1_names_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1460,7 @@ func (x *MissingSet) String() string {
 func (*MissingSet) ProtoMessage() {}
 
 func (x *MissingSet) ProtoReflect() protoreflect.Message {
-	mi := &file_api_proxy_v1_names_proto_msgTypes[18]
+	mi := &file_api_proxy_v1_names_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1473,7 @@ func (x *MissingSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingSet.ProtoReflect.Descriptor instead.
 func (*MissingSet) Descriptor() ([]byte, []int) {
-	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{18}
+	return file_api_proxy_v1_names_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MissingSet) GetTable() uint32 {
@@ -1484,14 +1568,21 @@ const file_api_proxy_v1_names_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x0e\n" +
 	"\x02op\x18\x03 \x01(\rR\x02op\x12\x16\n" +
-	"\x06values\x18\x04 \x03(\tR\x06values\"\x86\x01\n" +
+	"\x06values\x18\x04 \x03(\tR\x06values\"\xc3\x01\n" +
 	"\bNamePort\x12\x14\n" +
 	"\x05proto\x18\x01 \x01(\rR\x05proto\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\rR\x04last\x12\x0e\n" +
 	"\x02l7\x18\x04 \x01(\fR\x02l7\x12\x16\n" +
 	"\x06policy\x18\x05 \x01(\tR\x06policy\x12\x12\n" +
-	"\x04path\x18\x06 \x01(\tR\x04path\"(\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\x12;\n" +
+	"\blistener\x18\a \x01(\v2\x1f.headgate.proxy.v1.NameListenerR\blistener\"\x88\x01\n" +
+	"\fNameListener\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06config\x18\x03 \x01(\tR\x06config\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpriority\x18\x05 \x01(\x05R\bpriority\"(\n" +
 	"\x10ListNamesRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\rR\x05limit\"\xcd\x01\n" +
 	"\x11ListNamesResponse\x122\n" +
@@ -1549,7 +1640,7 @@ func file_api_proxy_v1_names_proto_rawDescGZIP() []byte {
 	return file_api_proxy_v1_names_proto_rawDescData
 }
 
-var file_api_proxy_v1_names_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_api_proxy_v1_names_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_proxy_v1_names_proto_goTypes = []any{
 	(*NameRules)(nil),         // 0: headgate.proxy.v1.NameRules
 	(*NamedEndpoint)(nil),     // 1: headgate.proxy.v1.NamedEndpoint
@@ -1562,14 +1653,15 @@ var file_api_proxy_v1_names_proto_goTypes = []any{
 	(*NameSelector)(nil),      // 8: headgate.proxy.v1.NameSelector
 	(*NameRequirement)(nil),   // 9: headgate.proxy.v1.NameRequirement
 	(*NamePort)(nil),          // 10: headgate.proxy.v1.NamePort
-	(*ListNamesRequest)(nil),  // 11: headgate.proxy.v1.ListNamesRequest
-	(*ListNamesResponse)(nil), // 12: headgate.proxy.v1.ListNamesResponse
-	(*KnownName)(nil),         // 13: headgate.proxy.v1.KnownName
-	(*SelectedNames)(nil),     // 14: headgate.proxy.v1.SelectedNames
-	(*NameStats)(nil),         // 15: headgate.proxy.v1.NameStats
-	(*MissingRequest)(nil),    // 16: headgate.proxy.v1.MissingRequest
-	(*MissingResponse)(nil),   // 17: headgate.proxy.v1.MissingResponse
-	(*MissingSet)(nil),        // 18: headgate.proxy.v1.MissingSet
+	(*NameListener)(nil),      // 11: headgate.proxy.v1.NameListener
+	(*ListNamesRequest)(nil),  // 12: headgate.proxy.v1.ListNamesRequest
+	(*ListNamesResponse)(nil), // 13: headgate.proxy.v1.ListNamesResponse
+	(*KnownName)(nil),         // 14: headgate.proxy.v1.KnownName
+	(*SelectedNames)(nil),     // 15: headgate.proxy.v1.SelectedNames
+	(*NameStats)(nil),         // 16: headgate.proxy.v1.NameStats
+	(*MissingRequest)(nil),    // 17: headgate.proxy.v1.MissingRequest
+	(*MissingResponse)(nil),   // 18: headgate.proxy.v1.MissingResponse
+	(*MissingSet)(nil),        // 19: headgate.proxy.v1.MissingSet
 }
 var file_api_proxy_v1_names_proto_depIdxs = []int32{
 	4,  // 0: headgate.proxy.v1.NameRules.tables:type_name -> headgate.proxy.v1.NameTable
@@ -1583,19 +1675,20 @@ var file_api_proxy_v1_names_proto_depIdxs = []int32{
 	7,  // 8: headgate.proxy.v1.NamePeer.cidr:type_name -> headgate.proxy.v1.NameCIDR
 	8,  // 9: headgate.proxy.v1.NamePeer.selector:type_name -> headgate.proxy.v1.NameSelector
 	9,  // 10: headgate.proxy.v1.NameSelector.requirements:type_name -> headgate.proxy.v1.NameRequirement
-	13, // 11: headgate.proxy.v1.ListNamesResponse.names:type_name -> headgate.proxy.v1.KnownName
-	14, // 12: headgate.proxy.v1.ListNamesResponse.selectors:type_name -> headgate.proxy.v1.SelectedNames
-	15, // 13: headgate.proxy.v1.ListNamesResponse.stats:type_name -> headgate.proxy.v1.NameStats
-	18, // 14: headgate.proxy.v1.MissingResponse.sets:type_name -> headgate.proxy.v1.MissingSet
-	11, // 15: headgate.proxy.v1.Names.List:input_type -> headgate.proxy.v1.ListNamesRequest
-	16, // 16: headgate.proxy.v1.Names.Missing:input_type -> headgate.proxy.v1.MissingRequest
-	12, // 17: headgate.proxy.v1.Names.List:output_type -> headgate.proxy.v1.ListNamesResponse
-	17, // 18: headgate.proxy.v1.Names.Missing:output_type -> headgate.proxy.v1.MissingResponse
-	17, // [17:19] is the sub-list for method output_type
-	15, // [15:17] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 11: headgate.proxy.v1.NamePort.listener:type_name -> headgate.proxy.v1.NameListener
+	14, // 12: headgate.proxy.v1.ListNamesResponse.names:type_name -> headgate.proxy.v1.KnownName
+	15, // 13: headgate.proxy.v1.ListNamesResponse.selectors:type_name -> headgate.proxy.v1.SelectedNames
+	16, // 14: headgate.proxy.v1.ListNamesResponse.stats:type_name -> headgate.proxy.v1.NameStats
+	19, // 15: headgate.proxy.v1.MissingResponse.sets:type_name -> headgate.proxy.v1.MissingSet
+	12, // 16: headgate.proxy.v1.Names.List:input_type -> headgate.proxy.v1.ListNamesRequest
+	17, // 17: headgate.proxy.v1.Names.Missing:input_type -> headgate.proxy.v1.MissingRequest
+	13, // 18: headgate.proxy.v1.Names.List:output_type -> headgate.proxy.v1.ListNamesResponse
+	18, // 19: headgate.proxy.v1.Names.Missing:output_type -> headgate.proxy.v1.MissingResponse
+	18, // [18:20] is the sub-list for method output_type
+	16, // [16:18] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_api_proxy_v1_names_proto_init() }
@@ -1616,7 +1709,7 @@ func file_api_proxy_v1_names_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_proxy_v1_names_proto_rawDesc), len(file_api_proxy_v1_names_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
