@@ -121,6 +121,9 @@ func (b *Backend) judgeUnderway() {
 }
 
 func (b *Backend) judgeAgain(key exchangeKey, x *exchange) {
+	if b.inUse.Load() == nil { // we have just started: the first rules that are in force judge it
+		return
+	}
 	by := [2]*program{b.program(x.pair.egress), b.program(x.pair.ingress)}
 	b.underway.mu.Lock()
 	same := x.judgedBy == by && by != [2]*program{}

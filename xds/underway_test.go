@@ -115,6 +115,24 @@ func TestWhatDoesNotLast(t *testing.T) {
 	}
 }
 
+// TestFirstRulesJudge: an agent that has no rules yet ends nothing of what Envoy tells it; the
+// first that are in force do.
+func TestFirstRulesJudge(t *testing.T) {
+	b, enforce, reported := lastingBackend(t)
+	b.told(pair{ingress: number}, periodic(t))
+	if len(b.underway.all) != 1 || len(*reported) != 0 {
+		t.Fatalf("under way %v, reported %v", b.underway.all, *reported)
+	}
+	enforce(&policy.L7Set{HTTP: []policy.HTTPRule{{Path: "/up"}}})
+	if len(*reported) != 0 {
+		t.Errorf("what is allowed ends: %v", *reported)
+	}
+	enforce(&policy.L7Set{HTTP: []policy.HTTPRule{{Path: "/none"}}})
+	if len(*reported) != 1 {
+		t.Errorf("what is denied goes on: %v", *reported)
+	}
+}
+
 // BenchmarkTold is what it costs to hear of a stream that lasts, every tellInterval.
 func BenchmarkTold(b *testing.B) {
 	backend := &Backend{log: slog.New(slog.DiscardHandler)}
