@@ -36,6 +36,7 @@ type secureWorld struct {
 	*node
 	backend        backend
 	server, client *workload
+	audited        *workload // whose policies are only audited
 	secrets        string
 	own, proxy     *issuer // of the servers' certificates, and of those that end TLS before them
 	named          *secureServer
@@ -65,8 +66,10 @@ func newSecureWorld(t *testing.T, b backend) *secureWorld {
 	for name, text := range map[string][]byte{"servers/ca.crt": w.own.pem, "both/ca.crt": w.own.pem, "both/tls.crt": own, "both/tls.key": ownKey, "proxy/ca.crt": w.own.pem} {
 		put(t, filepath.Join(w.secrets, "default", name), text)
 	}
+	w.audited = w.workload(t, "audited", "app=audited")
+	w.audited.serveSecure(t, portAudit, certificate, key, nil)
 	w.named = w.server.serveSecure(t, portNames, certificate, key, nil)
-	for _, port := range []int{portEnds, portBegin, portBoth, portCarry, portAudit} {
+	for _, port := range []int{portEnds, portBegin, portBoth, portCarry} {
 		w.server.serveSecure(t, port, certificate, key, nil)
 	}
 	w.server.serveSecure(t, portOld, certificate, key, &tls.Config{NextProtos: []string{"http/1.1"}})
@@ -80,11 +83,11 @@ func newSecureWorld(t *testing.T, b backend) *secureWorld {
 		secureRules("begin", portBegin, "      originatingTLS: {secret: {name: servers}}\n"+onlyOK),
 		secureRules("both", portBoth, endsBoth+onlyOK),
 		allow("out", "client", "toEndpoints: [{matchLabels: {app: server}}]", portBoth)+serverNames("web.example.com"),
-		allow("rest", "client", "toEndpoints: [{matchLabels: {app: server}}]", 1)+"    - ports: [{port: \"8441\", endPort: 8445, protocol: TCP}, {port: \"8447\", endPort: 8449, protocol: TCP}]\n",
+		allow("rest", "client", "toEndpoints: [{matchLabels: {app: server}}]", 1)+"    - ports: [{port: \"8441\", endPort: 8445, protocol: TCP}, {port: \"8447\", endPort: 8448, protocol: TCP}]\n",
 		secureRules("certs", portCerts, "      terminatingTLS: {secret: {name: proxy}, trustedCA: ca.crt}\n      originatingTLS: {secret: {name: both}, certificate: tls.crt, privateKey: tls.key}\n"+onlyOK),
 		secureRules("carry", portCarry, endsBoth),
-		allow("all", "server", fromApp("client"), portAudit),
-		strings.Replace(secureRules("audit", portAudit, serverNames("www.example.com")), "{name: audit}", "{name: audit, annotations: {headgate.dev/mode: audit}}", 1),
+		allow("toaudited", "client", "toEndpoints: [{matchLabels: {app: audited}}]", portAudit),
+		strings.Replace(allow("audit", "audited", fromApp("client"), portAudit)+serverNames("www.example.com"), "{name: audit}", "{name: audit, annotations: {headgate.dev/mode: audit}}", 1),
 	)
 	return w
 }
@@ -151,8 +154,8 @@ func (w *secureWorld) namesAreAsked(t *testing.T, v ipVersion) {
 		t.Errorf("%s: plain text where names are asked is answered %+v", v, r)
 	}
 	// Where they are only audited, all passes.
-	w.client.mustSecure(t, w.server.at(v, portAudit), "web.example.com", w.own, nil).mustAsk(t, "GET", "/", 200)
-	w.client.mustAsk(t, w.server.at(v, portAudit), "GET", "/", 400) // it is the server's answer to plain text
+	w.client.mustSecure(t, w.audited.at(v, portAudit), "web.example.com", w.own, nil).mustAsk(t, "GET", "/", 200)
+	w.client.mustAsk(t, w.audited.at(v, portAudit), "GET", "/", 400) // it is the server's answer to plain text
 }
 
 // refusedByAlert: what the client had sent may be answered by a reset right behind the alert.
