@@ -78,7 +78,13 @@ func (w *secureWorld) namesChange(t *testing.T) {
 		c.mustAsk(t, "GET", "/ok", 200)
 	}
 	w.apply(t, secureRules("names", portNames, serverNames("www.example.com")))
-	other.mustEnd(t) // Envoy tells of it every five seconds
+	// Envoy tells of it every five seconds; headgate's own proxy judges it when it moves.
+	eventually(t, patience, "a connection of before the agent ends", func() error {
+		if r, err := other.ask("GET", "/ok", ""); err == nil {
+			return fmt.Errorf("answered %+v", r)
+		}
+		return nil
+	})
 	www.mustAsk(t, "GET", "/ok", 200)
 }
 
