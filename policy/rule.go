@@ -182,3 +182,9 @@ type Subject struct {
 	NamedPorts  NamedPorts // what ingress rules mean by a port's name
 	Enforcement Enforcement
 }
+
+// Equal reports whether both end TLS in the same way.
+func (t *TLSSecrets) Equal(o *TLSSecrets) bool { return t == o || t != nil && o != nil && *t == *o }
+
+// Or is what ends TLS where t says how, and o: nil says nothing.
+func (t *TLSSecrets) Or(o *TLSSecrets) *TLSSecrets { return t.or(o) }

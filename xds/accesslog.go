@@ -84,7 +84,7 @@ func (a *accessLog) StreamAccessLogs(stream accesslogv3.AccessLogService_StreamA
 			records = append(records, a.b.told(p, e)...)
 		}
 		for _, e := range m.GetTcpLogs().GetLogEntry() {
-			records = append(records, a.b.unread(p, e)...)
+			records = append(records, a.b.connection(p, e)...)
 		}
 		a.b.report(records)
 	}

@@ -80,6 +80,7 @@ type Backend struct {
 	refusals map[policy.SetID]map[string]string
 	made     map[policy.SetID]*program // of the last snapshot
 	custom   *custom                   // listeners of policies
+	secrets  *shelf                    // to end TLS by
 
 	inUse    atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
 	underway underway
@@ -121,7 +122,7 @@ func New(c Config) (*Backend, error) {
 	}
 	b := &Backend{
 		config: c, log: c.Logger, store: newStore(), services: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
-		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(), savedRules: map[pair]string{},
+		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(), secrets: newShelf(), savedRules: map[pair]string{},
 		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
 	}
 	b.guard = newGuard(b.log)
@@ -175,7 +176,7 @@ func (b *Backend) Run(ctx context.Context) error {
 
 // Protocols implements redirect.Backend.
 func (b *Backend) Protocols() []policy.Protocol {
-	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolListener}
+	return []policy.Protocol{policy.ProtocolHTTP, policy.ProtocolListener, policy.ProtocolTLS}
 }
 
 // Status implements redirect.Backend.
@@ -283,9 +284,10 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 // offer gives Envoy the listener of a pair and its routes.
 func (b *Backend) offer(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	var err error
-	if p.custom() {
+	switch {
+	case p.custom():
 		err = b.customFailure(p)
-	} else {
+	case p.routed():
 		err = b.offerRoutes(p)
 	}
 	if err != nil {
@@ -328,10 +330,15 @@ func (b *Backend) listen(ctx context.Context, p pair) (redirect.ProxyPort, error
 
 // accepting waits until the pair's listener accepts connections, with its rules.
 func (b *Backend) accepting(ctx context.Context, p pair, port redirect.ProxyPort) error {
-	for _, typeURL := range []string{resource.ListenerType, resource.RouteType} {
-		if err := b.store.settle(ctx, typeURL, p.name()); err != nil {
-			return fmt.Errorf("serve %s by Envoy: %w", p.name(), err)
-		}
+	err := b.store.settle(ctx, resource.ListenerType, p.name())
+	if err == nil && p.routed() {
+		err = b.store.settle(ctx, resource.RouteType, p.name())
+	}
+	if err == nil {
+		err = b.settleSecrets(ctx, p, port)
+	}
+	if err != nil {
+		return fmt.Errorf("serve %s by Envoy: %w", p.name(), err)
 	}
 	if p.custom() {
 		if err := b.store.settle(ctx, resource.RouteType, b.custom.routesOf(p)...); err != nil {

@@ -42,6 +42,8 @@
 // What lasts is judged again here, as Envoy judges it but once (underway.go). An Envoy that
 // is to be started otherwise is followed by another, and drains (handover.go).
 //
+// Listeners that look at TLS, or end it, are in tls.go.
+//
 // docs/envoy.md has how rules are translated, and where Envoy differs from headgate's own
 // proxy.
 package xds

@@ -28,7 +28,8 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 		return err
 	}
 	b.sets, b.numbers, b.failed = t.rules, t.numbers, t.failed
-	if err := errors.Join(b.takeConfigs(ctx, s), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx), b.dropForgotten(ctx), b.forgetConfigs(s)); err != nil {
+	if err := errors.Join(b.takeConfigs(ctx, s), b.offerSecrets(s.Secrets), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx),
+		b.pushSecrets(ctx), b.dropForgotten(ctx), b.forgetConfigs(s), b.forgetSecrets()); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
 	if err := errors.Join(b.endOutdated(), b.keepRules()); err != nil {
@@ -131,7 +132,7 @@ func (b *Backend) push(ctx context.Context, before map[redirect.SetNumber]*progr
 func (b *Backend) pushRoutes(ctx context.Context) error {
 	update := make(map[string]types.Resource, len(b.ports))
 	for p := range b.ports {
-		if p.custom() {
+		if !p.routed() {
 			continue
 		}
 		r, err := b.routes(p)
@@ -155,7 +156,11 @@ func (b *Backend) routes(p pair) (*routev3.RouteConfiguration, error) {
 		}
 		return closed()
 	}
-	return routesOf(p, rules(p.egress), rules(p.ingress))
+	c, err := routesOf(p, rules(p.egress), rules(p.ingress))
+	if err != nil {
+		return nil, err
+	}
+	return b.routesOverTLS(p, c)
 }
 
 // pushListeners brings the listeners up to date.
@@ -166,6 +171,9 @@ func (b *Backend) pushListeners(ctx context.Context) error {
 			if err := b.pushCustom(ctx, p, port); err != nil {
 				return err
 			}
+			continue
+		}
+		if !b.knows(p.egress) || !b.knows(p.ingress) { // it goes
 			continue
 		}
 		l, err := b.listenerFor(p, port)

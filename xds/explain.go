@@ -31,6 +31,10 @@ func notesOf(e *datav3.HTTPAccessLogEntry) string {
 // tells only which rule matched, and not which came nearest. Where headers are asked for,
 // which are not in the log, it does not guess.
 func (b *Backend) explain(r *observe.Record, p pair, d decided, e *datav3.HTTPAccessLogEntry) {
+	if d.byName {
+		b.explainName(r, p, e.GetCommonProperties().GetTlsProperties().GetTlsSniHostname())
+		return
+	}
 	r.Detail = "no rule allows this request"
 	if d.byRule {
 		r.Detail = "a rule denies such requests"

@@ -148,6 +148,9 @@ func (f *fakeEnvoy) run() {
 		if r.GetTypeUrl() == resource.ListenerType && len(added) > 0 {
 			f.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.RouteType, ResourceNamesSubscribe: added})
 		}
+		if names := f.wantsSecrets(r); len(names) > 0 {
+			f.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.SecretType, ResourceNamesSubscribe: names})
+		}
 	}
 }
 
@@ -184,6 +187,9 @@ func (f *fakeEnvoy) listen(x *discoveryv3.Resource) {
 	var l listenerv3.Listener
 	if err := x.GetResource().UnmarshalTo(&l); err != nil {
 		f.t.Errorf("read listener: %v", err)
+		return
+	}
+	if len(f.sockets[x.GetName()]) > 0 { // it stays where it is
 		return
 	}
 	port := l.GetAddress().GetSocketAddress().GetPortValue()

@@ -11,7 +11,6 @@ import (
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
-	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -47,7 +46,7 @@ func listenerOf(p pair, port redirect.ProxyPort, raw bool) (*listenerv3.Listener
 	var b builder
 	l := b.listener(p, port)
 	if raw {
-		b.passUnread(l, p)
+		b.passUnread(l, p, nil)
 	}
 	return l, b.check(l)
 }
@@ -77,17 +76,15 @@ func (b *builder) listener(p pair, port redirect.ProxyPort) *listenerv3.Listener
 const sniffTime = time.Second
 
 // passUnread has the listener carry what is not HTTP as it is.
-func (b *builder) passUnread(l *listenerv3.Listener, p pair) {
+func (b *builder) passUnread(l *listenerv3.Listener, p pair, plan *tlsPlan) {
 	l.ListenerFilters = append(l.ListenerFilters, b.listenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}))
 	l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(sniffTime), true
 	l.FilterChains[0].FilterChainMatch = &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
-	l.DefaultFilterChain = &listenerv3.FilterChain{Filters: []*listenerv3.Filter{
-		b.filter("envoy.filters.network.rbac", onlyRedirected()),
-		b.filter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
-			StatPrefix: p.name(), ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: clusterName},
-			IdleTimeout: durationpb.New(0), AccessLog: b.unreadLogOf(p),
-		}),
-	}}
+	filters := []*listenerv3.Filter{b.filter("envoy.filters.network.rbac", onlyRedirected())}
+	if plan.begun() {
+		filters = append(filters, b.filter("envoy.filters.network.set_filter_state", serverName()))
+	}
+	l.DefaultFilterChain = &listenerv3.FilterChain{Filters: append(filters, b.filter("envoy.filters.network.tcp_proxy", b.unread(p, plan.serverCluster())))}
 }
 
 // onlyRedirected closes connections that were made to the port itself: they did

@@ -24,6 +24,7 @@ type program struct {
 	tests    []test         // by which the script knows what they match
 	response map[string]any // to what is denied, for the script
 	raw      bool           // what is not HTTP passes unread
+	names    nameRules      // of servers; nil: whatever
 
 	rules []string      // names of all that is in the set, by which one can be left out
 	kept  []string      // of those, if some are left out
@@ -80,10 +81,17 @@ func programOf(set *policy.L7Set, o options) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if set.Protocol != policy.ProtocolHTTP {
+	p := &program{set: set, judged: kept, audit: o.audit, judge: judge, raw: set.Observed || o.audit}
+	if !p.raw {
+		p.names = namesOf(set)
+	}
+	switch set.Protocol {
+	case policy.ProtocolHTTP:
+	case policy.ProtocolTLS:
+		return p.seal(), nil
+	default:
 		return nil, fmt.Errorf("rules for %s are not Envoy's", set.Protocol)
 	}
-	p := &program{set: set, judged: kept, audit: o.audit, judge: judge, raw: set.Observed || o.audit}
 	w := &words{program: p, options: o}
 	p.deny, p.allow, p.connect = w.judgement(set, "")
 	shadow := set.Audit
@@ -116,6 +124,7 @@ func (p *program) seal() *program {
 		fmt.Fprintf(&b, "%d %s", len(text), text)
 	}
 	fmt.Fprint(&b, p.edits, p.tests, p.response, p.raw)
+	fmt.Fprintf(&b, "%q", p.names)
 	p.text = b.String()
 	return p
 }

@@ -99,7 +99,7 @@ func httpOf(e *datav3.HTTPAccessLogEntry, destination netip.AddrPort) *observe.H
 	if host == "" {
 		host = destination.String()
 	}
-	h.URL = "http://" + host + q.GetPath()
+	h.URL = schemeOf(e) + host + q.GetPath()
 	return h
 }
 
@@ -134,6 +134,7 @@ func latencyOf(c *datav3.AccessLogCommon) time.Duration {
 type decided struct {
 	denied, audited bool
 	byRule          bool // one that denies
+	byName          bool // of the server that the client asked for
 	direction       policy.Direction
 	rule            policy.Ref
 }
@@ -171,6 +172,9 @@ func decisionOf(e *datav3.HTTPAccessLogEntry) decided {
 	d := decided{direction: policy.Ingress}
 	if e.GetCommonProperties().GetCustomTags()[directionTag] != "" {
 		d.direction = policy.Egress
+	}
+	if fields[namesStatistic+enforcedWord+engineResult].GetStringValue() == resultDenied {
+		return decided{denied: true, byName: true, direction: d.direction}
 	}
 	for _, j := range judgements {
 		if fields[j.prefix+enforcedWord+engineResult].GetStringValue() == resultDenied {

@@ -47,6 +47,29 @@ func logged(t testing.TB, status uint32, details string, rbac, script map[string
 
 func tcpAddress(ip string, port uint32) *corev3.Address { return tcp(ip, redirect.ProxyPort(port)) }
 
+// TestNameIsDeniedLater: a request whose connection is under a name that is denied now.
+func TestNameIsDeniedLater(t *testing.T) {
+	set := httpSet(1, "GET")
+	set.Ends, set.TLS = &policy.TLSSecrets{Certificate: certificateRef, PrivateKey: keyRef}, []policy.TLSRule{{ServerName: "a.example", Ref: policy.Ref{Policy: "default/names"}}}
+	made, err := programOf(set, options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backend{}
+	b.inUse.Store(&map[redirect.SetNumber]*program{number: made})
+	e := logged(t, 403, "rbac_access_denied_matched_policy[ingress]", map[string]any{
+		"names_enforced_engine_result": "denied", "names_enforced_effective_policy_id": "ingress",
+	}, nil)
+	e.CommonProperties.TlsProperties = &datav3.TLSProperties{TlsSniHostname: "b.example"}
+	records := b.recordsOf(pair{ingress: number}, e)
+	if len(records) != 2 {
+		t.Fatalf("%d records", len(records))
+	}
+	if r := records[0]; r.Word != observe.Dropped || r.Nearest.Policy != "default/names" || !strings.Contains(r.Detail, "server name b.example") || r.HTTP.URL != "https://h/x" {
+		t.Errorf("told %+v, %+v", r, r.HTTP)
+	}
+}
+
 func TestRecords(t *testing.T) {
 	allow := map[string]any{"egress_enforced_engine_result": "allowed", "egress_enforced_effective_policy_id": "allow/00000 ns/out egress[0].http[0]",
 		"ingress_enforced_engine_result": "allowed", "ingress_enforced_effective_policy_id": "allow/00002 ns/in ingress[0].http[2]"}

@@ -80,7 +80,7 @@ func (b *Backend) restorePorts() error {
 			return err
 		}
 		listeners[p.name()] = l
-		if !p.custom() {
+		if p.routed() {
 			if routes[p.name()], err = b.routes(p); err != nil {
 				return err
 			}

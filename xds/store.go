@@ -22,7 +22,7 @@ type store struct {
 
 func newStore() *store {
 	s := &store{ledger: newLedger(), want: versions{}, caches: map[string]*cache.LinearCache{}}
-	for _, typeURL := range []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType} {
+	for _, typeURL := range []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType, resource.SecretType} {
 		s.caches[typeURL] = cache.NewLinearCache(typeURL, cache.WithLogger(quiet{}))
 	}
 	return s

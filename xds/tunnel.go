@@ -29,7 +29,7 @@ func (b *Backend) told(p pair, e *datav3.HTTPAccessLogEntry) []observe.Record {
 	r := records[0]
 	key := keyOf(r, e)
 	if periodic || kind == datav3.AccessLogType_DownstreamTunnelSuccessfullyEstablished {
-		x := &exchange{pair: p, request: request, record: r}
+		x := &exchange{pair: p, hello: helloOf(e.GetCommonProperties()), request: request, record: r}
 		if request == nil {
 			x.request, x.partial = partOf(&r, e), true
 		}

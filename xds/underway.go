@@ -47,12 +47,13 @@ type exchangeKey struct {
 	target string // streams that came in one packet began together
 }
 
-// exchange is a tunnel, or a request that lasts.
+// exchange is a tunnel, a request that lasts, or a connection that is carried unread.
 type exchange struct {
 	pair    pair
-	request *policy.HTTPRequest
-	partial bool           // of its headers only the content type is known
-	record  observe.Record // of its request
+	request *policy.HTTPRequest // nil: what is carried is not read
+	hello   *policy.TLSRequest  // that its connection began with; nil: it is plain text
+	partial bool                // of its headers only the content type is known
+	record  observe.Record      // of its request
 	closed  bool
 
 	heard     time.Time   // when Envoy told of it last
@@ -130,7 +131,7 @@ func (b *Backend) judgeAgain(key exchangeKey, x *exchange) {
 	if same {
 		return
 	}
-	d, direction := b.judge(x.pair, x.request, x.partial)
+	d, direction := b.judgeExchange(x)
 	if d.Verdict == policy.Allow {
 		b.underway.mu.Lock()
 		x.judgedBy = by

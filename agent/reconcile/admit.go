@@ -41,9 +41,6 @@ func (e *Engine) admit() error {
 	if err := e.admitListeners(); err != nil {
 		return err
 	}
-	if err := e.admitTLS(); err != nil {
-		return err
-	}
 	if e.cfg.MaxRoutes == 0 {
 		return nil
 	}

@@ -53,6 +53,11 @@ func (e *Engine) inheritNumbers(sets policy.L7Table) []policy.SetID {
 		if set == nil || heir == before || sets[before] != nil || e.namesLeadTo(before) || set.Protocol != n.Protocol() {
 			continue
 		}
+		// What is under a number is plain text, or TLS that ends in one way, for as long as
+		// the number lives: else what came by TLS could go on plainly.
+		if old := e.sets[before]; old != nil && !set.Ends.Equal(old.Ends) || old == nil && set.Ends != nil {
+			continue
+		}
 		key := fmt.Sprintf("%x", heir)
 		if _, numbered := e.numbers.Sets[key]; numbered {
 			continue
