@@ -68,6 +68,7 @@ type Backend struct {
 	mu      sync.Mutex // one change at a time
 	numbers map[policy.SetID]redirect.SetNumber
 	sets    map[redirect.SetNumber]*program
+	given   map[redirect.SetNumber]*policy.L7Set // of the last snapshot, whatever Envoy took of them
 	ports   map[pair]redirect.ProxyPort
 	saved   map[pair]redirect.ProxyPort // of an agent before, until the first snapshot
 	// savedRules are those that connections are judged by, to be told from others.
@@ -258,20 +259,8 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 		return 0, b.refuseCustom(p, err)
 	}
 	if refusedBy(err) && !taken(err) {
-		want := b.sets
-		b.sets = maps.Clone(want)
-		numbers := []redirect.SetNumber{}
-		for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
-			if n != 0 {
-				b.sets[n] = closed()
-				numbers = append(numbers, n)
-			}
-		}
-		if port, err = b.offer(ctx, p); err == nil {
-			b.ports[p] = port
-			err = b.admit(ctx, numbers, want)
-			b.noteFailed()
-		}
+		port, err = b.addClosed(ctx, p)
+		b.noteFailed()
 	}
 	if err != nil {
 		delete(b.ports, p)
@@ -279,6 +268,33 @@ func (b *Backend) add(ctx context.Context, p pair) (redirect.ProxyPort, error) {
 	}
 	b.ports[p], b.savedRules[p] = port, b.rulesOf(p)
 	return port, b.savePorts()
+}
+
+// addClosed makes a listener that lets nothing pass, finds which rules Envoy takes, and then
+// makes the listener again by those: where TLS is concerned a closed one is another.
+func (b *Backend) addClosed(ctx context.Context, p pair) (redirect.ProxyPort, error) {
+	want := b.sets
+	b.sets = maps.Clone(want)
+	var numbers []redirect.SetNumber
+	for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
+		if n != 0 {
+			b.sets[n] = closed()
+			numbers = append(numbers, n)
+		}
+	}
+	port, err := b.offer(ctx, p)
+	if err != nil {
+		b.sets = want
+		return 0, err
+	}
+	b.ports[p] = port
+	if err := b.admit(ctx, numbers, want); err != nil {
+		return 0, err
+	}
+	if err := b.pushListener(ctx, p, port); err != nil {
+		return 0, err
+	}
+	return port, b.accepting(ctx, p, port)
 }
 
 // offer gives Envoy the listener of a pair and its routes.

@@ -27,7 +27,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	b.sets, b.numbers, b.failed = t.rules, t.numbers, t.failed
+	b.sets, b.given, b.numbers, b.failed = t.rules, t.given, t.numbers, t.failed
 	if err := errors.Join(b.takeConfigs(ctx, s), b.offerSecrets(s.Secrets), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx),
 		b.pushSecrets(ctx), b.dropForgotten(ctx), b.forgetConfigs(s), b.forgetSecrets()); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
@@ -54,6 +54,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 type translation struct {
 	numbers map[policy.SetID]redirect.SetNumber
 	rules   map[redirect.SetNumber]*program
+	given   map[redirect.SetNumber]*policy.L7Set
 	failed  map[redirect.SetNumber]string // what of these is not in force
 	made    map[policy.SetID]*program
 }
@@ -63,6 +64,7 @@ func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 	t := &translation{
 		numbers: make(map[policy.SetID]redirect.SetNumber, len(s.Sets)),
 		rules:   make(map[redirect.SetNumber]*program, len(s.Sets)),
+		given:   make(map[redirect.SetNumber]*policy.L7Set, len(s.Sets)),
 		failed:  map[redirect.SetNumber]string{},
 		made:    make(map[policy.SetID]*program, len(s.Sets)),
 	}
@@ -73,6 +75,7 @@ func (b *Backend) translate(s redirect.Snapshot) (*translation, error) {
 		if t.rules[n.Number] != nil {
 			return nil, fmt.Errorf("take set %x: number %#x is another set's too", id, uint32(n.Number))
 		}
+		t.given[n.Number] = n.Set
 		if n.Set.Protocol == policy.ProtocolListener { // Envoy judges by what it is told there
 			t.numbers[id], t.rules[n.Number] = n.Number, closed()
 			continue
@@ -183,6 +186,15 @@ func (b *Backend) pushListeners(ctx context.Context) error {
 		update[p.name()] = l
 	}
 	return b.store.change(ctx, resource.ListenerType, update)
+}
+
+// pushListener does the same for one.
+func (b *Backend) pushListener(ctx context.Context, p pair, port redirect.ProxyPort) error {
+	l, err := b.listenerFor(p, port)
+	if err != nil {
+		return err
+	}
+	return b.store.change(ctx, resource.ListenerType, map[string]types.Resource{p.name(): l})
 }
 
 // raw: no policy that enforces has a say in what is not HTTP.

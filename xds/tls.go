@@ -60,7 +60,9 @@ func (p pair) speaks(protocol policy.Protocol) bool {
 	return p.egress != 0 && p.egress.Protocol() == protocol || p.ingress != 0 && p.ingress.Protocol() == protocol
 }
 
-// planOf says what is done about TLS on connections of a pair.
+// planOf says what is done about TLS on connections of a pair. How TLS ends is what the
+// snapshot says, whether or not the rules could be put in force: where they are not, nothing
+// passes, as what comes could be taken for plain text.
 func (b *Backend) planOf(p pair) *tlsPlan {
 	plan := &tlsPlan{http: p.speaks(policy.ProtocolHTTP), raw: b.raw(p)}
 	var ends *policy.TLSSecrets
@@ -70,13 +72,16 @@ func (b *Backend) planOf(p pair) *tlsPlan {
 			continue
 		}
 		program := b.sets[n]
+		if set := b.given[n]; set != nil {
+			ends = ends.Or(set.Ends)
+			asked = asked || (program == nil || program.set == nil) && namesOf(set) != nil
+		}
 		if program == nil || program.set == nil {
 			if plan.broken = "its rules are not in force"; b.failed[n] != "" {
 				plan.broken = b.failed[n]
 			}
 			continue
 		}
-		ends = ends.Or(program.set.Ends)
 		plan.names = append(plan.names, program.names)
 		asked = asked || program.names != nil
 	}

@@ -109,11 +109,11 @@ func authorityOf(ref policy.SecretRef, values map[policy.SecretRef]string) (*tls
 func (b *Backend) offerSecrets(values map[policy.SecretRef]string) error {
 	clear(b.secrets.unusable)
 	var errs error
-	for _, program := range b.sets {
-		if program.set == nil || program.set.Ends == nil {
+	for _, set := range b.given {
+		if set.Ends == nil {
 			continue
 		}
-		made, unusable := secretsOf(*program.set.Ends, values)
+		made, unusable := secretsOf(*set.Ends, values)
 		maps.Copy(b.secrets.unusable, unusable)
 		for name, secret := range made {
 			errs = errors.Join(errs, b.offerSecret(name, secret))
@@ -199,16 +199,7 @@ func (b *Backend) settleSecrets(ctx context.Context, p pair, port redirect.Proxy
 	}
 	b.failSecrets()
 	b.noteFailed()
-	return b.shut(ctx, p, port)
-}
-
-// shut has a listener close what comes, as Envoy refused a secret that it needs.
-func (b *Backend) shut(ctx context.Context, p pair, port redirect.ProxyPort) error {
-	l, err := b.listenerFor(p, port)
-	if err != nil {
-		return err
-	}
-	return b.store.change(ctx, resource.ListenerType, map[string]types.Resource{p.name(): l})
+	return b.pushListener(ctx, p, port) // which closes now
 }
 
 // takeSecrets waits until Envoy has what a pair needs, and says whether the pair must be
@@ -255,11 +246,11 @@ func (b *Backend) refuseSecret(name string, made types.Resource, said *RefusedEr
 
 // failSecrets says of sets which of their secrets are not in force.
 func (b *Backend) failSecrets() {
-	for n, program := range b.sets {
-		if program.set == nil || program.set.Ends == nil || b.failed[n] != "" {
+	for n, set := range b.given {
+		if set.Ends == nil || b.failed[n] != "" {
 			continue
 		}
-		for _, name := range secretNames(*program.set.Ends) {
+		for _, name := range secretNames(*set.Ends) {
 			if why := b.secrets.unusable[name]; why != "" {
 				b.failed[n] = "nothing passes where TLS is to end: " + why
 			} else if r, ok := b.secrets.refused[name]; ok {
@@ -272,11 +263,11 @@ func (b *Backend) failSecrets() {
 // forgetSecrets takes away what no set needs any more, once no listener does.
 func (b *Backend) forgetSecrets() error {
 	secrets, clusters := map[string]bool{}, map[string]bool{}
-	for _, program := range b.sets {
-		if program.set == nil || program.set.Ends == nil {
+	for _, set := range b.given {
+		if set.Ends == nil {
 			continue
 		}
-		for _, name := range secretNames(*program.set.Ends) {
+		for _, name := range secretNames(*set.Ends) {
 			secrets[name] = true
 		}
 	}
