@@ -106,6 +106,9 @@ func TestTLSOnBothBackends(t *testing.T) {
 			w.certificatesAreAsked(t, v)
 		})
 		w.namesAreFlows(t)
+		if w.backend.bound {
+			w.refusedBesideTLS(t)
+		}
 		w.namesChange(t)
 		w.certificatesChange(t)
 		w.secretsStaySecret(t)
