@@ -82,6 +82,7 @@ type Backend struct {
 	made     map[policy.SetID]*program // of the last snapshot
 	custom   *custom                   // listeners of policies
 	secrets  *shelf                    // to end TLS by
+	shut     map[pair]refusal          // listeners that Envoy refused: they close what comes
 
 	inUse    atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
 	underway underway
@@ -124,7 +125,7 @@ func New(c Config) (*Backend, error) {
 	b := &Backend{
 		config: c, log: c.Logger, store: newStore(), services: newStore(), primed: make(chan struct{}), numbers: map[policy.SetID]redirect.SetNumber{},
 		sets: map[redirect.SetNumber]*program{}, ports: map[pair]redirect.ProxyPort{}, custom: newCustom(), secrets: newShelf(), savedRules: map[pair]string{},
-		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{},
+		failed: map[redirect.SetNumber]string{}, refusals: map[policy.SetID]map[string]string{}, shut: map[pair]refusal{},
 	}
 	b.guard = newGuard(b.log)
 	b.store.onStream, b.store.guard = c.OnStream, b.guard

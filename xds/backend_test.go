@@ -172,7 +172,7 @@ func TestRefusedRuleIsLeftOut(t *testing.T) {
 		now.Revision++
 	}
 	tried := refusals.Load()
-	if tried == 0 || tried > 5 {
+	if tried == 0 || tried > 8 { // by halves; how many come in one response differs
 		t.Errorf("what was refused was sent %d times", tried)
 	}
 	check := func() {

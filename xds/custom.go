@@ -169,13 +169,8 @@ func (b *Backend) forgetConfigs(s redirect.Snapshot) error {
 
 // listenerFor makes the listener of a route.
 func (b *Backend) listenerFor(p pair, port redirect.ProxyPort) (*listenerv3.Listener, error) {
-	if plan := b.planOf(p); !p.custom() && plan != nil {
-		var build builder
-		l := build.tlsListener(p, port, plan)
-		return l, errors.Join(build.check(l), b.offerCluster(plan))
-	}
 	if !p.custom() {
-		return listenerOf(p, port, b.raw(p))
+		return b.ownListener(p, port)
 	}
 	l := b.custom.listeners[p.egress]
 	if l == nil {

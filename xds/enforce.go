@@ -28,7 +28,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 		return err
 	}
 	b.sets, b.given, b.numbers, b.failed = t.rules, t.given, t.numbers, t.failed
-	if err := errors.Join(b.takeConfigs(ctx, s), b.offerSecrets(s.Secrets), b.restorePorts(), b.push(ctx, b.accepted), b.pushListeners(ctx),
+	if err := errors.Join(b.takeConfigs(ctx, s), b.offerSecrets(s.Secrets), b.restorePorts(), b.closeRefused(ctx), b.push(ctx, b.accepted), b.pushListeners(ctx),
 		b.pushSecrets(ctx), b.dropForgotten(ctx), b.forgetConfigs(s), b.forgetSecrets()); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
@@ -166,35 +166,23 @@ func (b *Backend) routes(p pair) (*routev3.RouteConfiguration, error) {
 	return b.routesOverTLS(p, c)
 }
 
-// pushListeners brings the listeners up to date.
+// pushListeners brings the listeners up to date, each by itself: one that is refused takes
+// no other with it. Without an Envoy all are offered, for the next one.
 func (b *Backend) pushListeners(ctx context.Context) error {
-	update := make(map[string]types.Resource, len(b.ports))
+	var first error
 	for p, port := range b.ports {
-		if p.custom() { // each by itself: one that is refused takes no other with it
-			if err := b.pushCustom(ctx, p, port); err != nil {
-				return err
-			}
-			continue
+		var err error
+		switch {
+		case p.custom():
+			err = b.pushCustom(ctx, p, port)
+		case b.knows(p.egress) && b.knows(p.ingress): // else it goes
+			err = b.pushListener(ctx, p, port)
 		}
-		if !b.knows(p.egress) || !b.knows(p.ingress) { // it goes
-			continue
+		if first == nil {
+			first = err
 		}
-		l, err := b.listenerFor(p, port)
-		if err != nil {
-			return err
-		}
-		update[p.name()] = l
 	}
-	return b.store.change(ctx, resource.ListenerType, update)
-}
-
-// pushListener does the same for one.
-func (b *Backend) pushListener(ctx context.Context, p pair, port redirect.ProxyPort) error {
-	l, err := b.listenerFor(p, port)
-	if err != nil {
-		return err
-	}
-	return b.store.change(ctx, resource.ListenerType, map[string]types.Resource{p.name(): l})
+	return first
 }
 
 // raw: no policy that enforces has a say in what is not HTTP.
@@ -216,6 +204,7 @@ func (b *Backend) dropForgotten(ctx context.Context) error {
 		}
 		names = append(names, p.name())
 		delete(b.ports, p)
+		delete(b.shut, p)
 	}
 	if len(names) == 0 {
 		return nil

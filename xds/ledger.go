@@ -20,7 +20,11 @@ type resourceKey struct{ typeURL, name string }
 type versions map[resourceKey]string
 
 // RefusedError is what Envoy said of a resource that it did not take.
-type RefusedError struct{ Resource, Message string }
+type RefusedError struct {
+	Resource, Message string
+
+	alone bool // it was no other that came with it
+}
 
 func (e *RefusedError) Error() string {
 	return fmt.Sprintf("envoy refused %s: %s", e.Resource, e.Message)
@@ -43,7 +47,10 @@ type ledger struct {
 	onStream func() // a stream was opened; called by a goroutine of its own
 }
 
-type refusal struct{ version, message string }
+type refusal struct {
+	version, message string
+	alone            bool // no other resource was offered with it
+}
 
 func newLedger() *ledger {
 	l := &ledger{changed: make(chan struct{})}
@@ -118,17 +125,17 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, r *discoveryv3.DeltaDiscover
 	sent := l.sent[r.GetResponseNonce()]
 	delete(l.sent, r.GetResponseNonce())
 	for key, version := range sent {
-		l.answer(key, version, r)
+		l.answer(key, version, len(sent) == 1, r)
 	}
 	l.wake()
 	return nil
 }
 
-func (l *ledger) answer(key resourceKey, version string, r *discoveryv3.DeltaDiscoveryRequest) {
+func (l *ledger) answer(key resourceKey, version string, alone bool, r *discoveryv3.DeltaDiscoveryRequest) {
 	switch {
 	case r.GetErrorDetail() != nil:
 		l.last = strings.TrimSpace(r.GetErrorDetail().GetMessage())
-		l.refused[key] = refusal{version, l.last}
+		l.refused[key] = refusal{version, l.last, alone}
 	case version == "":
 		delete(l.acked, key)
 		delete(l.refused, key)
@@ -171,12 +178,13 @@ func (l *ledger) look(want versions) (done bool, changed <-chan struct{}, err er
 	}
 	done = true
 	for key, version := range want {
-		if l.acked[key] == version {
+		r, refused := l.refused[key]
+		if l.acked[key] == version && (version != "" || !refused) { // what was refused is taken away too
 			continue
 		}
 		done = false
-		if r, ok := l.refused[key]; ok && r.version == version {
-			return false, nil, &RefusedError{key.name, r.message}
+		if refused && r.version == version {
+			return false, nil, &RefusedError{key.name, r.message, r.alone}
 		}
 	}
 	return done, l.changed, nil

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -60,10 +61,22 @@ func (p pair) speaks(protocol policy.Protocol) bool {
 	return p.egress != 0 && p.egress.Protocol() == protocol || p.ingress != 0 && p.ingress.Protocol() == protocol
 }
 
-// planOf says what is done about TLS on connections of a pair. How TLS ends is what the
+// planOf says what is done about TLS on connections of a pair.
+func (b *Backend) planOf(p pair) *tlsPlan {
+	plan := b.planned(p)
+	if r, ok := b.shut[p]; ok && !plan.shut() {
+		if plan == nil {
+			plan = &tlsPlan{http: p.speaks(policy.ProtocolHTTP)}
+		}
+		plan.broken = r.message
+	}
+	return plan
+}
+
+// planned is that before Envoy has had its say. How TLS ends is what the
 // snapshot says, whether or not the rules could be put in force: where they are not, nothing
 // passes, as what comes could be taken for plain text.
-func (b *Backend) planOf(p pair) *tlsPlan {
+func (b *Backend) planned(p pair) *tlsPlan {
 	plan := &tlsPlan{http: p.speaks(policy.ProtocolHTTP), raw: b.raw(p)}
 	var ends *policy.TLSSecrets
 	asked := p.speaks(policy.ProtocolTLS)
@@ -100,7 +113,7 @@ func (b *Backend) planOf(p pair) *tlsPlan {
 	case !plan.greeted() && plan.named():
 		plan.broken = "rules ask for the server name of a client that speaks plain text (originatingTLS alone): write terminatingTLS too"
 	default:
-		plan.broken = b.secrets.broken(plan.ends)
+		plan.broken = cmp.Or(b.secrets.broken(plan.ends), b.secrets.refusedClusters[plan.serverCluster()])
 	}
 	return plan
 }

@@ -32,10 +32,12 @@ type shelf struct {
 	good     map[string]types.Resource // what Envoy has taken
 	offered  map[string]bool           // resources of both types
 	clusters map[string]bool
+	// refusedClusters are those that Envoy did not take, and why.
+	refusedClusters map[string]string
 }
 
 func newShelf() *shelf {
-	return &shelf{unusable: map[string]string{}, refused: map[string]refusal{}, good: map[string]types.Resource{}, offered: map[string]bool{}, clusters: map[string]bool{}}
+	return &shelf{unusable: map[string]string{}, refused: map[string]refusal{}, good: map[string]types.Resource{}, offered: map[string]bool{}, clusters: map[string]bool{}, refusedClusters: map[string]string{}}
 }
 
 func certificateName(certificate, key policy.SecretRef) string {
@@ -198,8 +200,9 @@ func (b *Backend) settleSecrets(ctx context.Context, p pair, port redirect.Proxy
 		return err
 	}
 	b.failSecrets()
+	err = b.pushListener(ctx, p, port) // which closes now
 	b.noteFailed()
-	return b.pushListener(ctx, p, port) // which closes now
+	return err
 }
 
 // takeSecrets waits until Envoy has what a pair needs, and says whether the pair must be
@@ -210,8 +213,8 @@ func (b *Backend) takeSecrets(ctx context.Context, p pair) (anew bool, err error
 		return false, nil
 	}
 	if plan.begun() {
-		if err := b.store.settle(ctx, resource.ClusterType, plan.serverCluster()); err != nil {
-			return false, err
+		if refused, err := b.settleCluster(ctx, plan); refused || err != nil {
+			return refused, err
 		}
 	}
 	for _, name := range secretNames(plan.ends) {
@@ -235,7 +238,7 @@ func (b *Backend) takeSecrets(ctx context.Context, p pair) (anew bool, err error
 // refuseSecret takes back what Envoy did not take.
 func (b *Backend) refuseSecret(name string, made types.Resource, said *RefusedError) error {
 	message := "Envoy refused it: " + maskText(said.Message, b.secretValues())
-	b.secrets.refused[name] = refusal{versionOf(made), message}
+	b.secrets.refused[name] = refusal{version: versionOf(made), message: message}
 	b.log.Error("a secret is not in force", "secret", name, "envoy", message)
 	if good := b.secrets.good[name]; good != nil {
 		return b.store.put(resource.SecretType, map[string]types.Resource{name: good})
@@ -289,6 +292,9 @@ func (b *Backend) forgetSecrets() error {
 		delete(b.secrets.good, name)
 		delete(b.secrets.refused, name)
 	}
-	err := b.store.put(resource.ClusterType, nil, gone(b.secrets.clusters, clusters)...)
-	return errors.Join(err, b.store.put(resource.SecretType, nil, names...))
+	unused := gone(b.secrets.clusters, clusters)
+	for _, name := range unused {
+		delete(b.secrets.refusedClusters, name)
+	}
+	return errors.Join(b.store.put(resource.ClusterType, nil, unused...), b.store.put(resource.SecretType, nil, names...))
 }

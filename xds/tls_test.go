@@ -86,10 +86,10 @@ func endsOf(n byte, names ...string) *policy.L7Set {
 	return s
 }
 
-func secretsFor(t *testing.T, revision uint64, set *policy.L7Set) redirect.Snapshot {
+func secretsFor(t *testing.T, revision uint64, sets ...*policy.L7Set) redirect.Snapshot {
 	t.Helper()
 	certificate, key := pairOfKeys(t)
-	s := snapshot(revision, set)
+	s := snapshot(revision, sets...)
 	s.Secrets = map[policy.SecretRef]string{certificateRef: certificate, keyRef: key, caRef: certificate}
 	return s
 }
