@@ -23,9 +23,13 @@ var envoyFails = map[string]string{
 	"http2/5.1.1/2": "HEADERS on a stream lower than the last are ignored",
 	"http2/5.3.1/2": "priorities are ignored",
 	"http2/6.3/1":   "priorities are ignored",
-	"http2/6.9.1/2": "the connection is reset, and its GOAWAY lost",
-	"http2/6.9.1/3": "the connection ends, not the stream",
 	"http2/7/1":     "a PING after GOAWAY is not answered",
+}
+
+// envoyMayFail are those in which a reset races with what says why.
+var envoyMayFail = map[string]string{
+	"http2/6.9.1/2": "the connection is reset, and its GOAWAY may be lost",
+	"http2/6.9.1/3": "the connection ends, not the stream",
 }
 
 // h2specReport is what h2spec writes for machines.
@@ -42,7 +46,7 @@ type h2specReport struct {
 }
 
 // TestEnvoyH2spec runs the conformance tests through Envoy: it fails those cases that are
-// known, and no other.
+// known, perhaps those that are a race, and no other.
 func TestEnvoyH2spec(t *testing.T) {
 	t.Parallel()
 	h2spec := needPart(t, "h2spec/h2spec")
@@ -87,7 +91,7 @@ func TestEnvoyH2spec(t *testing.T) {
 		t.Errorf("%d cases, want 145", all)
 	}
 	for _, id := range slices.Sorted(maps.Keys(failed)) {
-		if _, known := envoyFails[id]; !known {
+		if envoyFails[id]+envoyMayFail[id] == "" {
 			t.Logf("%q: %q fails", id, failed[id])
 			slow = append(slow, id)
 		}
