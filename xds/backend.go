@@ -129,6 +129,7 @@ func New(c Config) (*Backend, error) {
 	}
 	b.guard = newGuard(b.log)
 	b.store.onStream, b.store.guard = c.OnStream, b.guard
+	b.store.mask = func(said string) string { return maskText(said, b.secretValues()) }
 	if err := b.store.put(resource.ClusterType, map[string]types.Resource{clusterName: cluster}); err != nil {
 		return nil, err
 	}

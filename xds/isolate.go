@@ -78,7 +78,7 @@ func (b *Backend) admitRules(ctx context.Context, n redirect.SetNumber, names []
 func (b *Backend) refuse(n redirect.SetNumber, name string, err error) {
 	var refused *RefusedError
 	errors.As(err, &refused)
-	said := maskText(refused.Message, b.secretValues())
+	said := refused.Message
 	why := fmt.Sprintf("%s is left out: Envoy refused it: %s", refOf(name), said)
 	b.failed[n] = why
 	b.log.Error("a rule allows nothing", "rule", refOf(name), "envoy", said)

@@ -43,8 +43,9 @@ type ledger struct {
 	last    string        // what Envoy refused last, for people
 	changed chan struct{} // closed when something did
 
-	guard    *guard // may be nil
-	onStream func() // a stream was opened; called by a goroutine of its own
+	guard    *guard              // may be nil
+	mask     func(string) string // hides secrets in what Envoy says; may be nil
+	onStream func()              // a stream was opened; called by a goroutine of its own
 }
 
 type refusal struct {
@@ -134,7 +135,7 @@ func (l *ledger) OnStreamDeltaRequest(stream int64, r *discoveryv3.DeltaDiscover
 func (l *ledger) answer(key resourceKey, version string, alone bool, r *discoveryv3.DeltaDiscoveryRequest) {
 	switch {
 	case r.GetErrorDetail() != nil:
-		l.last = strings.TrimSpace(r.GetErrorDetail().GetMessage())
+		l.last = l.masked(strings.TrimSpace(r.GetErrorDetail().GetMessage()))
 		l.refused[key] = refusal{version, l.last, alone}
 	case version == "":
 		delete(l.acked, key)
@@ -143,6 +144,14 @@ func (l *ledger) answer(key resourceKey, version string, alone bool, r *discover
 		l.acked[key] = version
 		delete(l.refused, key)
 	}
+}
+
+// masked is what Envoy said without the values of secrets: it quotes what it refuses.
+func (l *ledger) masked(said string) string {
+	if l.mask == nil {
+		return said
+	}
+	return l.mask(said)
 }
 
 // wait returns when Envoy has acknowledged all that is wanted: nil. When it refuses

@@ -8,6 +8,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
@@ -67,5 +68,23 @@ func TestSecretsOfBeforeAreMasked(t *testing.T) {
 	b.noteSecrets(of("new"), true)
 	if got := b.secretValues(); !slices.Equal(got, []string{"new"}) {
 		t.Errorf("afterwards %q are masked", got)
+	}
+}
+
+// TestEnvoysWordsAreMasked: what Envoy says is without secrets wherever it goes.
+func TestEnvoysWordsAreMasked(t *testing.T) {
+	b, _, _ := served(t, func(r *discoveryv3.DeltaDiscoveryResponse) string {
+		if strings.Contains(r.String(), "BAD") {
+			return "cannot read hunter2"
+		}
+		return ""
+	})
+	s := snapshot(2, httpSet(2, "BAD"))
+	s.Secrets = map[policy.SecretRef]string{certificateRef: "hunter2"}
+	err := b.Enforce(patient(t), s)
+	for where, text := range map[string]string{"the error": failure(err), "status": b.Status().Detail, "what was refused last": b.store.status().Detail} {
+		if where != "what was refused last" && !strings.Contains(text, "cannot read "+masked) || strings.Contains(text, "hunter2") {
+			t.Errorf("%s: %q", where, text)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func (b *Backend) noteFailed() {
 	}
 	for n, why := range b.failed {
 		if l := b.custom.listeners[n]; l != nil {
-			all = append(all, refusedRule{l.String(), shorten(why)})
+			all = append(all, refusedRule{l.String(), fieldOf(why)})
 		} else if !told[n] {
 			all = append(all, refusedRule{"", shorten(why)})
 		}
@@ -48,6 +49,18 @@ func (b *Backend) noteFailed() {
 	defer b.statusMu.Unlock()
 	b.failing, b.refused = failing(b.failed), all[:min(len(all), refusedMost)]
 }
+
+// fieldOf names the field of a config that Envoy, or its schema, does not take. The rest of
+// what was said may quote the config, which can hold what nobody but its author knows for a
+// secret.
+func fieldOf(why string) string {
+	if field := invalidField.FindString(why); field != "" {
+		return "not taken: " + field
+	}
+	return "not taken"
+}
+
+var invalidField = regexp.MustCompile(`[A-Za-z]+ValidationError\.[A-Za-z0-9_.\[\]]*[A-Za-z0-9_\]]`)
 
 func shorten(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), refusedBytes)], "")

@@ -42,3 +42,16 @@ func TestRefusedIsMeasured(t *testing.T) {
 		t.Errorf("once all is in force %q and %v are told", b.failing, b.refused)
 	}
 }
+
+// TestConfigsAreMeasuredByField: of a config nothing is told among the metrics but the field.
+func TestConfigsAreMeasuredByField(t *testing.T) {
+	for why, want := range map[string]string{
+		"Proto constraint validation failed (ClusterValidationError.ConnectTimeout: value must be greater than 0s)": "not taken: ClusterValidationError.ConnectTimeout",
+		"invalid value in ListenerValidationError.FilterChains[0].Filters[1]: password hunter2":                     "not taken: ListenerValidationError.FilterChains[0].Filters[1]",
+		"unknown word hunter2": "not taken",
+	} {
+		if got := fieldOf(why); got != want {
+			t.Errorf("of %q %q is told, want %q", why, got, want)
+		}
+	}
+}

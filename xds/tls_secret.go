@@ -237,7 +237,7 @@ func (b *Backend) takeSecrets(ctx context.Context, p pair) (anew bool, err error
 
 // refuseSecret takes back what Envoy did not take.
 func (b *Backend) refuseSecret(name string, made types.Resource, said *RefusedError) error {
-	message := "Envoy refused it: " + maskText(said.Message, b.secretValues())
+	message := "Envoy refused it: " + said.Message
 	b.secrets.refused[name] = refusal{version: versionOf(made), message: message}
 	b.log.Error("a secret is not in force", "secret", name, "envoy", message)
 	if good := b.secrets.good[name]; good != nil {
