@@ -38,10 +38,7 @@ func (b *builder) accessLogOf(p pair) []*accesslogconfigv3.AccessLog {
 
 // unreadLogOf makes Envoy report what it carries unread.
 func (b *builder) unreadLogOf(p pair) []*accesslogconfigv3.AccessLog {
-	return []*accesslogconfigv3.AccessLog{{
-		Name:       "envoy.access_loggers.tcp_grpc",
-		ConfigType: &accesslogconfigv3.AccessLog_TypedConfig{TypedConfig: b.pack(&grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: commonLog(p)})},
-	}}
+	return b.connectionLog(p, literal(passedTag, "yes"))
 }
 
 func commonLog(p pair) *grpclogv3.CommonGrpcAccessLogConfig {

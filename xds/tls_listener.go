@@ -200,12 +200,13 @@ func (b *builder) askNames(egress, ingress *program) *anypb.Any {
 	return b.rules(ruled{enforced: deny}, namesStatistic)
 }
 
-// Tags of what is logged: by which filter chain it went, why nothing passes there, and
-// that it is carried.
+// Tags of what is logged: by which filter chain it went, why nothing passes there, that it
+// is carried, and that it passes unread.
 const (
 	chainTag   = "headgate.chain"
 	brokenTag  = "headgate.broken"
 	carriedTag = "headgate.carried"
+	passedTag  = "headgate.passed"
 )
 
 // chainLogOf makes Envoy report connections of a listener, when they are over.

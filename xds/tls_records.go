@@ -19,7 +19,7 @@ func (b *Backend) connection(p pair, e *datav3.TCPAccessLogEntry) []observe.Reco
 	switch {
 	case tags[carriedTag] != "":
 		return b.carriedRecords(p, e)
-	case tags[chainTag] == "": // what is not HTTP, or not TLS, where nobody minds
+	case tags[passedTag] != "": // what is not HTTP, or not TLS, where nobody minds
 		return b.unread(p, e)
 	}
 	r, ok := b.hello(common)
@@ -34,7 +34,12 @@ func (b *Backend) connection(p pair, e *datav3.TCPAccessLogEntry) []observe.Reco
 		r.Word, r.Detail = observe.Errored, cmp.Or(tags[brokenTag], "what came is not TLS")
 	case chainUnread:
 		return nil // it is told of as such
-	default:
+	default: // it was over before a filter chain was chosen
+		if r.Destination.Addr().IsLoopback() { // it is the agent, which sees whether Envoy listens
+			return nil
+		}
+		r.Word, r.Detail = observe.Errored, "the connection ended before a hello came"
+	case chainCarried, chainCarried2:
 		if failure == "" {
 			return b.allowedName(r, p)
 		}
@@ -68,10 +73,15 @@ func (b *Backend) allowedName(r observe.Record, p pair) []observe.Record {
 	return []observe.Record{r}
 }
 
-// decidedName says which rule allows a name, and which of those that audit would not.
+// decidedName says which rule allows a name, and which of those that audit would not. One
+// that no rule allows any more is told of as denied.
 func (b *Backend) decidedName(r *observe.Record, p pair) {
 	d, direction := b.judgeName(p, r.TLS.ServerName)
 	r.Direction, r.Rule = direction, d.Rule
+	if d.Verdict != policy.Allow {
+		r.Word, r.Reason, r.Nearest, r.Detail = observe.Dropped, observe.ReasonPolicyDenied, d.Nearest, d.Reason
+		return
+	}
 	if d.Audit != nil {
 		r.Word, r.Rule, r.Nearest, r.Detail = observe.Audited, d.Audit.Rule, d.Audit.Nearest, d.Audit.Reason
 	}

@@ -44,6 +44,8 @@ func TestConnectionRecords(t *testing.T) {
 	failed.CommonProperties.DownstreamTransportFailureReason = "TLS_error"
 	unreachable := tlsEntry(datav3.AccessLogType_TcpConnectionEnd, "a.example", carriedTag, "yes")
 	unreachable.CommonProperties.ResponseFlags = &datav3.ResponseFlags{UpstreamConnectionFailure: true}
+	probe := tlsEntry(over, "", chainTag, "-")
+	probe.CommonProperties.DownstreamLocalAddress = tcp(loopback4, 443)
 	for name, tt := range map[string]struct {
 		set   *policy.L7Set
 		audit bool
@@ -63,6 +65,12 @@ func TestConnectionRecords(t *testing.T) {
 		"audited":             {audited, false, tlsEntry(began, "b.example", carriedTag, "yes"), observe.Audited, "", ref.Policy, "does not match"},
 		"audit":               {set, true, tlsEntry(began, "b.example", carriedTag, "yes"), observe.Audited, "", ref.Policy, "does not match"},
 		"unread":              {set, false, tlsEntry(over, "", chainTag, chainUnread), 0, "", "", ""},
+		"passed":              {audited, false, tlsEntry(over, "", passedTag, "yes"), observe.Forwarded, "", "", "unread"},
+		"no hello":            {set, false, tlsEntry(over, "", chainTag, "-"), observe.Errored, "", "", "before a hello"},
+		"no hello, no tag":    {set, false, tlsEntry(over, ""), observe.Errored, "", "", "before a hello"},
+		"no hello, requests":  {http, false, tlsEntry(over, "", chainTag, "-"), observe.Errored, "", "", "before a hello"},
+		"our own probe":       {set, false, probe, 0, "", "", ""},
+		"carried, denied now": {set, false, tlsEntry(began, "b.example", carriedTag, "yes"), observe.Dropped, "", ref.Policy, "does not match"},
 		"no TLS":              {set, false, tlsEntry(over, "", chainTag, chainClosed), observe.Errored, "", "", "not TLS"},
 		"broken":              {set, false, broken, observe.Errored, "", "", "there is no tls.key"},
 		"handshake":           {http, false, failed, observe.Errored, "", "", "TLS_error"},
@@ -90,7 +98,7 @@ func TestConnectionRecords(t *testing.T) {
 			continue
 		}
 		r := records[0]
-		if r.Word != tt.word || r.Rule.Policy != tt.rule || r.Nearest.Policy != tt.near || !strings.Contains(r.Detail, tt.says) || r.TLS == nil || r.Word != observe.Errored && r.Direction != policy.Egress {
+		if r.Word != tt.word || r.Rule.Policy != tt.rule || r.Nearest.Policy != tt.near || !strings.Contains(r.Detail, tt.says) || (r.TLS == nil) != (name == "passed") || r.Word != observe.Errored && r.Direction != policy.Egress {
 			t.Errorf("%s: told %+v", name, r)
 		}
 	}
