@@ -1,16 +1,9 @@
 package integration
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,59 +13,6 @@ import (
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 )
-
-// authority issues certificates.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	pem         []byte
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{}
-	a.certificate = &x509.Certificate{
-		Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, key := a.sign(t, a.certificate)
-	a.key = key
-	var err error
-	if a.certificate, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return a
-}
-
-// sign makes a key and a certificate for it, of the authority or by itself.
-func (a *authority) sign(t *testing.T, c *x509.Certificate) ([]byte, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parent, by := c, key
-	if a.key != nil {
-		parent, by = a.certificate, a.key
-	}
-	c.SerialNumber, c.NotBefore, c.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, by)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der, key
-}
-
-// issue makes a certificate for names, as PEM.
-func (a *authority) issue(t *testing.T, names ...string) (certificate, key []byte) {
-	t.Helper()
-	der, private := a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}, DNSNames: names})
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-}
 
 // nginxTLS says by which name it was asked for.
 const nginxTLS = `user root;
@@ -107,21 +47,21 @@ http {
 type tlsSite struct {
 	*node
 	server, client *workload
-	servers, own   *authority // whose certificates the server has, and the proxy
-	secrets, ca    string     // directories; ca has own.pem and servers.pem
+	servers, own   *issuer // whose certificates the server has, and the proxy
+	secrets, ca    string  // directories; ca has own.pem and servers.pem
 	curl, openssl  string
 }
 
 func newTLSSite(t *testing.T) *tlsSite {
 	s := &tlsSite{
-		servers: newAuthority(t), own: newAuthority(t), secrets: t.TempDir(), ca: t.TempDir(),
+		servers: newIssuer(t), own: newIssuer(t), secrets: t.TempDir(), ca: t.TempDir(),
 		curl: needProgram(t, "curl"), openssl: needProgram(t, "openssl"),
 	}
 	s.node = startNode(t, "--secrets-dir", s.secrets)
 	s.server, s.client = s.workload(t, "server", "app=server"), s.workload(t, "client", "app=client")
 	put(t, filepath.Join(s.ca, "own.pem"), s.own.pem)
 	put(t, filepath.Join(s.ca, "servers.pem"), s.servers.pem)
-	certificate, key := s.servers.issue(t, "www.example.com", "*.api.example.com", "*.b.api.example.com", "kept.example.com", "gone.example.com", "evil.example", "web.example")
+	certificate, key := s.servers.issue(t, ellipticKey(t), "www.example.com", "*.api.example.com", "*.b.api.example.com", "kept.example.com", "gone.example.com", "evil.example", "web.example")
 	s.server.serveNginxAs(t, nginxTLS, map[string][]byte{"tls.crt": certificate, "tls.key": key})
 	s.reissue(t)
 	put(t, filepath.Join(s.secrets, "default/servers/ca.crt"), s.servers.pem)
@@ -137,7 +77,7 @@ func newTLSSite(t *testing.T) *tlsSite {
 
 // reissue gives the proxy a new certificate.
 func (s *tlsSite) reissue(t *testing.T) {
-	certificate, key := s.own.issue(t, "web.example")
+	certificate, key := s.own.issue(t, ellipticKey(t), "web.example")
 	put(t, filepath.Join(s.secrets, "default/proxy/tls.key"), key)
 	put(t, filepath.Join(s.secrets, "default/proxy/tls.crt"), certificate)
 }
@@ -251,8 +191,7 @@ func (s *tlsSite) begin(t *testing.T, name string, config *tls.Config, over func
 	}
 	t.Cleanup(func() { under.Close() })
 	_ = under.SetDeadline(time.Now().Add(10 * patience))
-	config.RootCAs, config.ServerName = x509.NewCertPool(), name
-	config.RootCAs.AppendCertsFromPEM(s.servers.pem)
+	config.RootCAs, config.ServerName = s.servers.pool(), name
 	c := tls.Client(over(under), config)
 	return c, c.Handshake()
 }
@@ -362,7 +301,7 @@ func (s *tlsSite) ends(t *testing.T, v ipVersion) {
 }
 
 func (s *tlsSite) rotates(t *testing.T) {
-	s.own = newAuthority(t)
+	s.own = newIssuer(t)
 	s.reissue(t)
 	put(t, filepath.Join(s.ca, "own.pem"), s.own.pem)
 	try := func(want string) func() error {
