@@ -108,6 +108,7 @@ func TestTLSOnBothBackends(t *testing.T) {
 		w.namesAreFlows(t)
 		if w.backend.bound {
 			w.refusedBesideTLS(t)
+			w.silenceIsNoHello(t)
 		}
 		w.namesChange(t)
 		w.certificatesChange(t)
