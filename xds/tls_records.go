@@ -34,16 +34,16 @@ func (b *Backend) connection(p pair, e *datav3.TCPAccessLogEntry) []observe.Reco
 		r.Word, r.Detail = observe.Errored, cmp.Or(tags[brokenTag], "what came is not TLS")
 	case chainUnread:
 		return nil // it is told of as such
-	default: // it was over before a filter chain was chosen
-		if r.Destination.Addr().IsLoopback() { // it is the agent, which sees whether Envoy listens
-			return nil
-		}
-		r.Word, r.Detail = observe.Errored, "the connection ended before a hello came"
 	case chainCarried, chainCarried2:
 		if failure == "" {
 			return b.allowedName(r, p)
 		}
 		r.Word, r.Detail = observe.Errored, "end the client's TLS: "+failure
+	default: // it was over before a filter chain was chosen
+		if r.Destination.Addr().IsLoopback() { // it is the agent, which sees whether Envoy listens
+			return nil
+		}
+		r.Word, r.Detail = observe.Errored, "the connection ended before a hello came"
 	}
 	return []observe.Record{r}
 }
