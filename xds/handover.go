@@ -3,7 +3,9 @@ package xds
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -149,18 +151,32 @@ func (s *succession) arguments(args []string) []string {
 		"--parent-shutdown-time-s", strconv.Itoa(int(drainGrace/time.Second)))
 }
 
-// baseID reads what the Envoy that runs has written. Its user could write anything there:
-// a number at most.
+// baseID reads what the Envoy that runs has written. Its user could put anything there, and
+// make us wait, or read what is another's: a small file at most, and a number.
 func (b *Backend) baseID() (uint32, error) {
-	text, err := os.ReadFile(b.file(baseName))
+	base, err := readNumber(b.file(baseName))
 	if err != nil {
 		return 0, fmt.Errorf("find out how to follow Envoy: %w", err)
+	}
+	return base, nil
+}
+
+func readNumber(path string) (uint32, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return 0, errors.Join(fmt.Errorf("read %s: it is no file", path), err)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 16))
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", path, err)
 	}
 	base, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("find out how to follow Envoy: %w", err)
-	}
-	return uint32(base), nil
+	return uint32(base), err
 }
 
 // endOther ends a process that may have ended, or be another's number now.

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,20 @@ func TestSuccession(t *testing.T) {
 		}
 		if base, err := b.baseID(); (err == nil) != want || want && base != 7 {
 			t.Errorf("%q: %d, %v", text, base, err)
+		}
+	}
+	// Its user may put there what is no file, or another's.
+	path := b.file(baseName)
+	for name, put := range map[string]func() error{
+		"a link":      func() error { return os.Symlink(filepath.Join(b.config.Dir, "secret"), path) },
+		"a pipe":      func() error { return unix.Mkfifo(path, 0o600) },
+		"a directory": func() error { return os.Mkdir(path, 0o700) },
+	} {
+		if err := errors.Join(os.WriteFile(filepath.Join(b.config.Dir, "secret"), []byte("7"), 0o600), os.RemoveAll(path), put()); err != nil {
+			t.Fatal(err)
+		}
+		if base, err := b.baseID(); err == nil {
+			t.Errorf("%s: %d", name, base)
 		}
 	}
 	var none *succession

@@ -59,7 +59,7 @@ type process struct {
 // startProcess starts Envoy as a user without rights, with the capabilities that
 // transparent sockets, marks and low ports need.
 func (b *Backend) startProcess(follows *succession) (*process, error) {
-	bootstrap, err := b.bootstrap()
+	bootstrap, err := b.bootstrap(follows)
 	if err != nil {
 		return nil, err
 	}
@@ -249,10 +249,15 @@ func Terminate(_ context.Context, runDir string) error {
 // inheritedDir is Config.Dir as an Envoy that we start finds it.
 const inheritedDir = "/proc/self/fd/4" // descriptorDirectory
 
-// bootstrap makes what Envoy starts with, and the directory of its admin interface.
-func (b *Backend) bootstrap() (string, error) {
+// bootstrap makes what Envoy starts with, and its own directory. What one before has left
+// there says nothing of one that starts anew.
+func (b *Backend) bootstrap(follows *succession) (string, error) {
 	admin := filepath.Dir(b.file(adminName))
-	if err := errors.Join(os.MkdirAll(admin, 0o700), os.Chown(admin, int(b.config.UID), int(b.config.UID)), removeStale(b.file(adminName))); err != nil {
+	var err error
+	if follows == nil {
+		err = os.RemoveAll(admin)
+	}
+	if err = errors.Join(err, os.MkdirAll(admin, 0o700), os.Chown(admin, int(b.config.UID), int(b.config.UID)), removeStale(b.file(adminName))); err != nil {
 		return "", fmt.Errorf("make the directory of Envoy's admin interface: %w", err)
 	}
 	return b.bootstrapText()
