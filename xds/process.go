@@ -49,10 +49,11 @@ type process struct {
 	PID      int      `json:"pid"`              // zero: its holder has not said it yet
 	Started  uint64   `json:"started"`          // clock ticks since boot: a number that is used again tells
 	Settings string   `json:"settings"`         // that it was started with: for others it is replaced
+	Meets    string   `json:"meets,omitempty"`  // where the one that follows speaks to it
 	Holder   holder   `json:"holder"`           // its parent, which ends with it
 	Epoch    int      `json:"epoch"`            // how many it follows
 	Before   *process `json:"before,omitempty"` // which may still drain
-	Until    int64    `json:"until,omitempty"`  // it is to have drained, in seconds since 1970
+	Until    int64    `json:"until,omitempty"`  // it is to have drained, in seconds since 1970; zero: it has not been taken over from
 	pidfd    int
 }
 
@@ -89,10 +90,9 @@ func (b *Backend) startProcess(follows *succession) (*process, error) {
 		return nil, err
 	}
 	defer h.close()
-	p := &process{Settings: b.settings, Holder: h.holder}
+	p := &process{Settings: b.settings, Meets: b.meets(), Holder: h.holder}
 	if follows != nil {
 		p.Epoch, p.Before = follows.old.Epoch+1, follows.old
-		p.Before.Until = time.Now().Add(drainGrace + drainSlack).Unix()
 	}
 	// Known before there is an Envoy: whatever happens to us from here on, the next
 	// agent finds both.

@@ -52,6 +52,52 @@ func haveConnections(to []string) error {
 	return err
 }
 
+// startConnected starts a process that listens and connects to addresses.
+func startConnected(t *testing.T, to ...string) (p *process, stopListening func()) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", append([]string{severed}, to...)...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	said := bufio.NewReader(out)
+	says := func(want string) {
+		t.Helper()
+		if text, err := said.ReadString('\n'); err != nil || strings.TrimSpace(text) != want {
+			t.Fatalf("it says %q, %v", text, err)
+		}
+	}
+	p = &process{PID: cmd.Process.Pid}
+	if err := p.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		<-done
+		p.close()
+	})
+	go func() { // a process that nobody waits for has not ended
+		defer close(done)
+		_, _ = cmd.Process.Wait()
+	}()
+	says("ready")
+	return p, func() {
+		t.Helper()
+		if _, err := in.Write([]byte("\n")); err != nil {
+			t.Fatal(err)
+		}
+		says("closed")
+	}
+}
+
 // TestSever: all connections of a process end, those of others stay; not while it accepts.
 func TestSever(t *testing.T) {
 	newHolding(t) // root
@@ -90,32 +136,7 @@ func TestSever(t *testing.T) {
 			}
 		}()
 	}
-	cmd := exec.Command("/proc/self/exe", append([]string{severed}, addrs...)...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
-	said := bufio.NewReader(out)
-	says := func(want string) {
-		t.Helper()
-		if text, err := said.ReadString('\n'); err != nil || strings.TrimSpace(text) != want {
-			t.Fatalf("it says %q, %v", text, err)
-		}
-	}
-	says("ready")
-	p := &process{PID: cmd.Process.Pid}
-	if err := p.open(); err != nil {
-		t.Fatal(err)
-	}
-	defer p.close()
+	p, stopListening := startConnected(t, addrs...)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if listens, err := p.listens(); err != nil || !listens {
@@ -124,10 +145,7 @@ func TestSever(t *testing.T) {
 	if err := sever(ctx, p); !errors.Is(err, errListens) {
 		t.Errorf("while it listens: %v", err)
 	}
-	if _, err := in.Write([]byte("\n")); err != nil {
-		t.Fatal(err)
-	}
-	says("closed")
+	stopListening()
 	if _, open, err := socketsOf(p.PID); err != nil || len(open) != len(addrs) {
 		t.Errorf("it has %v, %v", open, err)
 	}
@@ -144,5 +162,67 @@ func TestSever(t *testing.T) {
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Errorf("a connection of another was closed: %v", err)
 		}
+	}
+}
+
+// TestHandingOver: rules of before hold for a bounded time, whoever hangs.
+func TestHandingOver(t *testing.T) {
+	b := newHolding(t)
+	b.guard = newGuard(b.log)
+	told := make(chan struct{}, 1)
+	b.config.OnStream = func() { told <- struct{}{} }
+	now := time.Now()
+	soon, late := now.Add(-hungAfter/2), now.Add(-hungAfter-time.Second)
+	next, err := b.startProcess(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.close()
+	t.Cleanup(func() { _ = next.endOther() })
+	check := func(what string, h *handing, at time.Time, owed *time.Time, ends bool) {
+		t.Helper()
+		b.owed.Store(owed)
+		if err := b.watchHanding(next, h, at); (err != nil) != ends {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("nothing has changed", handingOf(next, true), now, nil, false)
+	check("it may come back", handingOf(next, true), now, &soon, false)
+	check("it does not come back", handingOf(next, true), now, &late, true)
+	check("it carries nothing", handingOf(next, false), now, &late, false)
+	b.guard.connected(next.PID)
+	check("the guard has it", handingOf(next, true), now, &late, false)
+
+	old, stopListening := startConnected(t)
+	next.Before = old
+	check("it takes over", handingOf(next, false), now, &soon, false)
+	check("it does not take over, and something has changed", handingOf(next, false), now, &late, true)
+	check("it does not take over", handingOf(next, false), now.Add(startWithin+time.Minute), nil, true)
+	if err := b.watchDraining(next); err != nil || next.Before == nil || old.Until != 0 {
+		t.Errorf("what drains has begun to: %v", err)
+	}
+	stopListening()
+	h := handingOf(next, false)
+	check("it has taken over", h, now, &soon, false)
+	select {
+	case <-told:
+	case <-time.After(time.Minute):
+		t.Error("who waits is not told")
+	}
+	until := old.Until
+	if until == 0 || h.severed {
+		t.Errorf("it drains until %d, %+v", until, h)
+	}
+	check("an agent after that", handingOf(next, true), now.Add(time.Hour), nil, false)
+	if old.Until != until {
+		t.Error("it drains for longer with another agent")
+	}
+	check("the next one hangs", h, now, &late, false)
+	if !h.severed || !old.alive() {
+		t.Errorf("its connections were not ended, or it was: %+v", h)
+	}
+	// All of both ends; the next attempt starts anew.
+	if err := b.endBoth(next); err != nil || old.alive() || !next.ended(0) {
+		t.Errorf("something is left: %v", err)
 	}
 }
