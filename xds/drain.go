@@ -89,14 +89,16 @@ func (b *Backend) tookOver(p *process, now time.Time) error {
 	return writeJSON(b.file(processName), p)
 }
 
-// endBoth ends an Envoy, and first the one before it.
+// endBoth ends an Envoy with the one before it, at once: while one lives the other may carry
+// connections, and one that is asked to end waits for the other.
 func (b *Backend) endBoth(p *process) error {
-	var err error
-	if p.Before != nil {
-		err = p.Before.endOther()
-	}
-	if err := errors.Join(err, p.end(), endUnknown(b.config.Dir)); err != nil {
+	if err := errors.Join(p.kill(), endUnknown(b.config.Dir)); err != nil {
 		return err
+	}
+	if p.Before != nil {
+		if err := p.Before.endOther(); err != nil {
+			return err
+		}
 	}
 	b.draining.Store(nil)
 	return nil
