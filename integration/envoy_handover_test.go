@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -22,6 +23,11 @@ func copyProgram(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 	defer in.Close()
+	writeProgram(t, to, in)
+}
+
+func writeProgram(t *testing.T, to string, in io.Reader) {
+	t.Helper()
 	out, err := os.OpenFile(to+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +45,7 @@ func copyProgram(t *testing.T, from, to string) {
 
 // TestEnvoyHandsOver: an agent that finds another program in the place of Envoy's has it
 // take over from the one that runs, and no request is lost. What lasts goes on with the one
-// before, until a rule changes.
+// before, until a rule changes; one that does not take over does not keep old rules in force.
 func TestEnvoyHandsOver(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "envoy")
@@ -47,6 +53,7 @@ func TestEnvoyHandsOver(t *testing.T) {
 	n := startNode(t, "--backend", "envoy", "--envoy-path", path, "--envoy-workers", "2")
 	server, client := n.workload(t, "server", "app=server"), n.workload(t, "client", "app=client")
 	server.serveHTTP2(t, 80)
+	server.serveHTTP2(t, 82)
 	calls := server.serveCalls(t, 50051)
 	n.apply(t, allow("http", "server", fromApp("client"), 80, httpRule{"GET", "/allowed"}), allowCalls("calls", 50051, healthOnly, "{path: /none}"))
 
@@ -105,7 +112,7 @@ func TestEnvoyHandsOver(t *testing.T) {
 	}
 	client.mustAsk(t, server.at(4, 80), "GET", "/allowed", 200)
 
-	// What is not about its connections leaves it alone; a change of their rules ends it.
+	// What is not about its connections leaves it alone; a change of their rules ends these.
 	n.apply(t, allow("other", "server", fromApp("client"), 81, httpRule{"GET", "/other"}))
 	if !running(first) {
 		t.Error("the one before was ended for a rule that it does not know")
@@ -114,17 +121,63 @@ func TestEnvoyHandsOver(t *testing.T) {
 	// there that a change could cut, but the stream that lasts.
 	eventually(t, patience, "the connections moved", func() error { return n.onlyLasting(t, first) })
 	n.apply(t, allow("http", "server", fromApp("client"), 80, httpRule{"GET", "/allowed"}, httpRule{"GET", "/more"}))
-	if running(first) {
-		t.Error("the one before goes on by rules that have changed")
-	}
 	if _, err := watch.Recv(); err == nil || ctx.Err() != nil {
 		t.Errorf("a stream of the one before goes on: %v", err)
 	}
 	client.mustAsk(t, server.at(6, 80), "GET", "/more", 200)
 	l.end(t)
-	if pid := n.status(t).Backend.PID; pid != next {
-		t.Errorf("Envoy is process %d, it was %d", pid, next)
+
+	// It lives on, with nothing: the next one asks it for each socket that it is to listen
+	// on, and would end if nobody answered.
+	if out := n.command(t, "ss", "-tanpH"); strings.Contains(out, fmt.Sprintf("pid=%d,", first)) {
+		t.Errorf("the one before still has connections, or accepts some:\n%s", out)
 	}
+	time.Sleep(20 * time.Second)
+	n.apply(t, allow("late", "server", fromApp("client"), 82, httpRule{"GET", "/late"}))
+	client.mustAsk(t, server.at(4, 82), "GET", "/late", 200)
+	client.mustAsk(t, server.at(6, 82), "GET", "/denied", 403)
+	if pid := n.status(t).Backend.PID; pid != next || !running(first) {
+		t.Errorf("Envoy is process %d, it was %d; the one before lives: %t", pid, next, running(first))
+	}
+
+	// Another upgrade while it drains begins anew.
+	n.stopAgent(t)
+	copyProgram(t, envoyBinary(t), path)
+	n.startAgent(t)
+	third := n.status(t).Backend.PID
+	if third == next || third == 0 || running(first) || running(next) {
+		t.Errorf("Envoy is process %d, it was %d and %d, of which live %t and %t", third, next, first, running(next), running(first))
+	}
+	client.mustAsk(t, server.at(4, 80), "GET", "/more", 200)
+
+	// One that does not take over: the one before does not go on by rules that have changed.
+	n.stopAgent(t)
+	writeProgram(t, path, strings.NewReader("#!/bin/sh\nexec /bin/sleep 1000\n"))
+	n.launchAgent(t)
+	eventually(t, patience, "a change is taken", func() error {
+		o := n.try(t, allow("http", "server", fromApp("client"), 80, httpRule{"GET", "/more"}), "policy", "apply", "--wait=false", "-f", "-")
+		if o.code != 0 {
+			return fmt.Errorf("exit code %d: %s", o.code, o.stderr)
+		}
+		return nil
+	})
+	eventually(t, patience, "what is forbidden is closed", func() error {
+		if code := client.askOnce(t, server.at(4, 80), "/allowed"); code != "" {
+			return fmt.Errorf("it is answered %s", code)
+		}
+		return nil
+	})
+	eventually(t, 2*patience, "the one before does not go on by rules that have changed", func() error {
+		if running(third) {
+			return fmt.Errorf("process %d does", third)
+		}
+		return nil
+	})
+	n.stopAgent(t)
+	copyProgram(t, envoyBinary(t), path)
+	n.startAgent(t)
+	client.mustAsk(t, server.at(4, 80), "GET", "/more", 200)
+	client.mustAsk(t, server.at(6, 80), "GET", "/allowed", 403)
 }
 
 func clientOf(from, to *workload, v ipVersion) client {

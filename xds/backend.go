@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -87,9 +88,10 @@ type Backend struct {
 	inUse    atomic.Pointer[map[redirect.SetNumber]*program] // what requests are judged by
 	underway underway
 
-	settings string                  // an Envoy of others is replaced
-	replaced bool                    // one was
-	draining atomic.Pointer[process] // that one
+	settings string                    // an Envoy of others is replaced
+	replaced bool                      // one was
+	draining atomic.Pointer[process]   // that one
+	owed     atomic.Pointer[time.Time] // since when a change has not been taken
 
 	statusMu sync.Mutex // Status does not wait for a change
 	// secretTexts are the values of secrets that resources may hold.

@@ -40,7 +40,7 @@
 // be translated denies every request, and no other set suffers from it.
 //
 // What lasts is judged again here, as Envoy judges it but once (underway.go). An Envoy that
-// is to be started otherwise is followed by another, and drains (handover.go).
+// is to be started otherwise is followed by another, and drains (handover.go, drain.go).
 //
 // Listeners that look at TLS, or end it, are in tls.go.
 //

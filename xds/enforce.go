@@ -28,13 +28,18 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 		return err
 	}
 	b.sets, b.given, b.numbers, b.failed = t.rules, t.given, t.numbers, t.failed
+	b.noteOwed(s)
 	if err := errors.Join(b.takeConfigs(ctx, s), b.offerSecrets(s.Secrets), b.restorePorts(), b.closeRefused(ctx), b.push(ctx, b.accepted), b.pushListeners(ctx),
 		b.pushSecrets(ctx), b.dropForgotten(ctx), b.forgetConfigs(s), b.forgetSecrets()); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
-	if err := errors.Join(b.endOutdated(), b.keepRules()); err != nil {
+	if err := b.endOutdated(ctx); err != nil {
 		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
 	}
+	if err := b.keepRules(); err != nil {
+		return fmt.Errorf("enforce revision %d by Envoy: %w", s.Revision, err)
+	}
+	b.owed.Store(nil)
 	b.noteSecrets(s, true)
 	b.accepted = maps.Clone(b.sets)
 	inUse := maps.Clone(b.sets)

@@ -3,7 +3,9 @@ package xds
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -15,23 +17,32 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
 
 // An Envoy that was started with other settings, or is another program, or whose listeners
 // would be made otherwise, is replaced by Envoy's hot restart: the next one takes over its
 // listening sockets once it has its rules, and has it drain. What drains has the rules of
-// before and is told of no others: a change of one ends it.
+// before and is told of no others: a change of one ends its connections (drain.go).
 
 // drainGrace is how long connections may stay with an Envoy that was replaced; then the next
-// one has it end, or if that cannot, the agent does somewhat later.
+// one has it end, or if that cannot, the agent does. That one counts from when it was ready.
 const (
 	drainGrace = 10 * time.Minute
-	drainSlack = 10 * time.Second
+	drainSlack = startWithin + 10*time.Second
 )
 
-// baseName is the file in which Envoy tells by what number the next one finds it.
-const baseName = "admin/base-id"
+// baseName is the file in which Envoy tells by what number the next one finds it, meetName
+// what the names of the sockets begin with by which they speak to each other. Where Envoy
+// has them otherwise, anybody in its network namespace could.
+const (
+	baseName = "admin/base-id"
+	meetName = "admin/hot"
+)
+
+// meets tells Envoys that can speak to each other from others.
+func (b *Backend) meets() string { return fmt.Sprintf("%s of %d", meetName, b.config.UID) }
 
 // settingsOf says what an Envoy of this configuration is started with and, by an example,
 // what its listeners are like. Equal settings: an Envoy can be taken over.
@@ -41,7 +52,8 @@ func (b *Backend) settingsOf() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintln(sum, bootstrap, b.config.Workers, b.config.UID)
+	var first *succession
+	fmt.Fprintf(sum, "%q %d", first.arguments(Args(bootstrap, b.config.Workers)), b.config.UID)
 	example := pair{egress: 1, ingress: 2}
 	plain, err := listenerOf(example, 1, false)
 	if err != nil {
@@ -55,7 +67,14 @@ func (b *Backend) settingsOf() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, m := range []proto.Message{plain, raw, cluster} {
+	var build builder
+	one, other := policy.SecretRef{Namespace: "a", Name: "b", Key: "c"}, policy.SecretRef{Namespace: "d", Name: "e", Key: "f"}
+	tls := build.tlsListener(example, 1, &tlsPlan{http: true, raw: true, ends: policy.TLSSecrets{Certificate: one, PrivateKey: other, TrustedCA: one}})
+	carried := build.tlsListener(example, 1, &tlsPlan{})
+	if err := errors.Join(build.check(tls), build.check(carried)); err != nil {
+		return "", err
+	}
+	for _, m := range []proto.Message{plain, raw, cluster, tls, carried} {
 		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 		if err != nil {
 			return "", fmt.Errorf("describe Envoy's listeners: %w", err)
@@ -94,37 +113,41 @@ func (b *Backend) look() error {
 	return nil
 }
 
-// replace has another Envoy take over from one whose settings are not ours. If that one
-// does not say how, or it was tried before, it is ended and another started.
+// replace has another Envoy take over from one whose settings are not ours. It is ended and
+// another started if it cannot be followed, if that was tried before, or if it follows one
+// that still drains: that cannot be ended by itself.
 func (b *Backend) replace(old *process) (*process, error) {
-	base, err := b.baseID()
-	if err != nil || b.replaced {
+	defer old.close()
+	base, err := b.follow(old)
+	if err != nil {
 		b.log.Warn("Envoy has other settings and is ended, with its connections: it cannot be drained", "pid", old.PID, "error", err)
-		defer old.close()
-		if err := old.end(); err != nil {
+		if err := b.endBoth(old); err != nil {
 			return nil, err
 		}
-		if err := endUnknown(b.config.Dir); err != nil {
-			return nil, err
-		}
-		b.draining.Store(nil)
 		return b.startProcess(nil)
 	}
 	b.replaced = true
-	if old.Before != nil { // Envoy has at most one before it
-		if err := old.Before.endOther(); err != nil {
-			return nil, err
-		}
-		old.Before = nil
-	}
+	old.Before = nil
 	b.draining.Store(old)
 	p, err := b.startProcess(&succession{old: old, base: base})
-	old.close()
 	if err != nil {
 		return nil, err
 	}
 	b.log.Info("Envoy has other settings and drains", "pid", old.PID, "grace", drainGrace)
 	return p, nil
+}
+
+// follow says how to follow an Envoy, or why it cannot be.
+func (b *Backend) follow(old *process) (base uint32, err error) {
+	switch {
+	case b.replaced:
+		return 0, errors.New("the one that followed it did not start")
+	case old.Meets != b.meets():
+		return 0, errors.New("an earlier version started it, or as another user")
+	case old.Before != nil && old.Before.alive():
+		return 0, fmt.Errorf("process %d, which it follows, still drains", old.Before.PID)
+	}
+	return b.baseID()
 }
 
 // succession says whom a new Envoy follows.
@@ -141,6 +164,7 @@ func (s *succession) arguments(args []string) []string {
 			out = append(out, a)
 		}
 	}
+	out = append(out, "--socket-path", filepath.Join(inheritedDir, meetName), "--socket-mode", "600", "--skip-hot-restart-parent-stats")
 	if s == nil {
 		return append(out, "--base-id-path", filepath.Join(inheritedDir, baseName))
 	}
@@ -149,18 +173,32 @@ func (s *succession) arguments(args []string) []string {
 		"--parent-shutdown-time-s", strconv.Itoa(int(drainGrace/time.Second)))
 }
 
-// baseID reads what the Envoy that runs has written. Its user could write anything there:
-// a number at most.
+// baseID reads what the Envoy that runs has written. Its user could put anything there, and
+// make us wait, or read what is another's: a small file at most, and a number.
 func (b *Backend) baseID() (uint32, error) {
-	text, err := os.ReadFile(b.file(baseName))
+	base, err := readNumber(b.file(baseName))
 	if err != nil {
 		return 0, fmt.Errorf("find out how to follow Envoy: %w", err)
+	}
+	return base, nil
+}
+
+func readNumber(path string) (uint32, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return 0, errors.Join(fmt.Errorf("read %s: it is no file", path), err)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, 16))
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", path, err)
 	}
 	base, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("find out how to follow Envoy: %w", err)
-	}
-	return uint32(base), nil
+	return uint32(base), err
 }
 
 // endOther ends a process that may have ended, or be another's number now.
@@ -173,72 +211,21 @@ func (p *process) endOther() error {
 	return q.end()
 }
 
-// watchDraining looks after the Envoy that a newer one has replaced.
-func (b *Backend) watchDraining(p *process) error {
-	old := p.Before
-	if old == nil {
-		return nil
-	}
-	switch {
-	case !old.alive():
-		b.log.Info("an Envoy that was replaced has drained", "pid", old.PID)
-	case time.Now().Unix() > old.Until:
-		b.log.Warn("an Envoy that drains is ended: its time is over", "pid", old.PID)
-	default:
-		return nil
-	}
-	if err := old.endOther(); err != nil {
-		return err
-	}
-	p.Before = nil
-	b.draining.Store(nil)
-	return writeJSON(b.file(processName), p)
-}
-
-// alive reports whether the process has not ended.
-func (p *process) alive() bool {
-	q := process{PID: p.PID, Started: p.Started}
-	if q.open() != nil {
-		return false
-	}
-	defer q.close()
-	return !q.ended(0)
-}
-
-// drains reports whether this is the Envoy that has been replaced.
-func (b *Backend) drains(who unix.Ucred) bool {
-	old := b.draining.Load()
-	return old != nil && int(who.Pid) == old.PID
-}
-
-// endOutdated ends an Envoy that drains if rules that it judges by have changed. It is called
-// with mu held.
-func (b *Backend) endOutdated() error {
-	old := b.draining.Load()
-	if old == nil || !old.alive() {
-		return nil
-	}
-	for p, rules := range b.oldRules {
-		if b.rulesOf(p) == rules {
-			continue
-		}
-		b.log.Info("an Envoy that drains is ended: rules of its connections have changed", "pid", old.PID, "route", p.name())
-		return old.endOther()
-	}
-	return nil
-}
-
 // rulesOf tells the rules of a pair from others, for the next agent too, which may have
 // read the same policies in another order.
 func (b *Backend) rulesOf(p pair) string {
+	return b.rulesBy(p, b.custom.listeners, b.custom.configs)
+}
+
+func (b *Backend) rulesBy(p pair, listeners map[redirect.SetNumber]*policy.Listener, configs map[string]*policy.EnvoyConfig) string {
 	var all []string
 	for _, n := range []redirect.SetNumber{p.egress, p.ingress} {
-		switch l := b.custom.listeners[n]; {
+		switch l := listeners[n]; {
 		case n == 0:
 			all = append(all, "none")
 		case l != nil:
 			sum := sha256.New()
-			if config := b.custom.configs[l.Key()]; config != nil {
+			if config := configs[l.Key()]; config != nil {
 				for _, r := range config.Resources {
 					fmt.Fprintf(sum, "%q %q %q;", r.Type, r.Name, r.Value)
 				}

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,14 +33,58 @@ func TestSuccession(t *testing.T) {
 			t.Errorf("%q: %d, %v", text, base, err)
 		}
 	}
+	// Its user may put there what is no file, or another's.
+	path := b.file(baseName)
+	for name, put := range map[string]func() error{
+		"a link":      func() error { return os.Symlink(filepath.Join(b.config.Dir, "secret"), path) },
+		"a pipe":      func() error { return unix.Mkfifo(path, 0o600) },
+		"a directory": func() error { return os.Mkdir(path, 0o700) },
+	} {
+		if err := errors.Join(os.WriteFile(filepath.Join(b.config.Dir, "secret"), []byte("7"), 0o600), os.RemoveAll(path), put()); err != nil {
+			t.Fatal(err)
+		}
+		if base, err := b.baseID(); err == nil {
+			t.Errorf("%s: %d", name, base)
+		}
+	}
 	var none *succession
 	first := none.arguments(Args("{}", 1))
 	if !slices.Contains(first, "--use-dynamic-base-id") || !slices.Contains(first, "--base-id-path") || slices.Contains(first, "--restart-epoch") {
 		t.Errorf("the first is started with %q", first)
 	}
 	next := strings.Join((&succession{old: &process{Epoch: 2}, base: 7}).arguments(Args("{}", 1)), " ")
-	if strings.Contains(next, "dynamic") || !strings.Contains(next, "--base-id 7 --restart-epoch 3 --parent-shutdown-time-s 600") {
+	if strings.Contains(next, "dynamic") || !strings.Contains(next, "--socket-mode 600 --skip-hot-restart-parent-stats --base-id 7 --restart-epoch 3 --parent-shutdown-time-s 600") {
 		t.Errorf("the next is started with %q", next)
+	}
+}
+
+// TestWhoCanBeFollowed: one that cannot be is ended, which the next agent must know of.
+func TestWhoCanBeFollowed(t *testing.T) {
+	b := &Backend{config: Config{Dir: t.TempDir(), UID: 7}}
+	if err := errors.Join(os.Mkdir(filepath.Dir(b.file(baseName)), 0o700), os.WriteFile(b.file(baseName), []byte("7"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	self := &process{PID: os.Getpid()}
+	if err := self.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer self.close()
+	for name, c := range map[string]struct {
+		old  process
+		can  bool
+		once bool
+	}{
+		"as it should":           {old: process{Meets: b.meets()}, can: true},
+		"of an earlier version":  {old: process{}},
+		"of another user":        {old: process{Meets: (&Backend{}).meets()}},
+		"one drains":             {old: process{Meets: b.meets(), Before: self}},
+		"one has drained":        {old: process{Meets: b.meets(), Before: &process{PID: self.PID, Started: self.Started + 1}}, can: true},
+		"the next did not start": {old: process{Meets: b.meets()}, once: true},
+	} {
+		b.replaced = c.once
+		if base, err := b.follow(&c.old); (err == nil) != c.can || c.can && base != 7 {
+			t.Errorf("%s: %d, %v", name, base, err)
+		}
 	}
 }
 
@@ -122,8 +167,8 @@ func TestAgentEndsWhileEnvoyIsReplaced(t *testing.T) {
 	}
 }
 
-// TestDrainingIsEnded: what drains is ended when a rule of its own changes, and when its
-// time is over; not before.
+// TestDrainingIsEnded: what drains loses its connections when a rule of its own changes, and
+// is ended when its time is over; not before.
 func TestDrainingIsEnded(t *testing.T) {
 	b := newHolding(t)
 	b.custom = newCustom()
@@ -153,19 +198,27 @@ func TestDrainingIsEnded(t *testing.T) {
 	if !b.drains(unix.Ucred{Pid: int32(old.PID)}) || b.drains(unix.Ucred{Pid: 1}) {
 		t.Error("it is not known by its process")
 	}
+	b.draining.Store(&process{PID: old.PID, Started: old.Started - 1})
+	if b.drains(unix.Ucred{Pid: int32(old.PID)}) {
+		t.Error("another process of its number is taken for it")
+	}
+	b.draining.Store(old)
 	now := &process{PID: os.Getpid(), Before: old}
 	old.Until = time.Now().Add(time.Hour).Unix()
 	b.sets[number+1] = rules("/b")
 	b.sets[number] = rules("/a")
-	if err := b.endOutdated(); err != nil || !old.alive() {
+	if err := b.endOutdated(t.Context()); err != nil || !old.alive() {
 		t.Fatalf("it was ended for rules of others: %v", err)
 	}
 	if err := b.watchDraining(now); err != nil || now.Before == nil || !old.alive() {
 		t.Fatalf("it was ended before its time: %v", err)
 	}
 	b.sets[number] = rules("/c")
-	if err := b.endOutdated(); err != nil || old.alive() {
-		t.Fatalf("it goes on by rules that have changed: %v", err)
+	if err := b.endOutdated(t.Context()); err != nil || !old.alive() || b.oldRules != nil {
+		t.Fatalf("its connections were not ended, or it was: %v", err)
+	}
+	if err := old.endOther(); err != nil {
+		t.Fatal(err)
 	}
 	if err := b.watchDraining(now); err != nil || now.Before != nil || b.draining.Load() != nil {
 		t.Errorf("it is not forgotten: %+v, %v", now, err)

@@ -49,17 +49,18 @@ type process struct {
 	PID      int      `json:"pid"`              // zero: its holder has not said it yet
 	Started  uint64   `json:"started"`          // clock ticks since boot: a number that is used again tells
 	Settings string   `json:"settings"`         // that it was started with: for others it is replaced
+	Meets    string   `json:"meets,omitempty"`  // where the one that follows speaks to it
 	Holder   holder   `json:"holder"`           // its parent, which ends with it
 	Epoch    int      `json:"epoch"`            // how many it follows
 	Before   *process `json:"before,omitempty"` // which may still drain
-	Until    int64    `json:"until,omitempty"`  // it is to have drained, in seconds since 1970
+	Until    int64    `json:"until,omitempty"`  // it is to have drained, in seconds since 1970; zero: it has not been taken over from
 	pidfd    int
 }
 
 // startProcess starts Envoy as a user without rights, with the capabilities that
 // transparent sockets, marks and low ports need.
 func (b *Backend) startProcess(follows *succession) (*process, error) {
-	bootstrap, err := b.bootstrap()
+	bootstrap, err := b.bootstrap(follows)
 	if err != nil {
 		return nil, err
 	}
@@ -89,10 +90,9 @@ func (b *Backend) startProcess(follows *succession) (*process, error) {
 		return nil, err
 	}
 	defer h.close()
-	p := &process{Settings: b.settings, Holder: h.holder}
+	p := &process{Settings: b.settings, Meets: b.meets(), Holder: h.holder}
 	if follows != nil {
 		p.Epoch, p.Before = follows.old.Epoch+1, follows.old
-		p.Before.Until = time.Now().Add(drainGrace + drainSlack).Unix()
 	}
 	// Known before there is an Envoy: whatever happens to us from here on, the next
 	// agent finds both.
@@ -249,10 +249,15 @@ func Terminate(_ context.Context, runDir string) error {
 // inheritedDir is Config.Dir as an Envoy that we start finds it.
 const inheritedDir = "/proc/self/fd/4" // descriptorDirectory
 
-// bootstrap makes what Envoy starts with, and the directory of its admin interface.
-func (b *Backend) bootstrap() (string, error) {
+// bootstrap makes what Envoy starts with, and its own directory. What one before has left
+// there says nothing of one that starts anew.
+func (b *Backend) bootstrap(follows *succession) (string, error) {
 	admin := filepath.Dir(b.file(adminName))
-	if err := errors.Join(os.MkdirAll(admin, 0o700), os.Chown(admin, int(b.config.UID), int(b.config.UID)), removeStale(b.file(adminName))); err != nil {
+	var err error
+	if follows == nil {
+		err = os.RemoveAll(admin)
+	}
+	if err = errors.Join(err, os.MkdirAll(admin, 0o700), os.Chown(admin, int(b.config.UID), int(b.config.UID)), removeStale(b.file(adminName))); err != nil {
 		return "", fmt.Errorf("make the directory of Envoy's admin interface: %w", err)
 	}
 	return b.bootstrapText()

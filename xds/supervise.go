@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,37 +37,48 @@ func (b *Backend) supervise(ctx context.Context) {
 
 // attend adopts or starts an Envoy and says why it was lost.
 func (b *Backend) attend(ctx context.Context) error {
-	p := running(b.config.Dir)
-	switch {
-	case p == nil:
-		err := endUnknown(b.config.Dir)
-		if err == nil {
-			p, err = b.startProcess(nil)
-		}
-		if err != nil {
-			return err
-		}
-		b.log.Info("Envoy started", "pid", p.PID)
-	case p.Settings != b.settings:
-		var err error
-		if p, err = b.replace(p); err != nil {
-			return err
-		}
-		b.log.Info("Envoy started", "pid", p.PID)
-	default:
-		b.log.Info("Envoy adopted", "pid", p.PID)
+	p, adopted, err := b.find()
+	if err != nil {
+		return err
 	}
 	defer p.close()
 	b.noteProcess(p.PID, nil)
+	h := handingOf(p, adopted)
 	for ctx.Err() == nil {
 		if p.ended(watchEvery) {
 			return fmt.Errorf("process %d ended, see %s: %s", p.PID, b.file(logName), lastLine(b.file(logName)))
+		}
+		if err := b.watchHanding(p, h, time.Now()); err != nil {
+			err = fmt.Errorf("process %d is ended, with its connections: %w", p.PID, err)
+			return errors.Join(err, b.endBoth(p))
 		}
 		if err := b.watchDraining(p); err != nil {
 			b.log.Error("end an Envoy that drains", "error", err)
 		}
 	}
 	return ctx.Err()
+}
+
+// find has an Envoy run: the one that does, one that follows it, or one that starts anew.
+func (b *Backend) find() (p *process, adopted bool, err error) {
+	p = running(b.config.Dir)
+	switch {
+	case p == nil:
+		if err = endUnknown(b.config.Dir); err == nil {
+			b.draining.Store(nil)
+			p, err = b.startProcess(nil)
+		}
+	case p.Settings != b.settings:
+		p, err = b.replace(p)
+	default:
+		b.log.Info("Envoy adopted", "pid", p.PID)
+		return p, true, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	b.log.Info("Envoy started", "pid", p.PID)
+	return p, false, nil
 }
 
 // lastLine is what Envoy said last; when it does not start, that is why.
