@@ -32,6 +32,7 @@ var (
 	ErrTruncated     = &Refusal{http2.ErrCodeProtocol, 0, "input ends inside a frame"}
 	ErrFlood         = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many frames that further no stream"}
 	ErrResets        = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many streams opened and reset"}
+	ErrEarly         = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too much was sent before the server's SETTINGS"}
 	ErrBlockLong     = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "header block too long, or in too many frames"}
 	ErrTableUnshrunk = &Refusal{http2.ErrCodeCompression, 0, "header block does not begin with the table size update that is due"}
 )

@@ -109,6 +109,9 @@ func (s *Session) frame(from parsers.Side, data []byte) (n int64, more bool) {
 		return s.fail(from, ErrFrameSize)
 	}
 	if d.waits = from == parsers.Client && d.greeted && !s.sides[parsers.Server].greeted; d.waits {
+		if len(data) >= s.limits.Early {
+			return s.fail(from, ErrEarly)
+		}
 		return 0, true // until the server has said that it speaks HTTP/2
 	}
 	if (f.StreamID == 0) != onConnection(f.Type) && f.Type != http2.FrameWindowUpdate && f.Type <= http2.FrameContinuation {
@@ -185,15 +188,15 @@ func readHead(b []byte) http2.FrameHeader {
 }
 
 // Phase implements parsers.Session. A call's body may pause for as long as the
-// caller likes.
+// caller likes, but a server has its SETTINGS to send at once.
 func (s *Session) Phase() parsers.Phase {
-	c := &s.sides[parsers.Client]
+	c, v := &s.sides[parsers.Client], &s.sides[parsers.Server]
 	switch {
 	case s.ended || s.err != nil:
 		return parsers.Ended
 	case s.unread:
 		return parsers.Response
-	case c.partial || !c.greeted:
+	case c.partial || !c.greeted || !v.greeted:
 		return parsers.Head
 	case s.streams.uploads > 0:
 		return parsers.Body
