@@ -1,6 +1,12 @@
 package http2
 
-import "golang.org/x/net/http2"
+import (
+	"slices"
+
+	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/parsers"
+)
 
 // Refusal is why input was refused: what Hooks.Malformed and errors from Feed
 // hold. Code is what the peer is told. A stream whose Refusal has a Status is
@@ -12,6 +18,18 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string { return "http2: " + r.Reason }
+
+// Is says of which refusals are parsers.ErrNoServer.
+func (r *Refusal) Is(target error) bool {
+	return target == parsers.ErrNoServer && slices.Contains([]*Refusal{ErrServerEnded, ErrServerOther, ErrServerSilent}, r)
+}
+
+// Servers that do not begin: each is a parsers.ErrNoServer.
+var (
+	ErrServerEnded  = &Refusal{http2.ErrCodeNo, 0, "the server ended the connection before it sent its SETTINGS"}
+	ErrServerOther  = &Refusal{http2.ErrCodeNo, 0, "the server did not begin with SETTINGS: it does not speak HTTP/2 here"}
+	ErrServerSilent = &Refusal{http2.ErrCodeNo, 0, "the server did not send its SETTINGS"}
+)
 
 // Refused connections.
 var (
