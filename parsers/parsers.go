@@ -25,6 +25,7 @@
 package parsers
 
 import (
+	"errors"
 	"time"
 
 	"github.com/headgate/headgate/policy"
@@ -106,6 +107,12 @@ type Session interface {
 	// Phase is for time-outs; it takes part in no decision.
 	Phase() Phase
 }
+
+// ErrNoServer is in an error of Feed where the server went, or showed that it is none,
+// before anything was sent to it that the client asked for. The client is then told as it
+// is where a server cannot be reached, by the session's Unavailable, which is given the
+// client's unread input.
+var ErrNoServer = errors.New("there is no server that could answer")
 
 // Holder is a session that asks for Hold or Wake.
 type Holder interface {

@@ -100,10 +100,7 @@ func TestNoServerForHTTP2(t *testing.T) {
 	if got[1] != "502" || got[3] != "403" {
 		t.Errorf("answered %v", got)
 	}
-	for e := range records {
-		if e.Reply && e.HTTP.Status == 502 && e.Word == observe.Errored && strings.Contains(e.Detail, "refused") {
-			return
-		}
-	}
-	t.Error("not recorded")
+	await(t, records, "a flow that says why", func(e observe.Record) bool {
+		return e.Reply && e.HTTP.Status == 502 && e.Word == observe.Errored && strings.Contains(e.Detail, "refused")
+	})
 }

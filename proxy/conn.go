@@ -77,6 +77,7 @@ type end struct {
 	held     bool        // the session does not want to be fed
 	token    uint64      // of the hold
 	released bool        // and now does again, even with nothing
+	recalled bool        // it is fed, even lame, as the server did not begin: see abandon
 	reminder *time.Timer // of a Wake
 	steps    uint        // Feeds of this side that gave steps
 	seen     uint        // of those of the peer, by the last Feed of this side

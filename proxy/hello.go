@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers/tls"
 	"github.com/headgate/headgate/policy"
 )
@@ -52,11 +53,14 @@ func greeted(info *stdtls.ClientHelloInfo) (*stdtls.Config, error) {
 	}
 	hello, whole, err := tls.ReadHello(w.hello)
 	w.hello, w.heard = nil, true
-	switch {
-	case err != nil:
-		return nil, err
-	case !whole || !strings.EqualFold(hello.ServerName, info.ServerName):
-		return nil, fmt.Errorf("the hello can be read in two ways: the server name is %q, or %q", hello.ServerName, info.ServerName)
+	if err == nil && (!whole || !strings.EqualFold(hello.ServerName, info.ServerName)) {
+		err = fmt.Errorf("the hello can be read in two ways: the server name is %q, or %q", hello.ServerName, info.ServerName)
+	}
+	if err != nil {
+		if !w.conn.tolerates(err) {
+			return nil, err
+		}
+		hello.ServerName = info.ServerName
 	}
 	if err := w.conn.greet(&policy.TLSRequest{ServerName: hello.ServerName}); err != nil {
 		_, _ = w.Write(tls.AppendDenial(nil, hello))
@@ -64,6 +68,24 @@ func greeted(info *stdtls.ClientHelloInfo) (*stdtls.Config, error) {
 		return nil, err
 	}
 	return w.conn.agree(info.SupportedProtos)
+}
+
+// tolerates says of a hello that would be refused whether TLS ends behind it all the same:
+// where nothing is enforced, by the name that crypto/tls has read.
+func (c *conn) tolerates(err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pass, audited := c.passes()
+	if !pass {
+		return false
+	}
+	c.p.malformed.Add(1)
+	word := observe.Forwarded
+	if audited {
+		word = observe.Audited
+	}
+	c.reportAs(word, 0, err.Error()+"; TLS ends here all the same, as no policy that enforces applies")
+	return true
 }
 
 const (

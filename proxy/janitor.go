@@ -105,6 +105,9 @@ func (p *process) sweep(c *conn, now time.Time) {
 	switch {
 	case deadline != 0 && now.UnixNano() > deadline:
 		c.abort(false)
+	case !w.head.IsZero() && now.Sub(w.head) >= limits.Head && c.abandon():
+		w.head = now
+		c.expire(limits.Linger)
 	case !w.head.IsZero() && now.Sub(w.head) >= limits.Head:
 		c.mu.Lock()
 		c.malformed(c.last+1, fmt.Errorf("the request head took longer than %s", limits.Head))

@@ -130,9 +130,21 @@ func (c *conn) begin() {
 	if raw = raw || c.ending != nil && c.speaks == policy.ProtocolTLS; raw {
 		c.tunnels()
 	}
-	if (raw || pass) && !c.reachServer() {
+	if c.early(raw || pass) && !c.reachServer() {
 		c.abort(true)
 	}
+}
+
+// early says whether the server is reached, and read, before the client has said anything;
+// first: it may be the one who speaks first.
+func (c *conn) early(first bool) bool {
+	switch {
+	case c.ahead != nil: // it was asked what it speaks; if it ends, the client is to know
+		return c.ahead.err == nil
+	case c.speaks == policy.ProtocolHTTP && c.ending != nil && c.ending.server != nil:
+		return false // what HTTP it is asked for the client tells
+	}
+	return first
 }
 
 // unread says whether no L7 rules apply, and whether what cannot be read passes.

@@ -80,6 +80,15 @@ func (c *conn) feed(s parsers.Side) (f fed) {
 	}
 	e.wants, e.again, e.eofFed = false, false, e.eof
 	steps, err := c.session.Feed(s, e.unread(), e.eof)
+	switch {
+	case !errors.Is(err, parsers.ErrNoServer):
+	case s == parsers.Server:
+		e.seen = c.ends[parsers.Client].steps
+		c.recall()
+		return fed{}
+	default:
+		steps = []parsers.Step{{Op: parsers.Send, To: s, Data: c.noServer(err)}}
+	}
 	if err != nil || c.condemn {
 		c.closing = true
 	}
@@ -169,7 +178,7 @@ func (c *conn) unpark(s parsers.Side) {
 func (c *conn) await(s parsers.Side) (alive, parked bool) {
 	e := &c.ends[s]
 	c.mu.Lock()
-	for !c.dead && !c.closing && (e.out.pending > c.p.config.Limits.Pending || e.held || e.lame) {
+	for !c.dead && !c.closing && (e.out.pending > c.p.config.Limits.Pending || e.held || e.lame && !e.recalled) {
 		c.cond.Wait()
 	}
 	switch {
@@ -230,7 +239,7 @@ func (c *conn) rest(s parsers.Side) {
 		return
 	}
 	e.wants, e.parked = true, true
-	if peer.sock == nil || e.out.failed || peer.parked && !peer.again && !e.again {
+	if peer.sock == nil || e.out.failed && !peer.recalled || peer.parked && !peer.again && !e.again {
 		flush := c.closeBoth()
 		c.mu.Unlock()
 		c.flush(flush)
@@ -267,6 +276,12 @@ func (c *conn) readFailed(s parsers.Side, err error) bool {
 		c.mu.Lock()
 		c.malformed(c.last, fmt.Errorf("the %s ended TLS: %w", s, err))
 		c.mu.Unlock()
+	}
+	if s == parsers.Server && c.abandon() {
+		c.mu.Lock()
+		e.eof, e.out.heardEnd = true, true
+		c.mu.Unlock()
+		return true
 	}
 	if s == parsers.Server {
 		drained(c.ends[parsers.Client].sock) // a reset would overtake the answer

@@ -131,7 +131,11 @@ func (c *conn) endTLS() bool {
 	over, err := c.handshake()
 	if err != nil {
 		c.mu.Lock()
-		if !errors.Is(err, errDenied) {
+		switch {
+		case errors.Is(err, errDenied):
+		case c.ahead != nil && c.ahead.err != nil && errors.Is(err, c.ahead.err): // not the client's fault
+			c.report(1, err.Error())
+		default:
 			c.malformed(1, fmt.Errorf("end the client's TLS: %w", err))
 		}
 		flush := c.closeBoth()

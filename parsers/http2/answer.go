@@ -176,6 +176,7 @@ func (s *Session) outcome(st *stream) *parsers.Call {
 // client has said meanwhile, is judged and answered 502, or UNAVAILABLE, and the client
 // may try again.
 func (s *Session) Unavailable(unread []byte) []byte {
+	s.lost = nil
 	var out []byte
 	if v := &s.sides[parsers.Server]; !v.greeted {
 		v.greeted = true

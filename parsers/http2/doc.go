@@ -14,7 +14,9 @@
 //
 // Until the server has sent its SETTINGS nothing goes on but the preface and the client's:
 // a server that speaks HTTP/1 alone must find nothing in a connection that it could take
-// for a request.
+// for a request. Until then the time for a head runs, and no more than Limits.Early waits. A
+// server that ends, says something else or is given up before is none (parsers.ErrNoServer):
+// what waits is judged and answered as where it could not be reached.
 //
 // A frame goes on as a whole or not at all, and nothing is sent between its parts:
 // a Forward covers what is still to come of it.

@@ -3,6 +3,7 @@ package http2
 // Limits bound what one connection may cost. A field that is zero has its
 // default.
 type Limits struct {
+	Early         int   // bytes that the client may send before the server's SETTINGS: 128 KiB
 	Head          int   // bytes of a header block, encoded or decoded, of either side: 64 KiB
 	Fields        int   // in a header block: 100
 	Continuations int   // frames that a header block is continued in: 32
@@ -22,6 +23,7 @@ func (l Limits) withDefaults() Limits {
 			*p = v
 		}
 	}
+	set(&l.Early, 128<<10)
 	set(&l.Head, 64<<10)
 	set(&l.Fields, 100)
 	set(&l.Continuations, 32)

@@ -1,6 +1,12 @@
 package http2
 
-import "golang.org/x/net/http2"
+import (
+	"slices"
+
+	"golang.org/x/net/http2"
+
+	"github.com/headgate/headgate/parsers"
+)
 
 // Refusal is why input was refused: what Hooks.Malformed and errors from Feed
 // hold. Code is what the peer is told. A stream whose Refusal has a Status is
@@ -12,6 +18,18 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string { return "http2: " + r.Reason }
+
+// Is says of which refusals are parsers.ErrNoServer.
+func (r *Refusal) Is(target error) bool {
+	return target == parsers.ErrNoServer && slices.Contains([]*Refusal{ErrServerEnded, ErrServerOther, ErrServerSilent}, r)
+}
+
+// Servers that do not begin: each is a parsers.ErrNoServer.
+var (
+	ErrServerEnded  = &Refusal{http2.ErrCodeNo, 0, "the server ended the connection before it sent its SETTINGS"}
+	ErrServerOther  = &Refusal{http2.ErrCodeNo, 0, "the server did not begin with SETTINGS: it does not speak HTTP/2 here"}
+	ErrServerSilent = &Refusal{http2.ErrCodeNo, 0, "the server did not send its SETTINGS"}
+)
 
 // Refused connections.
 var (
@@ -32,6 +50,7 @@ var (
 	ErrTruncated     = &Refusal{http2.ErrCodeProtocol, 0, "input ends inside a frame"}
 	ErrFlood         = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many frames that further no stream"}
 	ErrResets        = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too many streams opened and reset"}
+	ErrEarly         = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "too much was sent before the server's SETTINGS"}
 	ErrBlockLong     = &Refusal{http2.ErrCodeEnhanceYourCalm, 0, "header block too long, or in too many frames"}
 	ErrTableUnshrunk = &Refusal{http2.ErrCodeCompression, 0, "header block does not begin with the table size update that is due"}
 )

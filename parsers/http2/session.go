@@ -19,6 +19,7 @@ type Session struct {
 	out   []byte // what the Sends of this Feed point into
 	err   error
 	ended bool
+	lost  *Refusal // the server did not begin: what the client said is to be given to Unavailable
 	// unread: nothing is enforced here, and what came cannot be read. All goes on.
 	unread bool
 
@@ -66,8 +67,11 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 	if s.ended || s.err != nil {
 		return nil, s.err
 	}
+	if s.lost != nil {
+		return nil, s.lost
+	}
 	d := &s.sides[from]
-	for len(data) > 0 && !s.ended && s.err == nil {
+	for len(data) > 0 && !s.ended && s.err == nil && s.lost == nil {
 		n, more := s.frame(from, data)
 		if more {
 			break
@@ -75,10 +79,27 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 		data = data[min(n, int64(len(data))):]
 	}
 	d.partial = len(data) > 0 && (len(data) < frameHead || readHead(data).Type != http2.FrameData)
-	if eof && !s.ended && s.err == nil {
+	if eof && !s.ended && s.err == nil && s.lost == nil {
 		s.end(from, len(data) > 0)
 	}
+	if s.lost != nil {
+		return s.steps, s.lost
+	}
 	return s.steps, s.err
+}
+
+// awaitsServer: the client has begun, and the server has not.
+func (s *Session) awaitsServer() bool {
+	return s.sides[parsers.Client].greeted && !s.sides[parsers.Server].greeted && !s.ended && !s.unread && s.err == nil
+}
+
+// Abandon gives up a server that has not sent its SETTINGS: the next Feed says so. False:
+// it has, or nothing was sent to it yet.
+func (s *Session) Abandon() bool {
+	if s.awaitsServer() && s.lost == nil {
+		s.lost = ErrServerSilent
+	}
+	return s.lost != nil
 }
 
 // frame reads one frame, or header block, at the start of data. It returns how
@@ -109,6 +130,9 @@ func (s *Session) frame(from parsers.Side, data []byte) (n int64, more bool) {
 		return s.fail(from, ErrFrameSize)
 	}
 	if d.waits = from == parsers.Client && d.greeted && !s.sides[parsers.Server].greeted; d.waits {
+		if len(data) >= s.limits.Early {
+			return s.fail(from, ErrEarly)
+		}
 		return 0, true // until the server has said that it speaks HTTP/2
 	}
 	if (f.StreamID == 0) != onConnection(f.Type) && f.Type != http2.FrameWindowUpdate && f.Type <= http2.FrameContinuation {
@@ -185,15 +209,15 @@ func readHead(b []byte) http2.FrameHeader {
 }
 
 // Phase implements parsers.Session. A call's body may pause for as long as the
-// caller likes.
+// caller likes, but a server has its SETTINGS to send at once.
 func (s *Session) Phase() parsers.Phase {
-	c := &s.sides[parsers.Client]
+	c, v := &s.sides[parsers.Client], &s.sides[parsers.Server]
 	switch {
-	case s.ended || s.err != nil:
+	case s.ended || s.err != nil || s.lost != nil:
 		return parsers.Ended
 	case s.unread:
 		return parsers.Response
-	case c.partial || !c.greeted:
+	case c.partial || !c.greeted || !v.greeted:
 		return parsers.Head
 	case s.streams.uploads > 0:
 		return parsers.Body
@@ -253,6 +277,10 @@ func (s *Session) fail(from parsers.Side, r *Refusal) (int64, bool) {
 	if s.passes(s.id+1, from, r) {
 		return 0, false
 	}
+	if from == parsers.Server && s.awaitsServer() {
+		s.lost = ErrServerOther
+		return 0, true
+	}
 	s.err = r
 	code := r.Code
 	if from == parsers.Server {
@@ -287,6 +315,8 @@ func (s *Session) end(from parsers.Side, rest bool) {
 		if s.fail(from, ErrTruncated); s.unread {
 			s.move(parsers.Forward, parsers.Unbounded)
 		}
+	case from == parsers.Server && s.awaitsServer():
+		s.lost = ErrServerEnded
 	case from == parsers.Server:
 		s.ended = true
 		s.steps = append(s.steps, parsers.Step{Op: parsers.Close})

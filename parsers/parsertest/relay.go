@@ -127,6 +127,10 @@ func (r *Relay) feed(from parsers.Side) {
 	if err != nil {
 		r.Err, r.end = err, true
 	}
+	if w, ok := r.Session.(interface{ Unavailable([]byte) []byte }); ok && errors.Is(err, parsers.ErrNoServer) {
+		told := w.Unavailable(append([]byte(nil), r.in[parsers.Client].data...))
+		r.queue[parsers.Client] = append(r.queue[parsers.Client], item{data: told})
+	}
 	r.pump(from)
 	r.flush()
 	if peer := &r.in[from.Peer()]; len(steps) > 0 && (len(peer.data) > 0 || peer.eof) {

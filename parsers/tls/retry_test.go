@@ -61,6 +61,27 @@ func TestSecondHello(t *testing.T) {
 	}
 }
 
+// TestWaitingHello: what a client has begun to say must be whole in the time of a head, also
+// where a second hello is waited for.
+func TestWaitingHello(t *testing.T) {
+	s := New(&judge{allowed: []string{"a.example"}})
+	r := parsertest.New(s)
+	says := func(from parsers.Side, b []byte, want parsers.Phase) {
+		t.Helper()
+		if r.Write(from, b); s.Phase() != want {
+			t.Errorf("phase %d, not %d", s.Phase(), want)
+		}
+	}
+	first := hello("a.example")
+	says(parsers.Client, first[:50], parsers.Head)
+	says(parsers.Client, first[50:], parsers.Response)
+	says(parsers.Client, []byte{applicationData, 3, 3}, parsers.Head)
+	says(parsers.Client, []byte{0, 1, 9}, parsers.Response)
+	says(parsers.Client, first[:50], parsers.Head)
+	says(parsers.Server, greeting(retryRandom, maxRecord), parsers.Head)
+	says(parsers.Client, first[50:], parsers.Response)
+}
+
 // TestNoSecondHello: nothing is read of what follows where none was asked for, and nothing
 // is passed on before that is known.
 func TestNoSecondHello(t *testing.T) {

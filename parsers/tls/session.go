@@ -31,6 +31,7 @@ type Session struct {
 	reader reader
 	hello  Hello
 	ended  [2]bool
+	left   bool // something of the client waits
 	steps  []parsers.Step
 }
 
@@ -61,7 +62,7 @@ func (s *Session) MaxInput(parsers.Side) int { return maxRecords + recordHead + 
 
 // Phase implements parsers.Session.
 func (s *Session) Phase() parsers.Phase {
-	if s.state == waiting {
+	if s.state == waiting || s.left && s.state != open {
 		return parsers.Head
 	}
 	return parsers.Response
@@ -87,7 +88,20 @@ func (s *Session) Feed(from parsers.Side, data []byte, eof bool) ([]parsers.Step
 	default:
 		s.between(data, eof)
 	}
+	if from == parsers.Client {
+		s.left = s.passed() < int64(len(data))
+	}
 	return s.steps, nil
+}
+
+// passed is how much of what was fed goes on.
+func (s *Session) passed() (n int64) {
+	for _, step := range s.steps {
+		if step.Op == parsers.Forward {
+			n = max(n, n+step.N) // may be without bound
+		}
+	}
+	return n
 }
 
 // closeWrite passes on, once, that a side has ended.

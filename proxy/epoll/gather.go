@@ -21,6 +21,7 @@ type gathering struct {
 	least int // bytes before epoll says that there is input; 0: any
 	slow  bool
 	timer *time.Timer
+	over  bool // the time has passed, and nobody was woken. Guarded by the socket's mu
 }
 
 // awaitMuch waits until there is something to read: of n bytes that are sure to come,
@@ -46,11 +47,11 @@ func (s *Socket) awaitMuch(n int64) error {
 	return err
 }
 
-// wakeReader wakes who waits for input, whether there is some or not.
+// wakeReader wakes who waits for input, or is about to, whether there is some or not.
 func (s *Socket) wakeReader() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.in.signal()
+	s.gathering.over = !s.in.signal()
 }
 
 // readableFrom has epoll tell of input only if there is so much of it, or no more can

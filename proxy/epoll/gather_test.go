@@ -82,3 +82,19 @@ func TestGather(t *testing.T) {
 		t.Errorf("cut short: %v", err)
 	}
 }
+
+// TestGatherIsOver: a time that is over before anybody waits wakes the next who does.
+func TestGatherIsOver(t *testing.T) {
+	s, _ := pair(t, loops(t), never(t))
+	s.wakeReader()
+	awake := make(chan error, 1)
+	go func() { awake <- s.AwaitInput() }()
+	select {
+	case err := <-awake:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody was woken")
+	}
+}

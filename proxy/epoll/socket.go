@@ -127,6 +127,11 @@ func (s *Socket) event(events uint32) (woken bool) {
 // wait waits for one direction.
 func (s *Socket) wait(w *waiter, event uint32) error {
 	s.mu.Lock()
+	if w == &s.in && s.gathering.over {
+		s.gathering.over = false
+		s.mu.Unlock()
+		return nil
+	}
 	if w.wake == nil {
 		w.wake = make(chan struct{}, 1)
 	}
@@ -140,7 +145,8 @@ func (s *Socket) wait(w *waiter, event uint32) error {
 	return nil
 }
 
-// AwaitInput waits until there is something to read, or the socket is closed.
+// AwaitInput waits until there is something to read, or the socket is closed. Now and then
+// it returns for nothing.
 func (s *Socket) AwaitInput() error { return s.wait(&s.in, unix.EPOLLIN) }
 
 // AwaitRoom waits until there is room to write, or the socket is closed; of one that
