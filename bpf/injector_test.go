@@ -110,6 +110,7 @@ func TestInjectorReaches(t *testing.T) {
 		t.Errorf("the device is made anew: %d, then %d", ifindex, again)
 	}
 	w.must(w.g.AttachInjector(ifindex))
+	w.must(redirect.RaiseInjector())
 	queue, err := redirect.OpenInjector()
 	w.must(err)
 	defer queue.Close()
