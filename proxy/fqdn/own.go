@@ -78,6 +78,9 @@ func (s *Store) uninterrupted(f func()) {
 	f()
 }
 
+// gone reports whether another process has taken over: nothing is removed any more.
+func (s *Store) gone() bool { return s.leaving || s.over }
+
 // lock takes the state for work that is not interrupted.
 func (s *Store) lock() {
 	s.long.Add(1)

@@ -315,5 +315,16 @@ func (s *Store) renewRules(again bool) error {
 			}
 		}
 	}
+	for _, k := range slices.Collect(maps.Keys(s.rules)) { // that linger: they may be in use again
+		if done[k] {
+			continue
+		}
+		if s.pause(&s.turn); s.over {
+			return errs
+		}
+		if s.rules[k] != nil {
+			errs = errors.Join(errs, s.rule(k, again))
+		}
+	}
 	return errs
 }
