@@ -68,7 +68,10 @@ func (a *Agent) startGate(gateways []netip.Addr) error {
 func (a *Agent) startInjector() {
 	ifindex, err := redirect.EnsureInjector()
 	if err == nil {
-		if err = a.gate.AttachInjector(ifindex); err != nil {
+		if err = a.gate.AttachInjector(ifindex); err == nil {
+			err = redirect.RaiseInjector()
+		}
+		if err != nil {
 			err = errors.Join(err, redirect.RemoveInjector()) // nobody writes to it unjudged
 		}
 	}

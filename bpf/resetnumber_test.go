@@ -70,6 +70,28 @@ func TestResetByItsNumber(t *testing.T) {
 	}
 }
 
+// What an entry of an earlier release has in place of the numbers is none: a reset ends the
+// connection, whatever its number.
+func TestResetOfEarlierEntry(t *testing.T) {
+	l := newLab(t)
+	for family, v6 := range families {
+		l.reset(nil, nil)
+		f := l.tcp(v6, 40000, 80, 0)
+		l.numbered(f)
+		e, _ := l.entry(f)
+		e.Flags &^= ctAcked
+		e.Acked = [2]uint32{0x5eed5eed, 0x5eed5eed}
+		k := f.key()
+		l.must(l.g.objs.HgCtTcp1.Put(&k, &e))
+		b := f
+		b.seq = numberB
+		l.delivered(family, l.answers(b, rst|ack))
+		if !l.closing(f) {
+			t.Errorf("%s: the reset is judged by what was no number", family)
+		}
+	}
+}
+
 // After data a reset has the number behind it, acknowledged or not.
 func TestResetAfterData(t *testing.T) {
 	l := newLab(t)

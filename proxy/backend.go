@@ -139,7 +139,7 @@ func (b *Backend) Enforce(ctx context.Context, s redirect.Snapshot) error {
 	case b.enforcing <- struct{}{}:
 		defer func() { <-b.enforcing }()
 	case <-ctx.Done():
-		return fmt.Errorf("enforce L7 rules: %w: another snapshot is on its way: %w", redirect.ErrNotReady, ctx.Err())
+		return fmt.Errorf("enforce L7 rules: %w: another snapshot is on its way: %w: %w", redirect.ErrNotReady, redirect.ErrStaleNames, ctx.Err())
 	}
 	b.mu.Lock()
 	before := b.last
@@ -203,7 +203,8 @@ func (b *Backend) enforce(ctx context.Context, l *link, s redirect.Snapshot) err
 	switch {
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled && ctx.Err() == nil:
 		return fmt.Errorf("enforce L7 rules: %w: %w", redirect.ErrNotReady, err)
-	case status.Code(err) == codes.Aborted:
+	case status.Code(err) == codes.Aborted, err != nil && ctx.Err() != nil, status.Code(err) == codes.DeadlineExceeded:
+		// One that lives and has not answered in time has not written what new tables need.
 		return fmt.Errorf("enforce L7 rules: %w: %w: %w", redirect.ErrNotReady, redirect.ErrStaleNames, err)
 	case err != nil:
 		return fmt.Errorf("enforce L7 rules: %w", err)

@@ -182,7 +182,9 @@ func (d *dnsServer) release(x *question, use uint64, err error) {
 	}
 	d.late.Lock()
 	var own []byte
-	d.finish(x, err, d.late.sender, &d.late.writer, &own, time.Now())
+	now := time.Now()
+	d.late.sender.Forget(now)
+	d.finish(x, err, d.late.sender, &d.late.writer, &own, now)
 	d.late.sender.Flush()
 	d.late.Unlock()
 	shard.free(d.questions, x)

@@ -241,7 +241,10 @@ func (b *Backend) ask(ctx context.Context, l *link) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.link == l {
-		b.stats, b.stuck = s, s.GetLearnt().GetStuckEndpoints()
+		b.stats = s
+		if s.Learnt != nil { // else it did not say
+			b.stuck = s.Learnt.StuckEndpoints
+		}
 	}
 	return true
 }

@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,26 +25,92 @@ const InjectorDevice = "hg_host_in"
 
 const injectorMode = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE
 
-// EnsureInjector makes the device and returns its index.
+// injectorOwner is who may open a queue of the device without CAP_NET_ADMIN: nobody. A device
+// without an owner is open to everybody who may open /dev/net/tun.
+const injectorOwner = 1<<32 - 2
+
+// EnsureInjector makes the device and returns its index. It stays down, so that nothing is
+// taken from it before the gate is there: see RaiseInjector.
 func EnsureInjector() (ifindex int, err error) {
-	f, err := openQueue()
-	if err != nil {
-		return 0, err
+	link, err := netlink.LinkByName(InjectorDevice)
+	if err == nil && !guarded(link) { // others may have queues of it by now
+		if err := netlink.LinkDel(link); err != nil {
+			return 0, fmt.Errorf("delete device %s, which anybody may open: %w", InjectorDevice, err)
+		}
 	}
-	defer f.Close()
-	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETPERSIST, 1); err != nil {
-		return 0, fmt.Errorf("keep device %s: %w", InjectorDevice, err)
+	var missing netlink.LinkNotFoundError
+	switch {
+	case err == nil && guarded(link):
+		return link.Attrs().Index, nil
+	case err != nil && !errors.As(err, &missing):
+		return 0, fmt.Errorf("find device %s: %w", InjectorDevice, err)
+	}
+	if err := makeInjector(); err != nil {
+		return 0, fmt.Errorf("make device %s: %w", InjectorDevice, err)
 	}
 	// Nothing of the host's own goes by it: no neighbours, no routers.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+InjectorDevice+"/disable_ipv6", []byte("1"), 0o644)
+	if link, err = netlink.LinkByName(InjectorDevice); err != nil {
+		return 0, fmt.Errorf("find device %s: %w", InjectorDevice, err)
+	}
+	return link.Attrs().Index, nil
+}
+
+// RaiseInjector lets the device take what is written to it.
+func RaiseInjector() error {
 	link, err := netlink.LinkByName(InjectorDevice)
 	if err == nil {
 		err = netlink.LinkSetUp(link)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("bring device %s up: %w", InjectorDevice, err)
+		return fmt.Errorf("bring device %s up: %w", InjectorDevice, err)
 	}
-	return link.Attrs().Index, nil
+	return nil
+}
+
+// guarded reports whether a device was made by makeInjector.
+func guarded(l netlink.Link) bool {
+	t, ok := l.(*netlink.Tuntap)
+	return ok && t.Owner == injectorOwner
+}
+
+// makeInjector makes the device where nobody else is, in a network namespace of its own, for
+// it is open to everybody until it has its owner.
+func makeInjector() error {
+	home, err := netns.Get()
+	if err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	defer home.Close()
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends here
+		made <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("make a network namespace: %w", err)
+			}
+			f, err := openQueue()
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETOWNER, injectorOwner); err != nil {
+				return fmt.Errorf("give it its owner: %w", err)
+			}
+			if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETPERSIST, 1); err != nil {
+				return fmt.Errorf("keep it: %w", err)
+			}
+			link, err := netlink.LinkByName(InjectorDevice)
+			if err == nil {
+				err = netlink.LinkSetNsFd(link, int(home))
+			}
+			if err != nil {
+				return fmt.Errorf("move it to where it belongs: %w", err)
+			}
+			return nil
+		}()
+	}()
+	return <-made
 }
 
 // OpenInjector opens a queue of the device. It is an error if there is none.
@@ -56,7 +124,7 @@ func OpenInjector() (*os.File, error) {
 		return nil, err
 	}
 	// One that it has made just now has no gate, and goes when it is closed.
-	if now, err := net.InterfaceByName(InjectorDevice); err != nil || now.Index != before.Index {
+	if now, err := net.InterfaceByName(InjectorDevice); err != nil || now.Index != before.Index || !IsInjector(int(f.Fd())) {
 		_ = f.Close()
 		return nil, fmt.Errorf("open device %s: it is another now", InjectorDevice)
 	}
@@ -93,10 +161,13 @@ func RemoveInjector() error {
 	return nil
 }
 
-// IsInjector reports whether a descriptor is a queue of the device.
+// IsInjector reports whether a descriptor is a queue of the device, which takes bare frames.
 func IsInjector(fd int) bool {
 	r, err := unix.NewIfreq(InjectorDevice)
-	return err == nil && unix.IoctlIfreq(fd, unix.TUNGETIFF, r) == nil && r.Name() == InjectorDevice
+	if err != nil || unix.IoctlIfreq(fd, unix.TUNGETIFF, r) != nil || r.Name() != InjectorDevice {
+		return false
+	}
+	return r.Uint16()&^unix.IFF_PERSIST == injectorMode
 }
 
 const (

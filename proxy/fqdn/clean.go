@@ -22,7 +22,7 @@ const (
 
 // cleanDue reports whether something may have run out.
 func (s *Store) cleanDue() bool {
-	if s.leaving || s.over || s.names == nil {
+	if s.gone() || s.names == nil {
 		return false
 	}
 	now := s.now()
@@ -135,6 +135,9 @@ func (s *Store) inUse(ctx context.Context, of map[policy.NameKey]bool) (map[poli
 // release forgets what has run out and is not in use. What is counts from now on for the
 // grace, after the connection is gone.
 func (s *Store) release(candidates, used map[policy.NameKey]bool) {
+	if s.gone() {
+		return
+	}
 	over, now := s.now().Add(-s.limits.Grace).Unix(), uint32(s.now().Unix())
 	touched := map[policy.NameKey]*host{}
 	inUse := 0

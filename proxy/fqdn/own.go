@@ -3,6 +3,7 @@ package fqdn
 import (
 	"context"
 	"runtime"
+	"time"
 )
 
 // begin takes the state.
@@ -22,21 +23,63 @@ func (s *Store) end() {
 	}
 }
 
-// pause lets those go first who wait for the state, in the midst of work that takes long. What
-// there was may be gone afterwards.
-func (s *Store) pause() {
-	if s.others.Load() == 0 {
+const (
+	// turnLasts is how long work goes on, and how long others do, while both have much to do.
+	turnLasts = 500 * time.Microsecond
+	// givesWay bounds how long work is held up by others in all: there are always some, and
+	// whoever waits for it waits for a change of policy.
+	givesWay = time.Second
+)
+
+// turn is work that takes long and lets others go first now and then.
+type turn struct {
+	since time.Time     // it holds the state
+	given time.Duration // to others
+	alone bool          // it goes first from now on, and answers had better wait in the queue
+}
+
+func (s *Store) startTurn() turn { return turn{since: time.Now()} }
+
+func (s *Store) endTurn(t *turn) {
+	if t.alone {
+		s.long.Add(-1)
+	}
+	*t = turn{}
+}
+
+// pause lets those go first who wait for the state, if it was held for long. What there was
+// may be gone afterwards.
+func (s *Store) pause(t *turn) {
+	if t.alone || s.others.Load() == 0 {
+		return
+	}
+	start := time.Now()
+	if start.Sub(t.since) < turnLasts {
+		return
+	}
+	if t.given >= givesWay {
+		t.alone = true
+		s.long.Add(1)
 		return
 	}
 	s.own.Unlock()
-	for i := 0; i < yields && s.others.Load() > 0; i++ {
+	for s.others.Load() > 0 && time.Since(start) < turnLasts {
 		runtime.Gosched()
 	}
-	s.own.Lock()
+	s.begin()
+	t.since = time.Now()
+	t.given += t.since.Sub(start)
 }
 
-// yields is how often others are given the processor, so that they really go first.
-const yields = 64
+// uninterrupted does in the midst of a turn what takes long and cannot pause.
+func (s *Store) uninterrupted(f func()) {
+	s.long.Add(1)
+	defer s.long.Add(-1)
+	f()
+}
+
+// gone reports whether another process has taken over: nothing is removed any more.
+func (s *Store) gone() bool { return s.leaving || s.over }
 
 // lock takes the state for work that is not interrupted.
 func (s *Store) lock() {

@@ -52,7 +52,9 @@ func (s *Store) saveDue() bool {
 func (s *Store) collect() []byte {
 	s.begin()
 	defer s.end()
-	return s.encode(s.pause)
+	t := s.startTurn()
+	defer s.endTurn(&t)
+	return s.encode(func() { s.pause(&t) })
 }
 
 // encode is everything that is known. It calls pause after each name: what changes meanwhile

@@ -47,6 +47,7 @@ type state struct {
 	lookTook  time.Duration
 	sweepAt   time.Time // what an earlier process left is removed then; zero: it is
 	stale     bool      // the kernel knows an address as what it no longer is
+	updating  bool      // an update is under way, and pauses
 	leaving   bool      // another process has taken over
 	over      bool      // and nothing is learnt any more
 }

@@ -98,6 +98,7 @@ type Store struct {
 	own          sync.Mutex
 	others, long atomic.Int32
 	changes      sync.Mutex // one at a time changes what all is judged by; held before own
+	turn         turn       // of who holds it
 	state
 }
 
@@ -269,6 +270,8 @@ func (s *Store) Update(ctx context.Context, n *redirect.Names) error {
 	defer s.changes.Unlock()
 	s.begin()
 	defer s.end()
+	s.turn = s.startTurn()
+	defer s.endTurn(&s.turn)
 	return s.update(n)
 }
 

@@ -31,6 +31,9 @@ type stuck struct {
 // remove takes addresses from the kernel that endpoints of this name knew, but for those
 // that are known again by whoever has the number.
 func (s *Store) remove(owner string, keys []policy.NameKey) error {
+	if s.gone() { // the next process may know them
+		return nil
+	}
 	keys = slices.DeleteFunc(keys, func(k policy.NameKey) bool {
 		h := s.hosts[k.Endpoint]
 		again := h != nil && h.holds[k.Addr.As16()].as != 0
@@ -67,7 +70,7 @@ func (s *Store) remove(owner string, keys []policy.NameKey) error {
 
 // removeStuck tries again, if it is time.
 func (s *Store) removeStuck() {
-	if len(s.stuck.owners) == 0 || s.over || s.now().Before(s.stuck.again) {
+	if len(s.stuck.owners) == 0 || s.gone() || s.now().Before(s.stuck.again) {
 		return
 	}
 	byOwner := map[string][]policy.NameKey{}

@@ -89,8 +89,16 @@ func (s *Store) catchUp() {
 
 // sweep removes from the kernel what is none of ours.
 func (s *Store) sweep() {
+	if s.gone() {
+		return
+	}
 	s.sweepAt = time.Time{}
+	s.turn = s.startTurn()
+	defer s.endTurn(&s.turn)
 	s.catchUp()
+	if s.gone() { // since: it would take the next one's for an earlier one's
+		return
+	}
 	var gone, ours []policy.NameKey
 	var ids []policy.Identity
 	err := s.config.Maps.All(func(k policy.NameKey, id policy.Identity) bool {

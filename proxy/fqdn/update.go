@@ -26,13 +26,18 @@ func (s *Store) update(n *redirect.Names) error {
 	if s.over || s.stopped {
 		return ErrEnded
 	}
+	start := s.now()
+	s.updating = true
+	defer s.updated(start)
 	before := s.names
 	s.delivered, n = n, s.withTablesOfBefore(n)
 	s.names, s.limits = n, withDefaults(n.Limits)
 	if before == nil { // and until then the file is that of the process before
 		s.sweepAt = s.now().Add(sweepAfter)
 	}
-	gone, strangers := s.updateHosts(n)
+	var gone map[string][]policy.NameKey
+	var strangers error
+	s.uninterrupted(func() { gone, strangers = s.updateHosts(n) })
 	var writes []write
 	again := before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes)
 	if again {
@@ -47,9 +52,11 @@ func (s *Store) update(n *redirect.Names) error {
 	if s.over { // since: it is another's to write
 		return ErrEnded
 	}
-	for owner, keys := range gone {
-		err = errors.Join(err, s.remove(owner, keys))
-	}
+	s.uninterrupted(func() {
+		for owner, keys := range gone {
+			err = errors.Join(err, s.remove(owner, keys))
+		}
+	})
 	err = errors.Join(err, strangers)
 	s.settleWaiting()
 	err = errors.Join(err, s.inherited())
@@ -57,6 +64,16 @@ func (s *Store) update(n *redirect.Names) error {
 		return fmt.Errorf("put names in force: %w", err)
 	}
 	return nil
+}
+
+// updated ends an update that began at some time. Only now the gate is told of new tables.
+func (s *Store) updated(start time.Time) {
+	s.updating = false
+	for _, h := range s.hosts {
+		if !h.since.Before(start) {
+			h.since = s.now()
+		}
+	}
 }
 
 // withTablesOfBefore adds the tables that endpoints may still have in the gate.
@@ -148,6 +165,9 @@ func (h *host) setTable(table uint32, now time.Time) {
 
 // dropOldTables forgets the tables that the gate no longer goes by.
 func (s *Store) dropOldTables() {
+	if s.updating { // the gate has still to be told
+		return
+	}
 	now := s.now()
 	used := map[uint32]bool{}
 	for _, h := range s.hosts {
@@ -215,12 +235,14 @@ func selectorsOf(n *redirect.Names) []policy.FQDN {
 // recompute finds what every address is known as by the selectors and prefixes there are
 // now.
 func (s *Store) recompute() []write {
-	s.matcher, s.prefixes = newMatcher(selectorsOf(s.names)), newPrefixes(s.names.Prefixes)
+	s.uninterrupted(func() {
+		s.matcher, s.prefixes = newMatcher(selectorsOf(s.names)), newPrefixes(s.names.Prefixes)
+	})
 	s.picks = map[string]*pick{"": s.none}
 	var writes []write
 	for _, h := range s.hosts {
 		for _, e := range h.known {
-			s.pause()
+			s.pause(&s.turn)
 			if h.known[e.name] != e {
 				continue // it is gone since
 			}
@@ -234,7 +256,7 @@ func (s *Store) recompute() []write {
 			}
 		}
 		for raw := range h.holds {
-			s.pause()
+			s.pause(&s.turn)
 			have, ok := h.holds[raw]
 			if !ok {
 				continue
@@ -255,7 +277,7 @@ const writeAtOnce = 256
 func (s *Store) writeAll(writes []write) map[policy.NameKey]error {
 	failed := map[policy.NameKey]error{}
 	for part := range slices.Chunk(writes, writeAtOnce) {
-		s.pause()
+		s.pause(&s.turn)
 		if s.over {
 			break
 		}
@@ -286,11 +308,22 @@ func (s *Store) renewRules(again bool) error {
 					continue
 				}
 				done[k] = true
-				if s.pause(); s.over {
+				if s.pause(&s.turn); s.over {
 					return errs
 				}
 				errs = errors.Join(errs, s.rule(k, again))
 			}
+		}
+	}
+	for _, k := range slices.Collect(maps.Keys(s.rules)) { // that linger: they may be in use again
+		if done[k] {
+			continue
+		}
+		if s.pause(&s.turn); s.over {
+			return errs
+		}
+		if s.rules[k] != nil {
+			errs = errors.Join(errs, s.rule(k, again))
 		}
 	}
 	return errs

@@ -197,12 +197,13 @@ inline void ct_clear(struct ct_entry *e, __u32 flags)
  * the numbers are not known, any reset is one. A proxy's own are: it has left its kernel. */
 static __noinline void ct_reset(const struct packet *p, struct ct_entry *e, bool reply, bool proxy)
 {
+	__u32 known = reply ? CT_ACKED_FORWARD : CT_ACKED_REPLY;
 	__u32 expected, reset = reply ? CT_RESET_REPLY : CT_RESET_FORWARD;
 
 	if (!p || !e)
 		return;
 	expected = e->acked[reply ? 0 : 1];
-	if (proxy || p->proto != IPPROTO_TCP || !(e->flags & CT_CONFIRMED) || !expected || p->number == expected) {
+	if (proxy || p->proto != IPPROTO_TCP || !(e->flags & CT_CONFIRMED) || !(e->flags & known) || p->number == expected) {
 		ct_clear(e, CT_RESET_LIKELY);
 		ct_set(e, CT_CLOSING | reset);
 	} else if (p->number - expected <= CT_RESET_AHEAD && !(e->flags & CT_CLOSING)) {
@@ -215,8 +216,10 @@ static __noinline void ct_reset(const struct packet *p, struct ct_entry *e, bool
 inline void ct_acknowledge(const struct packet *p, struct ct_entry *e, __u32 reply, bool proxy)
 {
 	if (p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_ACK | TCP_RST)) == TCP_ACK &&
-	    (proxy || !(e->flags & CT_REDIRECTED)))
+	    (proxy || !(e->flags & CT_REDIRECTED))) {
 		e->acked[reply] = p->number;
+		ct_set(e, reply ? CT_ACKED_REPLY : CT_ACKED_FORWARD);
+	}
 }
 
 /* What a packet of TCP or SCTP does to its connection. A reset may be forged, or

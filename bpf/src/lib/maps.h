@@ -159,6 +159,8 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 #define CT_FORWARDED 1024       /* of somebody behind this machine, translated by its kernel */
 #define CT_TRANSIT 4096         /* between other networks, by a port of the node */
 #define CT_HELD 2048            /* translated, and its hold on a port cannot be evicted */
+#define CT_ACKED_FORWARD 0x2000 /* acked[0] is known: earlier layouts had something else there */
+#define CT_ACKED_REPLY 0x4000
 #define CT_CONFIRMED 0x1000000  /* the opener has acknowledged the answer */
 #define CT_RESET_FORWARD 0x2000000 /* the opener seems to have reset it */
 #define CT_RESET_REPLY 0x4000000
@@ -166,7 +168,7 @@ struct ct_key {                 /* the lower (address, port) first, either way *
 
 struct ct_entry {
 	__u64 expires;          /* CLOCK_MONOTONIC, ns */
-	__u32 acked[2];         /* TCP: by direction, what it acknowledged last; 0: not known */
+	__u32 acked[2];         /* TCP: by direction, what it acknowledged last, if CT_ACKED_… */
 	__u64 packets[2];       /* forward, reply */
 	__u64 bytes[2];
 	__u32 identity[2];      /* of who opened it, of the other */
