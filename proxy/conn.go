@@ -228,7 +228,8 @@ type judgement struct {
 	opened    bool // and it was given
 	passed    bool // the connection goes on unread
 	judgedBy  *snapshot
-	looked    look               // when it was last judged again
+	looked    look // when it was last judged again
+	lookedAt  time.Time
 	probing   bool               // the client's stack was asked to say something
 	hurried   time.Time          // and when
 	checked   checked            // what its requests under way were judged by

@@ -58,10 +58,10 @@ func (c *conn) recheck() (lagging bool) {
 	switch {
 	case c.dead || judged == checked{now.snapshot, now.revision}:
 		return false
-	case now == c.looked && time.Since(c.hurried) > hurryFor: // the datapath judges it when it moves again
-		return true
+	case now == c.looked && time.Since(c.hurried) > hurryFor && time.Since(c.lookedAt) < lookAfter:
+		return true // the datapath judges it when it moves again, which need not come by here
 	}
-	c.looked = now
+	c.looked, c.lookedAt = now, time.Now()
 	if requests != nil {
 		c.recheckRequests(requests)
 		return !c.dead && c.p.config.Connections.Revision() != c.revision
@@ -101,8 +101,12 @@ func (c *conn) recheck() (lagging bool) {
 	return false
 }
 
-// hurryFor is how long an answer to a probe is waited for.
-const hurryFor = 5 * time.Second
+// hurryFor is how long an answer to a probe is waited for at every look; then there is one
+// look in lookAfter.
+const (
+	hurryFor  = 5 * time.Second
+	lookAfter = time.Second
+)
 
 // hurry has the client's stack say something soon if the datapath has not judged the
 // connection again: it does so at a packet, and on a silent connection there is none.

@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
@@ -144,6 +147,23 @@ func TestTunnelsEnd(t *testing.T) {
 	r.connections.set(Connection{Egress: setA, Denied: true}, false)
 	if _, err := connect.r.ReadByte(); err == nil {
 		t.Fatal("the tunnel goes on")
+	}
+}
+
+// A tunnel that is silent for long when the datapath has judged it again ends too: what the
+// ends' stacks say to each other moves nothing here.
+func TestSilentTunnelEnds(t *testing.T) {
+	t.Parallel()
+	r := web(t, http.HandlerFunc(echoing), nil)
+	r.rules(map[redirect.SetNumber][]policy.HTTPRule{setA: {allow("GET", "/public.*")}})
+	socket := r.asker()
+	socket.tunnel(openWebSocket, 101)
+	r.connections.behind()
+	time.Sleep(hurryFor + lookAfter)
+	r.connections.late(Connection{Egress: setA, Denied: true})
+	_ = socket.c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := socket.r.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal("the tunnel goes on:", err)
 	}
 }
 
