@@ -231,7 +231,8 @@ type judgement struct {
 	looked    look // when it was last judged again
 	lookedAt  time.Time
 	probing   bool               // the client's stack was asked to say something
-	hurried   time.Time          // and when
+	hurried   time.Time          // when,
+	hurriedTo uint32             // and for which revision
 	checked   checked            // what its requests under way were judged by
 	speaks    policy.Protocol    // what the session parses
 	protocol  string             // "HTTP/1.1", for records

@@ -109,13 +109,16 @@ const (
 )
 
 // hurry has the client's stack say something soon if the datapath has not judged the
-// connection again: it does so at a packet, and on a silent connection there is none.
+// connection again: it does so at a packet, and on a silent connection there is none. What
+// was said may have been judged just before the next change, so each asks anew.
 func (c *conn) hurry(behind bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if behind == c.probing || c.dead {
+	revision := c.p.config.Connections.Revision()
+	if c.dead || behind == c.probing && (!behind || revision == c.hurriedTo) {
 		return
 	}
+	c.hurriedTo = revision
 	idle := redirect.KeepAlive
 	if c.probing = behind; behind {
 		c.hurried, idle = time.Now(), time.Second
