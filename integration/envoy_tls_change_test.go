@@ -181,6 +181,11 @@ func (w *secureWorld) secretsFailClosed(t *testing.T) {
 		}
 		return nil
 	})
+	// The one before may have begun while the key was there.
+	if c, err := w.client.secure(at, "web.example.com", w.proxy, nil); err == nil {
+		c.Close()
+		t.Error("TLS ends again, without a key")
+	}
 	w.awaitFlow(t, "why", []string{"--verdict", "ERROR", "--port", "8442"}, func(f *flowpb.Flow) bool {
 		return strings.Contains(f.String(), "there is no tls.key in secret default/proxy")
 	})
