@@ -39,8 +39,6 @@ type dnsServer struct {
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
 	before    handover
-	spare     bool       // there is another processor while a worker sleeps
-	gathers   sync.Mutex // held by the worker that does
 
 	late struct { // for those who are not at a worker's turn
 		sync.Mutex
@@ -65,7 +63,7 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 	if p.config.Datagrams == nil {
 		return nil
 	}
-	d := &dnsServer{p: p, counts: &p.asked, questions: newQuestions(&p.config.DNS), spare: runtime.GOMAXPROCS(0) > 1}
+	d := &dnsServer{p: p, counts: &p.asked, questions: newQuestions(&p.config.DNS)}
 	d.late.sender = d.newSender()
 	d.late.writer.p = p
 	for _, a := range p.config.Addresses {
