@@ -93,7 +93,7 @@ type BackendConfig struct {
 	// Identify says whose the ends of a connection are.
 	Identify func(source, destination netip.AddrPort) (policy.Identity, policy.Identity)
 	// Records takes what the proxy judged, and how many records were lost.
-	Records func(records []observe.Record, lost uint64)
+	Records func(batch observe.Batch, lost uint64)
 }
 
 // Agent is one agent.

@@ -23,6 +23,7 @@ type seeing struct {
 	lost      atomic.Uint64 // events, as the kernel counts
 	lostKnown atomic.Bool
 	lostProxy atomic.Uint64
+	flushed   atomic.Int64 // when the gate's events were last asked for, Unix, nanoseconds
 }
 
 func newSeeing(cfg Config, events *bpf.Events) *seeing {
@@ -39,15 +40,27 @@ func newSeeing(cfg Config, events *bpf.Events) *seeing {
 }
 
 // proxyRecords takes what a proxy judged.
-func (s *seeing) proxyRecords(records []observe.Record, lost uint64) {
-	// The gate's events gather in batches; a request stands after its connection.
-	s.events.Flush(5 * time.Millisecond)
-	for i := range records {
-		s.names.Learn(&records[i])
-	}
-	s.sink.Records(records)
+func (s *seeing) proxyRecords(batch observe.Batch, lost uint64) {
+	s.flushBefore(batch.Digests)
+	s.names.Learn(batch.Digests)
+	s.sink.Take(batch)
 	if lost > 0 {
 		s.lostProxy.Add(lost)
 		s.sink.LostInQueue(lost)
 	}
+}
+
+// flushBefore has the gate's events handed over, which gather: a request stands after its
+// connection. A batch whose requests were all there at the last time needs no other.
+func (s *seeing) flushBefore(batch []observe.Digest) {
+	var latest int64
+	for i := range batch {
+		latest = max(latest, batch[i].Time.UnixNano())
+	}
+	if latest < s.flushed.Load() {
+		return
+	}
+	now := time.Now().UnixNano()
+	s.events.Flush(5 * time.Millisecond)
+	s.flushed.Store(now)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/agent/reconcile"
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
 )
@@ -44,10 +45,11 @@ func (a *Agent) startControllers(ctx context.Context, pools []*endpoint.Pool) {
 	a.control.wg.Go(func() {
 		err := a.seeing.events.Run(ctx, func(events []bpf.Event) {
 			a.monitors.publish(events)
+			records := make([]observe.Record, len(events))
 			for i := range events {
-				r := recordOf(&events[i], a.engine)
-				a.seeing.sink.Record(&r)
+				records[i] = recordOf(&events[i], a.engine)
 			}
+			a.seeing.sink.Take(observe.Decoded(records))
 		})
 		if err != nil && ctx.Err() == nil {
 			a.control.note("events", err, true)

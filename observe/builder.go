@@ -40,57 +40,20 @@ type Builder struct {
 
 // Build makes the flow of a record.
 func (b *Builder) Build(r *Record) *flowpb.Flow {
-	e := b.prepare(r, ends{})
-	return e.build()
-}
-
-// late is a record with what must be looked up at its time. Its flow is made when
-// somebody asks for it: most are written over without having been looked at.
-type late struct {
-	builder             *Builder
-	record              *Record
-	at                  time.Time
-	source, destination *flowpb.Endpoint
-}
-
-// ends remembers endpoints within a batch of records.
-type ends map[end]*flowpb.Endpoint
-
-type end struct {
-	addr     netip.Addr
-	identity policy.Identity
-}
-
-func (b *Builder) prepare(r *Record, known ends) late {
-	l := late{builder: b, record: r, at: r.Time}
-	if l.at.IsZero() {
-		l.at = time.Now()
+	at := r.Time
+	if at.IsZero() {
+		at = time.Now()
 	}
-	l.source = b.known(known, end{r.Source.Addr(), r.SourceIdentity})
-	l.destination = b.known(known, end{r.Destination.Addr(), r.DestinationIdentity})
-	if r.answer() {
-		l.source, l.destination = l.destination, l.source
-	}
-	return l
-}
-
-func (b *Builder) known(all ends, e end) *flowpb.Endpoint {
-	found := all[e]
-	if found == nil {
-		found = b.endpoint(e.addr.Unmap(), e.identity)
-		all[e] = found
-	}
-	return found
+	return b.build(r, at, b.endpoint(r.Source.Addr().Unmap(), r.SourceIdentity), b.endpoint(r.Destination.Addr().Unmap(), r.DestinationIdentity))
 }
 
 // build makes the flow. The answer to a request is, as in Hubble, a flow from the
 // server to the client, so its ends are the record's, swapped.
-func (l *late) build() *flowpb.Flow {
-	b, r, at := l.builder, l.record, l.at
+func (b *Builder) build(r *Record, at time.Time, source, destination *flowpb.Endpoint) *flowpb.Flow {
 	src, dst := r.Source, r.Destination
 	answer := r.answer()
 	if answer {
-		src, dst = dst, src
+		src, dst, source, destination = dst, src, destination, source
 	}
 	explanation := explanationOf(r)
 	f := &flowpb.Flow{
@@ -101,8 +64,8 @@ func (l *late) build() *flowpb.Flow {
 		Ethernet:         ethernet(r),
 		IP:               ip(src.Addr(), dst.Addr()),
 		L4:               layer4(r, src.Port(), dst.Port()),
-		Source:           l.source,
-		Destination:      l.destination,
+		Source:           source,
+		Destination:      destination,
 		Type:             flowpb.FlowType_L3_L4,
 		NodeName:         b.Node,
 		EventType:        eventType(r),
@@ -129,16 +92,6 @@ func (l *late) build() *flowpb.Flow {
 	b.addPolicy(f, r)
 	setDeprecated(f, r, summary(r, answer))
 	return f
-}
-
-// answer reports whether the record is a request's answer. A request that was
-// refused got none from the server, whatever status the client was sent.
-func (r *Record) answer() bool {
-	if r.Kind != KindL7 {
-		return false
-	}
-	refused := r.Word == Dropped || r.Word == Errored
-	return r.Reply || (r.HTTP != nil && r.HTTP.Status != 0 && !refused)
 }
 
 // setDeprecated fills the fields that Hubble deprecates and its tools still read.

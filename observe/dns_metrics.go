@@ -1,8 +1,7 @@
 package observe
 
 import (
-	"strings"
-
+	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -31,23 +30,26 @@ func newDNSMetrics() *dnsMetrics {
 	}
 }
 
-func (m *dnsMetrics) observe(r *Record) {
-	verdict, way := strings.ToLower(verdict(r.Word).String()), strings.ToLower(direction(r.Direction).String())
-	if !r.answer() {
-		kind := "other"
-		if t := r.DNS.qtype(); t == "A" || t == "AAAA" {
-			kind = t
-		}
-		m.questions.WithLabelValues(kind, verdict, way).Inc()
-		return
+// counters of a series of the DNS.
+func (m *dnsMetrics) counters(s series) (prometheus.Counter, prometheus.Observer) {
+	verdict, way := s.labels()
+	if !s.answer {
+		return m.questions.WithLabelValues(dnsTypes[s.qtype], verdict, way), nil
 	}
-	code := "other"
-	if int(r.DNS.Rcode) < len(dnsCodes) {
-		code = dnsCodes[r.DNS.Rcode]
-	}
-	m.answers.WithLabelValues(code, verdict, way).Inc()
-	m.duration.WithLabelValues(way).Observe(max(r.DNS.Latency, 0).Seconds())
+	return m.answers.WithLabelValues(dnsCodes[s.code], verdict, way), m.duration.WithLabelValues(way)
 }
 
-// dnsCodes by number, as the IANA names them.
-var dnsCodes = [...]string{"NoError", "FormErr", "ServFail", "NXDomain", "NotImp", "Refused"}
+var dnsTypes = [...]string{"other", "A", "AAAA"}
+
+func dnsTypeIndex(t uint16) uint8 {
+	switch t {
+	case dns.TypeA:
+		return 1
+	case dns.TypeAAAA:
+		return 2
+	}
+	return 0
+}
+
+// dnsCodes by number, as the IANA names them; the last is for all others.
+var dnsCodes = [...]string{"NoError", "FormErr", "ServFail", "NXDomain", "NotImp", "Refused", "other"}

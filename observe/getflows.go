@@ -137,7 +137,7 @@ func timeOf(ts *timestamppb.Timestamp) (time.Time, error) {
 // matches is for flows; news of losses is never asked for, so it does not count
 // and is told to followers only.
 func (q *query) matches(e *Event) bool {
-	return e.Lost == nil && q.inTime(e.at) && q.wanted(e.Flow())
+	return e.Lost == nil && q.inTime(e.time()) && q.wanted(e.Flow())
 }
 
 func (q *query) inTime(at time.Time) bool {

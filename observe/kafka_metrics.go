@@ -2,27 +2,40 @@ package observe
 
 import (
 	"strconv"
-	"strings"
-	"sync"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/policy"
 )
 
 // maxTopicLabels is how many topics have a label of their own; the rest are "other".
 const maxTopicLabels = 100
 
-// kafkaMetrics counts requests by API and topic.
+// kafkaMetrics counts requests by API and topic. It is called by one goroutine at a time.
 type kafkaMetrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 
-	mu     sync.Mutex
-	topics map[string]bool
+	topics map[string]string // labels of those that have one
+	known  map[kafkaSeries]*counters
 }
+
+// kafkaSeries is what makes two records count as the same.
+type kafkaSeries struct {
+	series
+	api, code int16
+	topic     string
+}
+
+const (
+	unknownAPI = -1 // any that has no name
+	otherError = 201
+)
 
 func newKafkaMetrics() *kafkaMetrics {
 	return &kafkaMetrics{
-		topics: map[string]bool{},
+		topics: map[string]string{}, known: map[kafkaSeries]*counters{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_kafka_requests_total",
 			Help: "Kafka requests answered or denied, by API, topic (of the first hundred that were allowed, else other), error code (none if denied), verdict and direction.",
@@ -35,46 +48,63 @@ func newKafkaMetrics() *kafkaMetrics {
 	}
 }
 
-func (m *kafkaMetrics) observe(r *Record) {
-	k := r.Kafka
-	verdict, way := strings.ToLower(verdict(r.Word).String()), strings.ToLower(direction(r.Direction).String())
-	switch api := apiLabel(k.api()); {
-	case r.answer():
-		m.requests.WithLabelValues(api, m.topic(wire(k.Topic, maxShort), k.ErrorCode == 0), errorLabel(int32(k.ErrorCode)), verdict, way).Inc()
-		m.duration.WithLabelValues(api, way).Observe(max(k.Latency, 0).Seconds())
-	case r.Word == Dropped || r.Word == Errored: // what went on is counted when its answer comes
-		m.requests.WithLabelValues(api, m.topic(wire(k.Topic, maxShort), false), "none", verdict, way).Inc()
+func (m *kafkaMetrics) observe(d *Digest) {
+	answer := d.answer()
+	if !answer && !d.refused() { // what went on is counted when its answer comes
+		return
 	}
+	s := kafkaSeries{api: d.APIKey, code: d.ErrorCode, topic: m.topic(d.Topic, answer && d.ErrorCode == 0)}
+	s.answer, s.verdict, s.egress = answer, uint8(verdict(d.Word)), d.Direction == policy.Egress
+	if policy.KafkaAPIName(s.api) == "" {
+		s.api = unknownAPI
+	}
+	if s.code < -1 || s.code > 200 {
+		s.code = otherError
+	}
+	c := m.known[s]
+	if c == nil {
+		if len(m.known) >= maxSeries {
+			clear(m.known)
+		}
+		c = m.countersOf(s)
+		m.known[s] = c
+	}
+	c.request.Inc()
+	if c.duration != nil {
+		c.duration.Observe(max(d.Latency, 0).Seconds())
+	}
+}
+
+func (m *kafkaMetrics) countersOf(s kafkaSeries) *counters {
+	verdict, way := s.labels()
+	api, code := "unknown", "none"
+	if s.api != unknownAPI {
+		api = policy.KafkaAPIName(s.api)
+	}
+	if !s.answer {
+		return &counters{request: m.requests.WithLabelValues(api, s.topic, code, verdict, way)}
+	}
+	if code = strconv.Itoa(int(s.code)); s.code == otherError {
+		code = "other"
+	}
+	return &counters{request: m.requests.WithLabelValues(api, s.topic, code, verdict, way), duration: m.duration.WithLabelValues(api, way)}
 }
 
 // topic is the label of a topic: its name if it has one, or may get one.
-func (m *kafkaMetrics) topic(name string, known bool) string {
-	if name == "" {
+func (m *kafkaMetrics) topic(name []byte, known bool) string {
+	if len(name) == 0 {
 		return ""
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.topics[name] {
+	if len(name) > maxShort || !utf8.Valid(name) {
+		name = []byte(wire(string(name), maxShort))
+	}
+	label, ok := m.topics[string(name)]
+	if !ok {
 		if !known || len(m.topics) >= maxTopicLabels {
 			return "other"
 		}
-		m.topics[name] = true
+		label = Printable(string(name))
+		m.topics[string(name)] = label
 	}
-	return Printable(name)
-}
-
-// apiLabel is the name of an API that is known; the numbers of others are many.
-func apiLabel(api string) string {
-	if len(api) > 7 && api[:8] == "unknown(" {
-		return "unknown"
-	}
-	return api
-}
-
-// errorLabel is an error code of those that there are.
-func errorLabel(code int32) string {
-	if code < -1 || code > 200 {
-		return "other"
-	}
-	return strconv.Itoa(int(code))
+	return label
 }

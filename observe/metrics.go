@@ -3,7 +3,6 @@ package observe
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +24,15 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	kafka    *kafkaMetrics
 	dns      *dnsMetrics
-	known    sync.Map // series → *counters
+
+	mu    sync.Mutex
+	known map[series]*counters
 }
 
 // NewMetrics registers the collectors, those of the ring among them.
 func NewMetrics(to prometheus.Registerer, ring *Ring) (*Metrics, error) {
 	m := &Metrics{
+		known: map[series]*counters{},
 		flows: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_flows_total",
 			Help: "Flows observed, by type of event and verdict.",
@@ -81,14 +83,37 @@ func ringCollectors(ring *Ring) []prometheus.Collector {
 	return all
 }
 
+// maxSeries is how many series are remembered with their counters; a node has a few dozen.
+const maxSeries = 4096
+
 // series is what makes two records count as the same.
 type series struct {
 	kind           Kind
-	word           Word
-	direction      policy.Direction
-	reason         DropReason
-	http, answer   bool
-	method, status string
+	verdict        uint8 // flowpb.Verdict
+	egress         bool
+	layer          Layer
+	answer         bool
+	refused        bool
+	reason         DropReason // of what is refused
+	method, status uint8      // of HTTP: indices of methods and statuses
+	qtype, code    uint8      // of the DNS: indices of dnsTypes and dnsCodes
+}
+
+func seriesOf(d *Digest) series {
+	s := series{
+		kind: d.Kind, verdict: uint8(verdict(d.Word)), egress: d.Direction == policy.Egress,
+		layer: d.Layer, answer: d.answer(), refused: d.refused(),
+	}
+	if s.refused {
+		s.reason = d.Reason
+	}
+	switch {
+	case d.Layer == LayerHTTP && d.Kind == KindL7:
+		s.method, s.status = methodIndex(d.Method), statusIndex(d.Status)
+	case d.Layer == LayerDNS:
+		s.qtype, s.code = dnsTypeIndex(d.Type), uint8(min(int(d.Rcode), len(dnsCodes)-1))
+	}
+	return s
 }
 
 // counters of a series; nil: it is not counted there.
@@ -97,51 +122,64 @@ type counters struct {
 	duration            prometheus.Observer
 }
 
-// Observe counts a record.
-func (m *Metrics) Observe(r *Record) {
-	s := series{kind: r.Kind, word: r.Word, direction: r.Direction, reason: r.Reason}
-	if h := r.HTTP; h != nil && r.Kind == KindL7 {
-		s.http, s.answer = true, r.answer()
-		s.method, s.status = methodLabel(h.Method), statusLabel(uint32(max(h.Status, 0)))
-	}
-	if r.Kafka != nil {
-		m.kafka.observe(r)
-	}
-	if r.DNS != nil {
-		m.dns.observe(r)
-	}
-	found, ok := m.known.Load(s)
-	if !ok {
-		found, _ = m.known.LoadOrStore(s, m.countersOf(s))
-	}
-	c := found.(*counters)
-	c.flow.Inc()
-	if c.drop != nil {
-		c.drop.Inc()
-	}
-	if c.request != nil {
-		c.request.Inc()
-	}
-	if c.duration != nil {
-		c.duration.Observe(max(r.HTTP.Latency, 0).Seconds())
+// Observe counts records.
+func (m *Metrics) Observe(digests []Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range digests {
+		d := &digests[i]
+		s := seriesOf(d)
+		c := m.known[s]
+		if c == nil {
+			if len(m.known) >= maxSeries {
+				clear(m.known)
+			}
+			c = m.countersOf(s)
+			m.known[s] = c
+		}
+		c.flow.Inc()
+		if c.drop != nil {
+			c.drop.Inc()
+		}
+		if c.request != nil {
+			c.request.Inc()
+		}
+		if c.duration != nil {
+			c.duration.Observe(max(d.Latency, 0).Seconds())
+		}
+		if d.Layer == LayerKafka {
+			m.kafka.observe(d)
+		}
 	}
 }
 
 func (m *Metrics) countersOf(s series) *counters {
-	v := strings.ToLower(verdict(s.word).String())
-	way := strings.ToLower(direction(s.direction).String())
+	v, way := s.labels()
 	c := &counters{flow: m.flows.WithLabelValues(typeLabel(s.kind), v)}
-	refused := s.word == Dropped || s.word == Errored
-	if refused {
+	if s.refused {
 		c.drop = m.drops.WithLabelValues(reasonLabel(s), way)
 	}
-	if s.http && (s.answer || refused) { // a request that went on is counted when its answer comes
-		c.request = m.requests.WithLabelValues(s.method, s.status, v, way)
-	}
-	if s.answer {
-		c.duration = m.duration.WithLabelValues(way)
+	switch {
+	case s.layer == LayerHTTP && s.kind == KindL7:
+		if s.answer || s.refused { // a request that went on is counted when its answer comes
+			c.request = m.requests.WithLabelValues(methods[s.method], statuses[s.status], v, way)
+		}
+		if s.answer {
+			c.duration = m.duration.WithLabelValues(way)
+		}
+	case s.layer == LayerDNS:
+		c.request, c.duration = m.dns.counters(s)
 	}
 	return c
+}
+
+// labels are the verdict and the direction.
+func (s series) labels() (verdict, way string) {
+	way = "ingress"
+	if s.egress {
+		way = "egress"
+	}
+	return strings.ToLower(flowpb.Verdict(s.verdict).String()), way
 }
 
 func typeLabel(k Kind) string {
@@ -155,35 +193,41 @@ func typeLabel(k Kind) string {
 }
 
 func reasonLabel(s series) string {
-	reason := DropReason(s.reason.Desc())
 	switch {
-	case reason != ReasonNone:
-		return reason.String()
+	case s.reason != ReasonNone:
+		return s.reason.String()
 	case s.kind != KindL7:
 		return "Unknown"
-	case s.word == Errored:
+	case flowpb.Verdict(s.verdict) == flowpb.Verdict_ERROR:
 		return "Invalid request"
 	}
 	return ReasonPolicyDenied.String()
 }
 
-func methodLabel(method string) string {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
-		http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
-		return method
-	}
-	return "other"
+var methods = [...]string{
+	"other", http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+	http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
 }
 
-func statusLabel(code uint32) string {
-	switch {
-	case code == 0:
-		return "none"
-	case code >= 100 && code < 600:
-		return strconv.Itoa(int(code/100)) + "xx"
+func methodIndex(method []byte) uint8 {
+	for i, m := range methods {
+		if string(method) == m && i > 0 {
+			return uint8(i)
+		}
 	}
-	return "other"
+	return 0
+}
+
+var statuses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"}
+
+func statusIndex(code int) uint8 {
+	switch {
+	case code <= 0:
+		return 0
+	case code >= 100 && code < 600:
+		return uint8(code / 100)
+	}
+	return uint8(len(statuses) - 1)
 }
 
 // Handler serves what is registered, for Prometheus.

@@ -20,7 +20,7 @@ type question struct{ asker, address netip.Addr }
 
 type answered struct {
 	question
-	names []string // never changed, only replaced
+	names []string // the latest first
 }
 
 const (
@@ -28,19 +28,24 @@ const (
 	maxNames    = 8 // of one address
 )
 
-// Learn takes what a record says.
-func (n *Names) Learn(r *Record) {
-	if r.DNS == nil || len(r.DNS.Addresses) == 0 {
-		return
-	}
-	for _, a := range r.DNS.Addresses {
-		n.add(question{r.Source.Addr().Unmap(), a.Unmap()}, r.DNS.Query)
+// Learn takes what records say.
+func (n *Names) Learn(digests []Digest) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := range digests {
+		d := &digests[i]
+		if len(d.Addresses) == 0 {
+			continue
+		}
+		asker := d.Source.Addr().Unmap()
+		for _, a := range d.Addresses {
+			n.add(question{asker, a.Unmap()}, d.Query)
+		}
 	}
 }
 
-func (n *Names) add(q question, name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// add is called with mu held.
+func (n *Names) add(q question, name []byte) {
 	if n.known == nil {
 		n.known = map[question]*list.Element{}
 	}
@@ -55,11 +60,16 @@ func (n *Names) add(q question, name string) {
 	}
 	n.order.MoveToFront(e)
 	a := e.Value.(*answered)
-	if slices.Contains(a.names, name) {
-		return
+	for i := range a.names {
+		if a.names[i] == string(name) {
+			return
+		}
 	}
-	names := append([]string{name}, a.names...)
-	a.names = names[:min(len(names), maxNames)]
+	if len(a.names) < maxNames {
+		a.names = append(a.names, "")
+	}
+	copy(a.names[1:], a.names)
+	a.names[0] = string(name)
 }
 
 // Of says by which names the asker was told the address, the latest first.
@@ -67,7 +77,7 @@ func (n *Names) Of(asker, address netip.Addr) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if e := n.known[question{asker, address}]; e != nil {
-		return e.Value.(*answered).names
+		return slices.Clone(e.Value.(*answered).names)
 	}
 	return nil
 }

@@ -14,12 +14,13 @@ func TestNamesOfFlows(t *testing.T) {
 	client, other := netip.MustParseAddrPort("10.0.0.1:4000"), netip.MustParseAddrPort("10.0.0.2:4000")
 	server := netip.MustParseAddr("192.0.2.1")
 	told := func(name string) {
-		n.Learn(&Record{Source: client, DNS: &DNS{Query: name, Addresses: []netip.Addr{server}}})
+		r := Record{Source: client, DNS: &DNS{Query: name, Addresses: []netip.Addr{server}}}
+		n.Learn([]Digest{r.Digest()})
 	}
 	told("a.example.com")
 	told("b.example.com")
 	told("a.example.com")
-	n.Learn(&Record{Source: client})
+	n.Learn([]Digest{{Source: client}})
 	b := &Builder{Names: n.Of}
 	flow := b.Build(&Record{Source: client, Destination: netip.AddrPortFrom(server, 80), Direction: policy.Egress, Proto: policy.ProtoTCP})
 	if want := []string{"b.example.com", "a.example.com"}; !slices.Equal(flow.DestinationNames, want) {
@@ -35,7 +36,7 @@ func TestNamesOfFlows(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	for i := range maxAnswered {
-		n.add(question{other.Addr(), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}, "x")
+		n.add(question{other.Addr(), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}, []byte("x"))
 	}
 	if got := n.Of(client.Addr(), server); got != nil || len(n.known) != maxAnswered || n.order.Len() != maxAnswered {
 		t.Errorf("%v, %d and %d remembered", got, len(n.known), n.order.Len())

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
 )
@@ -12,26 +13,47 @@ import (
 // DefaultRingSize is how many events a Ring keeps if nothing else is said.
 const DefaultRingSize = 65536
 
+const (
+	// eventBytes is how much memory a Ring takes for each event that it can keep: several
+	// times what they mostly need.
+	eventBytes   = 2048
+	minRingBytes = 1 << 20
+)
+
 // Event is what a Ring holds: a flow, or the news that some were lost before they
 // got here.
 type Event struct {
 	Lost *flowpb.LostEvent
 
 	seq  uint64
-	at   time.Time
+	at   int64 // Unix, nanoseconds
 	flow atomic.Pointer[flowpb.Flow]
-	late *late // makes the flow when somebody first asks for it
+
+	// What the flow is made of when somebody first asks for it; most are written over
+	// without having been looked at. The ends are those of the record.
+	from                *origin // nil: the flow is there
+	source, destination *flowpb.Endpoint
+	place               uint32
+}
+
+// origin is what a batch of events came in.
+type origin struct {
+	builder *Builder
+	records Encoded
 }
 
 // Flow is nil for the news of a loss.
 func (e *Event) Flow() *flowpb.Flow {
 	f := e.flow.Load()
-	if f != nil || e.late == nil {
+	if f != nil || e.from == nil {
 		return f
 	}
-	e.flow.CompareAndSwap(nil, e.late.build()) // who comes second sees the first one's
+	r := e.from.records.Record(e.place)
+	e.flow.CompareAndSwap(nil, e.from.builder.build(&r, e.time(), e.source, e.destination)) // who comes second sees the first one's
 	return e.flow.Load()
 }
+
+func (e *Event) time() time.Time { return time.Unix(0, e.at) }
 
 // Ring keeps the last events. Writers append in turn; readers look without locks:
 // a slot holds a pointer to an event that knows its own number, so a reader sees
@@ -39,10 +61,12 @@ func (e *Event) Flow() *flowpb.Flow {
 type Ring struct {
 	slots []atomic.Pointer[Event]
 	head  atomic.Uint64 // number of the next event; they count from 0
+	floor atomic.Uint64 // what came before was given up for want of memory
 
 	mu         sync.Mutex
 	wake       chan struct{} // closed by the next write; nil when nobody sleeps
 	rate       rate
+	held       held
 	namespaces namespaces
 
 	flows atomic.Uint64
@@ -57,7 +81,7 @@ func NewRing(size int) *Ring {
 	if size <= 0 {
 		size = DefaultRingSize
 	}
-	r := &Ring{slots: make([]atomic.Pointer[Event], size)}
+	r := &Ring{slots: make([]atomic.Pointer[Event], size), held: held{max: max(size*eventBytes, minRingBytes)}}
 	r.rate.start = time.Now()
 	return r
 }
@@ -67,23 +91,20 @@ func (r *Ring) Write(f *flowpb.Flow) {
 	at := f.GetTime().AsTime()
 	r.namespaces.saw(f.GetSource(), f.GetDestination(), at)
 	events := make([]Event, 1)
-	events[0].at = at
+	events[0].at = at.UnixNano()
 	events[0].flow.Store(f)
-	r.appendFlows(events)
+	r.appendFlows(events, recordSize)
 }
 
-// appendFlows appends events that are flows. They stay in memory as long as the last
-// of them.
-func (r *Ring) appendFlows(events []Event) {
+// appendFlows appends events that are flows. They stay in memory, with the bytes that
+// they are made of, as long as the last of them.
+func (r *Ring) appendFlows(events []Event, bytes int) {
 	r.flows.Add(uint64(len(events)))
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.rate.add(now, uint64(len(events)))
-	for i := range events {
-		r.append(&events[i])
-	}
-	r.wakeUp()
+	r.append(events, bytes)
 }
 
 // WriteLost appends the news that n events were lost at the source.
@@ -95,15 +116,21 @@ func (r *Ring) WriteLost(source flowpb.LostEventSource, n uint64) {
 	lost := &flowpb.LostEvent{Source: source, NumEventsLost: n}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.append(&Event{Lost: lost, at: time.Now()})
-	r.wakeUp()
+	r.append([]Event{{Lost: lost, at: time.Now().UnixNano()}}, 0)
 }
 
-// append is called with mu held, and wakeUp after it.
-func (r *Ring) append(e *Event) {
-	e.seq = r.head.Load()
-	r.slot(e.seq).Store(e)
-	r.head.Store(e.seq + 1)
+// append is called with mu held. Readers hear of all events at once.
+func (r *Ring) append(events []Event, bytes int) {
+	next := r.head.Load()
+	for i := range events {
+		e := &events[i]
+		e.seq = next
+		r.slot(next).Store(e)
+		next++
+	}
+	r.head.Store(next)
+	r.wakeUp()
+	r.hold(next, bytes+len(events)*int(unsafe.Sizeof(Event{})))
 }
 
 func (r *Ring) wakeUp() {
@@ -131,7 +158,7 @@ func (r *Ring) bounds() (oldest, next uint64) {
 	if size := uint64(len(r.slots)); next > size {
 		oldest = next - size
 	}
-	return oldest, next
+	return min(max(oldest, r.floor.Load()), next), next
 }
 
 // sleep returns when there is an event with that number, or one after it.

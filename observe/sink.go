@@ -1,6 +1,10 @@
 package observe
 
-import flowpb "github.com/cilium/cilium/api/v1/flow"
+import (
+	"time"
+
+	flowpb "github.com/cilium/cilium/api/v1/flow"
+)
 
 // Sink is where sources of events hand them in, from many goroutines.
 type Sink struct {
@@ -10,24 +14,31 @@ type Sink struct {
 }
 
 // Record takes one event.
-func (s *Sink) Record(r *Record) { s.Records([]Record{*r}) }
+func (s *Sink) Record(r *Record) { s.Take(Decoded([]Record{*r})) }
 
-// Records takes a batch of events and keeps it. Who is behind an address is looked up
-// now, all else when somebody wants to see it.
-func (s *Sink) Records(batch []Record) {
-	events, prepared, known := make([]Event, len(batch)), make([]late, len(batch)), make(ends, 4)
-	for i := range batch {
-		l := &prepared[i]
-		*l = s.Builder.prepare(&batch[i], known)
-		if s.Metrics != nil {
-			s.Metrics.Observe(&batch[i])
+// Take takes a batch of events and keeps what it is in, but not the digests. Who is
+// behind an address is looked up now, all else when somebody wants to see it.
+func (s *Sink) Take(b Batch) {
+	if len(b.Digests) == 0 {
+		return
+	}
+	from := &origin{s.Builder, b.Records}
+	known := ends{builder: s.Builder, ring: s.Ring}
+	events := make([]Event, len(b.Digests))
+	for i := range b.Digests {
+		d, e := &b.Digests[i], &events[i]
+		if d.Time.IsZero() {
+			d.Time = time.Now()
 		}
-		s.Ring.namespaces.saw(l.source, l.destination, l.at)
-		events[i].late, events[i].at = l, l.at
+		e.at, e.from, e.place = d.Time.UnixNano(), from, d.Place
+		second := d.Time.Unix()
+		e.source = known.endpoint(end{d.Source.Addr(), d.SourceIdentity}, second)
+		e.destination = known.endpoint(end{d.Destination.Addr(), d.DestinationIdentity}, second)
 	}
-	if len(events) > 0 {
-		s.Ring.appendFlows(events)
+	if s.Metrics != nil {
+		s.Metrics.Observe(b.Digests)
 	}
+	s.Ring.appendFlows(events, b.Bytes)
 }
 
 // LostInKernel takes note of events that the datapath had no room to report.

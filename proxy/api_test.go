@@ -98,9 +98,9 @@ func TestRecordEncoding(t *testing.T) {
 		t.Error("unknown fields", unknown)
 	}
 	e := recordFromProto(batch.Records[0])
-	byHand, lost, err := rawBatch(data).records()
-	if err != nil || lost != 0 || len(byHand) != 1 || !reflect.DeepEqual(byHand[0], e) {
-		t.Errorf("read by hand: %+v, %v, want %+v", byHand, err, e)
+	scanned, err := scanAll(data)
+	if err != nil || scanned.lost != 0 || len(scanned.records) != 1 || !reflect.DeepEqual(scanned.records[0], e) || !sameDigest(scanned.digests[0], e.Digest()) {
+		t.Errorf("scanned: %+v, %v, want %+v", scanned, err, e)
 	}
 	if e.Source != source || e.Destination != destination || e.SourceIdentity != 1 || e.DestinationIdentity != 2 ||
 		e.Rule.Policy != "p" || e.Rule.Path != "q" || e.Nearest.Path != "n" || e.Detail != "it is %00 %E2%80%A8" ||

@@ -34,8 +34,9 @@ type BackendConfig struct {
 	// is none. It is called from Run's goroutine, after the last snapshot is in
 	// force at that port.
 	OnPort func(redirect.ProxyPort)
-	// Sink takes records, and learns how many were lost before them. It may keep them.
-	Sink func(records []observe.Record, lost uint64)
+	// Sink takes records, and learns how many were lost before them. It may keep them,
+	// but not their digests.
+	Sink func(batch observe.Batch, lost uint64)
 
 	// MapFiles are handed to the process from DescriptorTCPMap on.
 	MapFiles []*os.File
@@ -89,7 +90,7 @@ func NewBackend(config BackendConfig) (*Backend, error) {
 		config.OnPort = func(redirect.ProxyPort) {}
 	}
 	if config.Sink == nil {
-		config.Sink = func([]observe.Record, uint64) {}
+		config.Sink = func(observe.Batch, uint64) {}
 	}
 	if len(config.Arguments) == 0 {
 		config.Arguments = []string{"headgate", "proxy", "--run-dir", config.RunDir}

@@ -92,10 +92,12 @@ func supervise(t *testing.T, runDir, version, server string, change func(*Backen
 			"HEADGATE_TEST_PROXY=" + version, "HEADGATE_TEST_SERVER=" + server, "HEADGATE_TEST_ROOT=1",
 		},
 		OnPort: func(p redirect.ProxyPort) { s.ports <- p },
-		Sink: func(r []observe.Record, _ uint64) {
+		Sink: func(batch observe.Batch, _ uint64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.records = append(s.records, r...)
+			for _, d := range batch.Digests {
+				s.records = append(s.records, batch.Records.Record(d.Place))
+			}
 		},
 	}
 	if change != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
+	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/redirect"
 )
 
@@ -251,24 +252,24 @@ func (b *Backend) ask(ctx context.Context, l *link) bool {
 
 // pull takes records until the proxy is gone.
 func (b *Backend) pull(ctx context.Context, l *link) error {
-	stream, err := l.client.Records(ctx, &proxyv1.RecordsRequest{}, grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}))
+	stream, err := l.client.Records(ctx, &proxyv1.RecordsRequest{}, grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")}), grpc.MaxCallRecvMsgSize(maxBatch))
 	if err != nil {
 		return err
 	}
+	var scan scanner
 	for {
 		var batch rawBatch
 		if err := stream.RecvMsg(&batch); err != nil {
 			return err
 		}
-		records, lost, err := batch.records()
+		err := scan.batch(batch, func(part observe.Batch, lost uint64) {
+			if lost > 0 {
+				b.log.Warn("proxy lost records", "pid", l.hello.Pid, "lost", lost)
+			}
+			b.config.Sink(part, lost)
+		})
 		if err != nil {
 			return err
-		}
-		if lost > 0 {
-			b.log.Warn("proxy lost records", "pid", l.hello.Pid, "lost", lost)
-		}
-		if len(records) > 0 || lost > 0 {
-			b.config.Sink(records, lost)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (f *agentFlags) newEnvoyBackend(cfg agent.BackendConfig) (agent.Backend, er
 	c := xds.Config{
 		Dir: xds.Dir(cfg.RunDir), Path: f.envoyPath, Holder: []string{"headgate", holdName, "--"}, Workers: f.envoyWorkers, NodeID: f.nodeName,
 		UID: f.proxyUID, Logger: cfg.Logger, OnStream: cfg.OnReady, Identify: cfg.Identify,
-		Records: func(records []observe.Record) { cfg.Records(records, 0) },
+		Records: func(records []observe.Record) { cfg.Records(observe.Decoded(records), 0) },
 	}
 	if c.UID == 0 {
 		c.UID = proxy.DefaultUser
