@@ -12,7 +12,7 @@ import (
 type ends struct {
 	builder *Builder
 	ring    *Ring
-	recent  [16]*knownEnd // by hash
+	recent  [61]*knownEnd // by hash
 	all     map[end]*knownEnd
 }
 
@@ -30,7 +30,7 @@ type knownEnd struct {
 // endpoint describes an end of a flow, and notes when its namespace had it.
 func (k *ends) endpoint(e end, second int64) *flowpb.Endpoint {
 	a := e.addr.As16()
-	slot := &k.recent[(a[15]^a[13]^uint8(e.identity))%16]
+	slot := &k.recent[(uint32(a[15])+uint32(a[14])*5+uint32(a[13])*7+uint32(e.identity))%uint32(len(k.recent))]
 	found := *slot
 	if found == nil || found.end != e {
 		found = k.find(e)

@@ -27,6 +27,10 @@ type Metrics struct {
 
 	mu    sync.Mutex
 	known map[series]*counters
+	last  [2]struct { // of requests and of answers
+		series
+		counters *counters
+	}
 }
 
 // NewMetrics registers the collectors, those of the ring among them.
@@ -128,15 +132,7 @@ func (m *Metrics) Observe(digests []Digest) {
 	defer m.mu.Unlock()
 	for i := range digests {
 		d := &digests[i]
-		s := seriesOf(d)
-		c := m.known[s]
-		if c == nil {
-			if len(m.known) >= maxSeries {
-				clear(m.known)
-			}
-			c = m.countersOf(s)
-			m.known[s] = c
-		}
+		c := m.of(seriesOf(d))
 		c.flow.Inc()
 		if c.drop != nil {
 			c.drop.Inc()
@@ -151,6 +147,27 @@ func (m *Metrics) Observe(digests []Digest) {
 			m.kafka.observe(d)
 		}
 	}
+}
+
+// of remembers the counters of a series. Most records are like the one before of their kind.
+func (m *Metrics) of(s series) *counters {
+	last := &m.last[0]
+	if s.answer {
+		last = &m.last[1]
+	}
+	if last.counters != nil && last.series == s {
+		return last.counters
+	}
+	c := m.known[s]
+	if c == nil {
+		if len(m.known) >= maxSeries {
+			clear(m.known)
+		}
+		c = m.countersOf(s)
+		m.known[s] = c
+	}
+	last.series, last.counters = s, c
+	return c
 }
 
 func (m *Metrics) countersOf(s series) *counters {

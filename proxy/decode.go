@@ -55,19 +55,19 @@ func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) 
 		s.digests, s.addresses, from, lost = s.digests[:0], s.addresses[:0], to, 0
 	}
 	s.digests, s.addresses = s.digests[:0], s.addresses[:0]
-	f := fields{rest: b}
+	f := fields{data: b}
 	for f.next() {
 		switch {
 		case f.number == batchRecords && f.kind == protowire.BytesType:
 			if len(s.digests) == scanAtOnce {
-				flush(len(b) - len(f.rest))
+				flush(f.place)
 			}
 			s.digests = append(s.digests, observe.Digest{})
 			d := &s.digests[len(s.digests)-1]
 			if err := s.scan(f.bytes, d); err != nil {
 				return err
 			}
-			d.Place = uint32(len(b) - f.left)
+			d.Place = uint32(f.place)
 		case f.number == batchLost && f.kind == protowire.VarintType:
 			lost = f.value
 		}

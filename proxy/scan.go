@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -20,65 +21,62 @@ var errBatch = errors.New("read records: the batch is malformed")
 
 // fields reads a message field by field, by the rules of the generated code.
 type fields struct {
-	rest []byte
+	data []byte
+	at   int  // where the next field begins
 	bad  bool // malformed: the end for everybody who reads it
 
 	number protowire.Number
 	kind   protowire.Type
 	value  uint64 // of VarintType
 	bytes  []byte // of BytesType
-	left   int    // how much is left from its length on
+	place  int    // of its length
 }
 
 // next goes to the next field, if there is one.
 func (f *fields) next() bool {
-	if len(f.rest) == 0 || f.bad {
+	if f.at >= len(f.data) || f.bad {
 		return false
 	}
-	tag := f.varint()
+	rest := f.data[f.at:]
+	tag, n := varint(rest)
 	number := tag >> 3
-	if number < uint64(protowire.MinValidNumber) || number > uint64(protowire.MaxValidNumber) {
+	if n < 0 || number < uint64(protowire.MinValidNumber) || number > uint64(protowire.MaxValidNumber) {
 		f.bad = true
-	}
-	if f.bad {
 		return false
 	}
+	rest = rest[n:]
 	f.number, f.kind = protowire.Number(number), protowire.Type(tag&7)
 	switch f.kind {
 	case protowire.VarintType:
-		f.value = f.varint()
+		f.value, n = varint(rest)
 	case protowire.BytesType:
-		f.left = len(f.rest)
-		n := f.varint()
-		if n > uint64(len(f.rest)) {
-			f.bad = true
-			return false
+		f.place = len(f.data) - len(rest)
+		var length uint64
+		if length, n = varint(rest); n >= 0 {
+			if length > uint64(len(rest)-n) {
+				n = -1
+			} else {
+				f.bytes = rest[n:][:length]
+				n += int(length)
+			}
 		}
-		f.bytes, f.rest = f.rest[:n], f.rest[n:]
 	default: // none of ours
-		n := protowire.ConsumeFieldValue(f.number, f.kind, f.rest)
-		if n < 0 {
-			f.bad = true
-			return false
-		}
-		f.rest = f.rest[n:]
+		n = protowire.ConsumeFieldValue(f.number, f.kind, rest)
 	}
+	f.bad = n < 0
+	f.at = len(f.data) - len(rest) + n
 	return !f.bad
 }
 
-func (f *fields) varint() uint64 {
-	if len(f.rest) > 0 && f.rest[0] < 0x80 {
-		v := f.rest[0]
-		f.rest = f.rest[1:]
-		return uint64(v)
+// varint is quicker than protowire's for the lengths that are common.
+func varint(b []byte) (v uint64, n int) {
+	switch {
+	case len(b) > 0 && b[0] < 0x80:
+		return uint64(b[0]), 1
+	case len(b) > 1 && b[1] < 0x80:
+		return uint64(b[0]&0x7f) | uint64(b[1])<<7, 2
 	}
-	v, n := protowire.ConsumeVarint(f.rest)
-	if n < 0 {
-		f.bad = true
-		return 0
-	}
-	f.rest = f.rest[n:]
-	return v
+	return protowire.ConsumeVarint(b)
 }
 
 // text is the field as a string.
@@ -96,13 +94,14 @@ func (f *fields) check(ok bool) { f.bad = f.bad || !ok }
 type scanner struct {
 	digests   []observe.Digest
 	addresses []netip.Addr // that digests point to
+	rule      []byte       // the last one, which most records are about, was found good
 }
 
 // scan takes the digest of one record. Of a field that is there more than once the last
 // counts, and messages are merged.
 func (s *scanner) scan(record []byte, d *observe.Digest) error {
 	r := scanned{Digest: d, addresses: len(s.addresses)}
-	f := fields{rest: record}
+	f := fields{data: record}
 	for f.next() {
 		switch f.kind {
 		case protowire.VarintType:
@@ -166,7 +165,12 @@ func (s *scanner) bytes(r *scanned, f *fields) {
 		r.Method = f.text()
 	case fieldDetail, fieldURL, fieldProtocol:
 		f.text()
-	case fieldRule, fieldNearest, fieldHeaders:
+	case fieldRule:
+		if !bytes.Equal(f.bytes, s.rule) && len(f.bytes) > 0 {
+			f.check(texts(f.bytes, 2))
+			s.rule = f.bytes
+		}
+	case fieldNearest, fieldHeaders:
 		f.check(texts(f.bytes, 2))
 	case fieldKafka:
 		r.kafka = true
@@ -182,7 +186,7 @@ func (s *scanner) bytes(r *scanned, f *fields) {
 
 // texts reads a message of which fields up to last are strings (Ref, Header, TLSRecord).
 func texts(message []byte, last protowire.Number) (ok bool) {
-	f := fields{rest: message}
+	f := fields{data: message}
 	for f.next() {
 		if f.kind == protowire.BytesType && f.number <= last {
 			f.text()
@@ -192,7 +196,7 @@ func texts(message []byte, last protowire.Number) (ok bool) {
 }
 
 func (r *scanned) scanKafka(message []byte) (ok bool) {
-	f := fields{rest: message}
+	f := fields{data: message}
 	for f.next() {
 		switch {
 		case f.kind == protowire.VarintType && f.number == kafkaKey:
@@ -207,7 +211,7 @@ func (r *scanned) scanKafka(message []byte) (ok bool) {
 }
 
 func (s *scanner) scanDNS(r *scanned, message []byte) (ok bool) {
-	f := fields{rest: message}
+	f := fields{data: message}
 	for f.next() {
 		switch {
 		case f.kind == protowire.VarintType && f.number == dnsType:

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -196,23 +197,35 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// BenchmarkScan is what the agent does for each record at once.
-func BenchmarkScan(b *testing.B) {
-	for name, r := range map[string]*proxyv1.Record{"question": samples()[0], "answer": samples()[1], "http": samples()[2]} {
+// BenchmarkBatch is what the agent does for records when they come, while nobody looks.
+func BenchmarkBatch(b *testing.B) {
+	for name, of := range map[string][]*proxyv1.Record{"dns": samples()[:2], "http": samples()[2:3], "kafka": samples()[4:5]} {
 		b.Run(name, func(b *testing.B) {
-			data, err := proto.Marshal(r)
+			var batch proxyv1.RecordBatch
+			for range 400 / len(of) {
+				batch.Records = append(batch.Records, of...)
+			}
+			data, err := proto.Marshal(&batch)
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := scanner{addresses: make([]netip.Addr, 0, 16)}
+			ring := observe.NewRing(16384)
+			metrics, err := observe.NewMetrics(prometheus.NewRegistry(), ring)
+			if err != nil {
+				b.Fatal(err)
+			}
+			sink, names, s := &observe.Sink{Builder: &observe.Builder{}, Ring: ring, Metrics: metrics}, observe.Names{}, scanner{}
 			b.ReportAllocs()
 			for b.Loop() {
-				var d observe.Digest
-				s.addresses = s.addresses[:0]
-				if err := s.scan(data, &d); err != nil {
+				err := s.batch(data, func(part observe.Batch, _ uint64) {
+					names.Learn(part.Digests)
+					sink.Take(part)
+				})
+				if err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(batch.Records)), "ns/record")
 		})
 	}
 }
