@@ -74,6 +74,8 @@ func ringCollectors(ring *Ring) []prometheus.Collector {
 			func() float64 { return ring.Rate(10 * time.Second) }),
 		gauge("headgate_flow_ring_events", "Events that the ring holds.",
 			func() float64 { return float64(ring.Len()) }),
+		gauge("headgate_flow_ring_bytes", "About how much memory the ring's events take, as they came.",
+			func() float64 { return float64(ring.Bytes()) }),
 		gauge("headgate_flow_ring_capacity", "Events that the ring can hold.",
 			func() float64 { return float64(ring.Cap()) }),
 	}

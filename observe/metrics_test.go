@@ -4,8 +4,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/policy"
 )
 
 func TestMetrics(t *testing.T) {
@@ -25,13 +28,27 @@ func TestMetrics(t *testing.T) {
 			r.HTTP = &HTTP{Method: method, Status: 999}
 		}))
 	}
+	for _, word := range []Word{Forwarded, Dropped} {
+		for _, reply := range []bool{false, true} {
+			l7 := func(change func(*Record)) {
+				sink.Record(record(func(r *Record) { r.Kind, r.Word, r.Reply = KindL7, word, reply; change(r) }))
+			}
+			for _, d := range []DNS{{Type: 1}, {Type: 28, Rcode: 3}, {Type: 15, Rcode: 23}} {
+				l7(func(r *Record) { r.DNS, r.Direction = &d, policy.Egress })
+			}
+			for _, k := range []Kafka{{Topic: "a\x1b"}, {APIKey: 999, Topic: "b", ErrorCode: 29}, {APIKey: 1, Topic: "a\x1b", ErrorCode: -7}} {
+				k.Latency = time.Millisecond
+				l7(func(r *Record) { r.Kafka = &k })
+			}
+		}
+	}
 	sink.LostInKernel(3)
 	sink.LostInQueue(4)
 	answer := httptest.NewRecorder()
 	Handler(registry).ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
 	var lines []string
 	for line := range strings.Lines(answer.Body.String()) {
-		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "headgate_flows_per_second") && !strings.Contains(line, "_bucket") {
+		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "headgate_flows_per_second") && !strings.HasPrefix(line, "headgate_flow_ring_bytes") && !strings.Contains(line, "_bucket") {
 			lines = append(lines, line)
 		}
 	}

@@ -66,8 +66,8 @@ func (rd *Reader) Next(ctx context.Context) (*Event, error) {
 			rd.next++
 			return e, nil
 		}
-		oldest = max(oldest, rd.next+1) // it may have been written over just now
-		return rd.skip(min(oldest+uint64(rd.ring.Cap())/8, next)), nil
+		oldest = min(max(oldest, rd.next+1), next) // it may have been written over just now
+		return rd.skip(min(oldest+(next-oldest)/8, next)), nil
 	}
 }
 
