@@ -73,7 +73,7 @@ vuln: ## known vulnerabilities in what we depend on (needs vuln.go.dev)
 
 FUZZTIME ?= 30s
 fuzz: ## fuzz every parser for FUZZTIME each
-	@set -e; for pkg in $$($(GO) list ./parsers/... ./policy/...); do \
+	@set -e; for pkg in $$($(GO) list ./parsers/... ./policy/... ./proxy); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; done; done
 

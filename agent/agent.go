@@ -64,7 +64,7 @@ type Config struct {
 	// ObserverOptional: an address that is taken is no reason not to run.
 	ObserverOptional bool
 	MetricsListen    string // empty: off
-	FlowBuffer       int    // how many flows are kept for those who ask; about 2 KiB each
+	FlowBuffer       int    // how many flows are kept for those who ask; 256 bytes each, 2 KiB once looked at
 	Logger           *slog.Logger
 	// Backends make the proxies. Each has the protocols that none before it has.
 	Backends []BackendFactory

@@ -44,7 +44,7 @@ func (b rawBatch) Record(place uint32) observe.Record {
 	return recordFromProto(&r)
 }
 
-// scan hands the batch over, a part at a time, and how many records the proxy says are lost
+// batch hands a batch over, a part at a time, and how many records the proxy says are lost
 // before it, with the last part. A batch in which anything is malformed is an error; parts
 // before it are handed over.
 func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) error {
@@ -53,6 +53,9 @@ func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) 
 	flush := func(to int) {
 		hand(observe.Batch{Digests: s.digests, Records: b, Bytes: to - from}, lost)
 		s.digests, s.addresses, from, lost = s.digests[:0], s.addresses[:0], to, 0
+		if cap(s.addresses) > scanAtOnce*maxShown { // nobody means so many
+			s.addresses = nil
+		}
 	}
 	s.digests, s.addresses = s.digests[:0], s.addresses[:0]
 	f := fields{data: b}

@@ -10,8 +10,9 @@ import (
 
 const (
 	chunkSize = 64 << 10
-	// batchDelay lets records gather, so that the agent is not woken for each.
-	batchDelay = 20 * time.Millisecond
+	// batchDelay lets records gather, so that the agent is not woken for each. Flows are
+	// seen that much later.
+	batchDelay = 40 * time.Millisecond
 
 	batchRecords = 1 // field numbers of RecordBatch
 	batchLost    = 2
