@@ -77,7 +77,8 @@ func TestFlowsAreMadeLate(t *testing.T) {
 	if f := events[1].Flow(); f.GetDestination().GetIdentity() != 8 || f.GetL4().GetTCP().GetSourcePort() != 80 {
 		t.Errorf("the answer is %v", f)
 	}
-	if events[0].Flow() != events[0].Flow() || p.opened.Load() != 2 {
+	first, again := events[0].Flow(), events[0].Flow()
+	if first != again || p.opened.Load() != 2 {
 		t.Error("a flow was made twice")
 	}
 }
