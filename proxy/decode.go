@@ -3,7 +3,6 @@ package proxy
 import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	proxyv1 "github.com/headgate/headgate/api/proxy/v1"
@@ -33,12 +32,11 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return c.CodecV2.Unmarshal(data, v)
 }
 
-// Record implements observe.Encoded: what stands at the place is the record's length, and
-// the record.
+// Record implements observe.Encoded. A place is where the record's field begins.
 func (b rawBatch) Record(place uint32) observe.Record {
 	var r proxyv1.Record
-	data, n := protowire.ConsumeBytes(b[min(int(place), len(b)):])
-	if n < 0 || proto.Unmarshal(data, &r) != nil { // it was scanned, so this does not happen
+	_, _, from, to := field(b, int(place))
+	if to < 0 || proto.Unmarshal(b[from:to], &r) != nil { // it was scanned, so this does not happen
 		return observe.Record{Kind: observe.KindL7, Word: observe.Errored, Detail: "the record cannot be read"}
 	}
 	return recordFromProto(&r)
@@ -58,25 +56,26 @@ func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) 
 		}
 	}
 	s.digests, s.addresses = s.digests[:0], s.addresses[:0]
-	f := fields{data: b}
-	for f.next() {
-		switch {
-		case f.number == batchRecords && f.kind == protowire.BytesType:
+	for at := 0; at < len(b); {
+		tag, value, from, to := field(b, at)
+		if to < 0 {
+			return errBatch
+		}
+		switch tag {
+		case batchRecords<<3 | text:
 			if len(s.digests) == scanAtOnce {
-				flush(f.place)
+				flush(at)
 			}
 			s.digests = append(s.digests, observe.Digest{})
 			d := &s.digests[len(s.digests)-1]
-			if err := s.scan(f.bytes, d); err != nil {
+			if err := s.scan(b[from:to], d); err != nil {
 				return err
 			}
-			d.Place = uint32(f.place)
-		case f.number == batchLost && f.kind == protowire.VarintType:
-			lost = f.value
+			d.Place = uint32(at)
+		case batchLost<<3 | number:
+			lost = value
 		}
-	}
-	if f.bad {
-		return errBatch
+		at = to
 	}
 	if len(s.digests) > 0 || lost > 0 {
 		flush(len(b))

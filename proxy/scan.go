@@ -19,53 +19,37 @@ import (
 
 var errBatch = errors.New("read records: the batch is malformed")
 
-// fields reads a message field by field, by the rules of the generated code.
-type fields struct {
-	data []byte
-	at   int  // where the next field begins
-	bad  bool // malformed: the end for everybody who reads it
+// A tag is a field's number with the type that it must have to be that field.
+const (
+	number = uint64(protowire.VarintType)
+	text   = uint64(protowire.BytesType)
+)
 
-	number protowire.Number
-	kind   protowire.Type
-	value  uint64 // of VarintType
-	bytes  []byte // of BytesType
-	place  int    // of its length
-}
-
-// next goes to the next field, if there is one.
-func (f *fields) next() bool {
-	if f.at >= len(f.data) || f.bad {
-		return false
+// field reads the field at a place of a message: its tag, its value if that is a number, and
+// else its bytes from one place to another. It ends before to; that is negative if the
+// message is malformed.
+func field(message []byte, at int) (tag, value uint64, from, to int) {
+	tag, n := varint(message[at:])
+	at += n
+	if n < 0 || tag>>3 < uint64(protowire.MinValidNumber) || tag>>3 > uint64(protowire.MaxValidNumber) {
+		return 0, 0, 0, -1
 	}
-	rest := f.data[f.at:]
-	tag, n := varint(rest)
-	number := tag >> 3
-	if n < 0 || number < uint64(protowire.MinValidNumber) || number > uint64(protowire.MaxValidNumber) {
-		f.bad = true
-		return false
-	}
-	rest = rest[n:]
-	f.number, f.kind = protowire.Number(number), protowire.Type(tag&7)
-	switch f.kind {
+	switch protowire.Type(tag & 7) {
 	case protowire.VarintType:
-		f.value, n = varint(rest)
+		value, n = varint(message[at:])
 	case protowire.BytesType:
-		f.place = len(f.data) - len(rest)
-		var length uint64
-		if length, n = varint(rest); n >= 0 {
-			if length > uint64(len(rest)-n) {
-				n = -1
-			} else {
-				f.bytes = rest[n:][:length]
-				n += int(length)
-			}
+		value, n = varint(message[at:])
+		if n < 0 || value > uint64(len(message)-at-n) {
+			return 0, 0, 0, -1
 		}
+		return tag, 0, at + n, at + n + int(value)
 	default: // none of ours
-		n = protowire.ConsumeFieldValue(f.number, f.kind, rest)
+		n = protowire.ConsumeFieldValue(protowire.Number(tag>>3), protowire.Type(tag&7), message[at:])
 	}
-	f.bad = n < 0
-	f.at = len(f.data) - len(rest) + n
-	return !f.bad
+	if n < 0 {
+		return 0, 0, 0, -1
+	}
+	return tag, value, at, at + n
 }
 
 // varint is quicker than protowire's for the lengths that are common.
@@ -79,17 +63,6 @@ func varint(b []byte) (v uint64, n int) {
 	return protowire.ConsumeVarint(b)
 }
 
-// text is the field as a string.
-func (f *fields) text() []byte {
-	if !utf8.Valid(f.bytes) {
-		f.bad = true
-	}
-	return f.bytes
-}
-
-// check takes the outcome of reading the field as a message.
-func (f *fields) check(ok bool) { f.bad = f.bad || !ok }
-
 // scanner makes digests of a batch's records.
 type scanner struct {
 	digests   []observe.Digest
@@ -97,144 +70,164 @@ type scanner struct {
 	rule      []byte       // the last one, which most records are about, was found good
 }
 
-// scan takes the digest of one record. Of a field that is there more than once the last
-// counts, and messages are merged.
-func (s *scanner) scan(record []byte, d *observe.Digest) error {
-	r := scanned{Digest: d, addresses: len(s.addresses)}
-	f := fields{data: record}
-	for f.next() {
-		switch f.kind {
-		case protowire.VarintType:
-			r.number(f.number, f.value)
-		case protowire.BytesType:
-			s.bytes(&r, &f)
-		}
-	}
-	if f.bad {
-		return errBatch
-	}
-	r.settle(s.addresses[r.addresses:])
-	return nil
-}
-
 // scanned is what is known of a record while it is read.
 type scanned struct {
-	*observe.Digest
+	time            int64
 	ports           [2]uint16
 	addrs           [2]netip.Addr
-	time            int64
 	status          uint32
 	kafka, dns, tls bool
 	addresses       int // where those of the answer begin
 }
 
-func (r *scanned) number(field protowire.Number, v uint64) {
-	switch field {
-	case fieldTime:
-		r.time = int64(v)
-	case fieldSourcePort:
-		r.ports[0] = uint16(v)
-	case fieldDestinationPort:
-		r.ports[1] = uint16(v)
-	case fieldSourceIdentity:
-		r.SourceIdentity = policy.Identity(v)
-	case fieldDestinationIdentity:
-		r.DestinationIdentity = policy.Identity(v)
-	case fieldDirection:
-		r.Direction = policy.Direction(v)
-	case fieldWord:
-		r.Word = observe.Word(v)
-	case fieldReply:
-		r.Reply = v != 0
-	case fieldStatus:
-		r.status = uint32(v)
-	case fieldLatency:
-		r.Latency = time.Duration(v)
-	case fieldReason:
-		r.Reason = observe.DropReason(v)
+// scan takes the digest of one record. Of a field that is there more than once the last
+// counts, and messages are merged.
+func (s *scanner) scan(record []byte, d *observe.Digest) error {
+	r := scanned{addresses: len(s.addresses)}
+	for at := 0; at < len(record); {
+		tag, value, from, to := field(record, at)
+		if to < 0 {
+			return errBatch
+		}
+		at = to
+		good := true
+		switch tag {
+		case fieldTime<<3 | number:
+			r.time = int64(value)
+		case fieldSource<<3 | text:
+			r.addrs[0], _ = netip.AddrFromSlice(record[from:to])
+		case fieldDestination<<3 | text:
+			r.addrs[1], _ = netip.AddrFromSlice(record[from:to])
+		case fieldSourcePort<<3 | number:
+			r.ports[0] = uint16(value)
+		case fieldDestinationPort<<3 | number:
+			r.ports[1] = uint16(value)
+		case fieldSourceIdentity<<3 | number:
+			d.SourceIdentity = policy.Identity(value)
+		case fieldDestinationIdentity<<3 | number:
+			d.DestinationIdentity = policy.Identity(value)
+		case fieldDirection<<3 | number:
+			d.Direction = policy.Direction(value)
+		case fieldWord<<3 | number:
+			d.Word = observe.Word(value)
+		case fieldReply<<3 | number:
+			d.Reply = value != 0
+		case fieldStatus<<3 | number:
+			r.status = uint32(value)
+		case fieldLatency<<3 | number:
+			d.Latency = time.Duration(value)
+		case fieldReason<<3 | number:
+			d.Reason = observe.DropReason(value)
+		case fieldMethod<<3 | text:
+			d.Method = record[from:to]
+			good = utf8.Valid(d.Method)
+		case fieldDetail<<3 | text, fieldURL<<3 | text, fieldProtocol<<3 | text:
+			good = utf8.Valid(record[from:to])
+		case fieldRule<<3 | text:
+			good = s.knownRule(record[from:to])
+		case fieldNearest<<3 | text, fieldHeaders<<3 | text:
+			good = texts(record[from:to], 2)
+		default:
+			good = s.layer(tag, record[from:to], &r, d)
+		}
+		if !good {
+			return errBatch
+		}
 	}
+	r.settle(d, s.addresses[r.addresses:])
+	return nil
 }
 
-func (s *scanner) bytes(r *scanned, f *fields) {
-	switch f.number {
-	case fieldSource:
-		r.addrs[0], _ = netip.AddrFromSlice(f.bytes)
-	case fieldDestination:
-		r.addrs[1], _ = netip.AddrFromSlice(f.bytes)
-	case fieldMethod:
-		r.Method = f.text()
-	case fieldDetail, fieldURL, fieldProtocol:
-		f.text()
-	case fieldRule:
-		if !bytes.Equal(f.bytes, s.rule) && len(f.bytes) > 0 {
-			f.check(texts(f.bytes, 2))
-			s.rule = f.bytes
-		}
-	case fieldNearest, fieldHeaders:
-		f.check(texts(f.bytes, 2))
-	case fieldKafka:
+// layer reads the fields that tell what the record is about.
+func (s *scanner) layer(tag uint64, message []byte, r *scanned, d *observe.Digest) (good bool) {
+	switch tag {
+	case fieldKafka<<3 | text:
 		r.kafka = true
-		f.check(r.scanKafka(f.bytes))
-	case fieldDNS:
+		return scanKafka(message, d)
+	case fieldDNS<<3 | text:
 		r.dns = true
-		f.check(s.scanDNS(r, f.bytes))
-	case fieldTLS:
+		return s.scanDNS(message, d)
+	case fieldTLS<<3 | text:
 		r.tls = true
-		f.check(texts(f.bytes, tlsServerName))
+		return texts(message, tlsServerName)
 	}
+	return true
+}
+
+func (s *scanner) knownRule(rule []byte) (good bool) {
+	if s.rule != nil && bytes.Equal(rule, s.rule) {
+		return true
+	}
+	if good = texts(rule, 2); good {
+		s.rule = rule
+	}
+	return good
 }
 
 // texts reads a message of which fields up to last are strings (Ref, Header, TLSRecord).
-func texts(message []byte, last protowire.Number) (ok bool) {
-	f := fields{data: message}
-	for f.next() {
-		if f.kind == protowire.BytesType && f.number <= last {
-			f.text()
+func texts(message []byte, last uint64) (good bool) {
+	for at := 0; at < len(message); {
+		tag, _, from, to := field(message, at)
+		if to < 0 || tag&7 == text && tag>>3 <= last && !utf8.Valid(message[from:to]) {
+			return false
 		}
+		at = to
 	}
-	return !f.bad
+	return true
 }
 
-func (r *scanned) scanKafka(message []byte) (ok bool) {
-	f := fields{data: message}
-	for f.next() {
-		switch {
-		case f.kind == protowire.VarintType && f.number == kafkaKey:
-			r.APIKey = int16(f.value)
-		case f.kind == protowire.BytesType && f.number == kafkaTopic:
-			r.Topic = f.text()
-		case f.kind == protowire.BytesType && f.number >= kafkaClient && f.number <= kafkaTransaction:
-			f.text()
+func scanKafka(message []byte, d *observe.Digest) (good bool) {
+	for at := 0; at < len(message); {
+		tag, value, from, to := field(message, at)
+		if to < 0 {
+			return false
+		}
+		at = to
+		switch tag {
+		case kafkaKey<<3 | number:
+			d.APIKey = int16(value)
+		case kafkaTopic<<3 | text:
+			d.Topic = message[from:to]
+			fallthrough
+		case kafkaClient<<3 | text, kafkaGroup<<3 | text, kafkaTransaction<<3 | text:
+			if !utf8.Valid(message[from:to]) {
+				return false
+			}
 		}
 	}
-	return !f.bad
+	return true
 }
 
-func (s *scanner) scanDNS(r *scanned, message []byte) (ok bool) {
-	f := fields{data: message}
-	for f.next() {
-		switch {
-		case f.kind == protowire.VarintType && f.number == dnsType:
-			r.Type = uint16(f.value)
-		case f.kind == protowire.VarintType && f.number == dnsRcode:
-			r.Rcode = uint16(f.value)
-		case f.kind != protowire.BytesType:
-		case f.number == dnsQuery:
-			r.Query = f.text()
-		case f.number == dnsChain:
-			f.text()
-		case f.number == dnsAddress:
-			if a, ok := netip.AddrFromSlice(f.bytes); ok {
+func (s *scanner) scanDNS(message []byte, d *observe.Digest) (good bool) {
+	for at := 0; at < len(message); {
+		tag, value, from, to := field(message, at)
+		if to < 0 {
+			return false
+		}
+		at = to
+		switch tag {
+		case dnsType<<3 | number:
+			d.Type = uint16(value)
+		case dnsRcode<<3 | number:
+			d.Rcode = uint16(value)
+		case dnsQuery<<3 | text:
+			d.Query = message[from:to]
+			fallthrough
+		case dnsChain<<3 | text:
+			if !utf8.Valid(message[from:to]) {
+				return false
+			}
+		case dnsAddress<<3 | text:
+			if a, ok := netip.AddrFromSlice(message[from:to]); ok {
 				s.addresses = append(s.addresses, a)
 			}
 		}
 	}
-	return !f.bad
+	return true
 }
 
 // settle says what the record is about, as recordFromProto does.
-func (r *scanned) settle(addresses []netip.Addr) {
-	d := r.Digest
+func (r *scanned) settle(d *observe.Digest, addresses []netip.Addr) {
 	d.Kind, d.Time = observe.KindL7, time.Unix(0, r.time)
 	d.Source, d.Destination = netip.AddrPortFrom(r.addrs[0], r.ports[0]), netip.AddrPortFrom(r.addrs[1], r.ports[1])
 	switch {
