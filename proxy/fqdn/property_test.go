@@ -1,7 +1,6 @@
 package fqdn
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -98,9 +97,7 @@ func (b *bench) updateOf(t *testing.T, rules []policy.Rule, snapshot func() *red
 	for i := range rules {
 		n.Rules[rules[i].Ref] = uint32(i + 1)
 	}
-	if err := b.Update(context.Background(), n); err != nil {
-		t.Fatal(err)
-	}
+	b.update(n)
 }
 
 func randomRules(r *rand.Rand, selectors []string) []policy.Rule {

@@ -3,7 +3,6 @@ package fqdn
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,33 +69,4 @@ func TestUpdateUnderLoad(t *testing.T) {
 	}
 	ended.Store(true)
 	wg.Wait()
-}
-
-// The tables of before stay while a change is under way, and for a while after it.
-func TestOldTablesDuringUpdate(t *testing.T) {
-	b := newBench(t)
-	b.update(twoEndpoints(rule(0, "*.example.com")))
-	tables := func() int {
-		count := 0
-		_ = b.do(context.Background(), func() { b.dropOldTables(); count = len(b.byAddr[netip.MustParseAddr("10.0.0.1")].tables) })
-		return count
-	}
-	_ = b.do(context.Background(), func() {
-		start := b.now()
-		b.updating = true
-		b.hosts[1].setTable(2, start)
-		b.time.add(time.Hour)
-		b.dropOldTables()
-		if got := len(b.hosts[1].tables); got != 2 {
-			t.Errorf("while a change is under way an endpoint has %d tables, want both", got)
-		}
-		b.updated(start)
-	})
-	if got := tables(); got != 2 {
-		t.Errorf("as it ends an endpoint has %d tables, want both", got)
-	}
-	b.time.add(tableStays + time.Second)
-	if got := tables(); got != 1 {
-		t.Errorf("later an endpoint has %d tables, want one", got)
-	}
 }

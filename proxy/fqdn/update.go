@@ -6,15 +6,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
-
-// tableStays is how long the table that a subject had before is kept: the gate changes
-// to the new one a moment after the proxy has it.
-const tableStays = 5 * time.Second
 
 // update puts a snapshot in force. What the gate goes by until it is told of the new
 // tables stays as it is; what the new ones need is there before. After ErrStale it must not
@@ -66,48 +61,6 @@ func (s *Store) update(n *redirect.Names) error {
 	return nil
 }
 
-// updated ends an update that began at some time. Only now the gate is told of new tables.
-func (s *Store) updated(start time.Time) {
-	s.updating = false
-	for _, h := range s.hosts {
-		if !h.since.Before(start) {
-			h.since = s.now()
-		}
-	}
-}
-
-// withTablesOfBefore adds the tables that endpoints may still have in the gate.
-func (s *Store) withTablesOfBefore(n *redirect.Names) *redirect.Names {
-	out := *n
-	out.Tables = maps.Clone(n.Tables)
-	if out.Tables == nil {
-		out.Tables = map[uint32]*policy.NameTable{}
-	}
-	if s.names == nil {
-		return &out
-	}
-	kept := false
-	for _, h := range s.hosts {
-		for _, number := range h.tables {
-			if t := s.names.Tables[number]; t != nil && out.Tables[number] == nil {
-				out.Tables[number], kept = t, true
-			}
-		}
-	}
-	if kept { // and what their entries are called
-		out.Rules, out.Sets = maps.Clone(s.names.Rules), maps.Clone(s.names.Sets)
-		if out.Rules == nil {
-			out.Rules = map[policy.Ref]uint32{}
-		}
-		if out.Sets == nil {
-			out.Sets = map[policy.SetID]redirect.SetNumber{}
-		}
-		maps.Copy(out.Rules, n.Rules)
-		maps.Copy(out.Sets, n.Sets)
-	}
-	return &out
-}
-
 // updateHosts takes over which endpoints there are. It says what of those that are gone
 // is in the kernel, by their names.
 func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey, strangers error) {
@@ -127,7 +80,7 @@ func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey
 			s.readmit(h)
 		}
 		h.addrs = e.Addrs
-		h.setTable(e.Table, s.now())
+		s.setTable(h, e.Table)
 		for _, a := range e.Addrs {
 			s.byAddr[a.Unmap()] = h
 		}
@@ -140,52 +93,6 @@ func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey
 	strangers = s.forgetStrangers()
 	s.restored = nil // who was not among them is gone for good
 	return gone, strangers
-}
-
-func (h *host) setTable(table uint32, now time.Time) {
-	current := uint32(0)
-	if len(h.tables) > 0 {
-		current = h.tables[0]
-	}
-	if table == current {
-		return
-	}
-	before := h.tables
-	h.tables, h.since = nil, now
-	if table != 0 {
-		h.tables = append(h.tables, table)
-	}
-	if current != 0 {
-		h.tables = append(h.tables, before[0])
-	}
-	if table == 0 { // that it has none now stands first too
-		h.tables = append([]uint32{0}, h.tables...)
-	}
-}
-
-// dropOldTables forgets the tables that the gate no longer goes by.
-func (s *Store) dropOldTables() {
-	if s.updating { // the gate has still to be told
-		return
-	}
-	now := s.now()
-	used := map[uint32]bool{}
-	for _, h := range s.hosts {
-		if len(h.tables) > 1 && now.Sub(h.since) > tableStays {
-			h.tables = h.tables[:1]
-		}
-		for _, t := range h.tables {
-			used[t] = true
-		}
-	}
-	if s.names == nil {
-		return
-	}
-	for t := range s.names.Tables {
-		if !used[t] {
-			delete(s.names.Tables, t) // ours: withTablesOfBefore made the map
-		}
-	}
 }
 
 func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
