@@ -33,12 +33,9 @@ func (s *Store) update(n *redirect.Names) error {
 	var gone map[string][]policy.NameKey
 	var strangers error
 	s.uninterrupted(func() { gone, strangers = s.updateHosts(n) })
-	var writes []write
-	again := before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes)
-	if again {
-		s.stale = false
-		writes = s.recompute()
-	}
+	all := before == nil || s.partly || !slices.Equal(before.Prefixes, n.Prefixes)
+	s.partly = false
+	writes := s.recompute(all)
 	numbered := before == nil || !maps.Equal(before.Rules, n.Rules) || !maps.Equal(before.Sets, n.Sets)
 	err := s.renewRules(numbered)
 	for k, e := range s.writeAll(writes) {
@@ -112,18 +109,6 @@ func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
 	return gone
 }
 
-func sameSelectors(a, b *redirect.Names) bool {
-	return slices.Equal(selectorTexts(a), selectorTexts(b))
-}
-
-func selectorTexts(n *redirect.Names) []string {
-	var out []string
-	for _, f := range selectorsOf(n) {
-		out = append(out, f.String())
-	}
-	return out
-}
-
 // selectorsOf are those of every table, each once and in order.
 func selectorsOf(n *redirect.Names) []policy.FQDN {
 	byText := map[string]policy.FQDN{}
@@ -137,70 +122,6 @@ func selectorsOf(n *redirect.Names) []policy.FQDN {
 		out = append(out, byText[text])
 	}
 	return out
-}
-
-// recompute finds what every address is known as by the selectors and prefixes there are
-// now.
-func (s *Store) recompute() []write {
-	s.uninterrupted(func() {
-		s.matcher, s.prefixes = newMatcher(selectorsOf(s.names)), newPrefixes(s.names.Prefixes)
-	})
-	s.picks = map[string]*pick{"": s.none}
-	var writes []write
-	for _, h := range s.hosts {
-		for _, e := range h.known {
-			s.pause(&s.turn)
-			if h.known[e.name] != e {
-				continue // it is gone since
-			}
-			was := e.pick == s.none
-			e.pick = s.pickOf(e.name)
-			switch is := e.pick == s.none; {
-			case is && !was:
-				h.unruled++
-			case was && !is:
-				h.unruled--
-			}
-		}
-		for raw := range h.holds {
-			s.pause(&s.turn)
-			have, ok := h.holds[raw]
-			if !ok {
-				continue
-			}
-			addr := netip.AddrFrom16(raw).Unmap()
-			if id := s.identify(addr, &have); id != have.as {
-				writes = append(writes, write{h, addr, id})
-			}
-		}
-	}
-	return writes
-}
-
-// writeAtOnce is how many addresses are written before others go first.
-const writeAtOnce = 256
-
-// writeAll writes what recompute found, if it is still so.
-func (s *Store) writeAll(writes []write) map[policy.NameKey]error {
-	failed := map[policy.NameKey]error{}
-	for part := range slices.Chunk(writes, writeAtOnce) {
-		s.pause(&s.turn)
-		if s.over {
-			break
-		}
-		due := part[:0]
-		for _, w := range part {
-			have, ok := w.host.holds[w.addr.As16()]
-			if !ok || s.hosts[w.host.id] != w.host {
-				continue
-			}
-			if w.id = s.identify(w.addr, &have); w.id != have.as {
-				due = append(due, w)
-			}
-		}
-		maps.Copy(failed, s.write(due))
-	}
-	return failed
 }
 
 // renewRules makes the rules of every table about every identity that is in use.
