@@ -10,7 +10,7 @@ import (
 )
 
 // Work lets others go first only after a while, and not for ever: then answers wait for it in
-// the queue.
+// the queue, and have their turns less often.
 func TestTurn(t *testing.T) {
 	b := newBench(t)
 	b.begin()
@@ -28,6 +28,14 @@ func TestTurn(t *testing.T) {
 	turn.since, turn.given = time.Time{}, givesWay
 	if b.pause(&turn); turn.given != givesWay || !turn.alone || b.long.Load() != 1 {
 		t.Errorf("after long it gave %s, alone: %t, long %d", turn.given, turn.alone, b.long.Load())
+	}
+	turn.since = time.Now().Add(-aloneLasts / 2)
+	if b.pause(&turn); turn.given != givesWay {
+		t.Errorf("soon after that it gave %s to others", turn.given-givesWay)
+	}
+	turn.since = time.Now().Add(-aloneLasts)
+	if b.pause(&turn); turn.given == givesWay || b.long.Load() != 1 {
+		t.Errorf("later it gave nothing to what waits in the queue, long %d", b.long.Load())
 	}
 	if b.endTurn(&turn); b.long.Load() != 0 {
 		t.Error("answers wait in the queue for ever")
