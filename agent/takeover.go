@@ -129,10 +129,6 @@ func (a *Agent) startBackend(ctx context.Context) error {
 // copyMaps makes descriptors of the maps that a proxy needs.
 func (a *Agent) copyMaps() ([]*os.File, error) {
 	var files []*os.File
-	endpoints, err := a.gate.EndpointsToRead()
-	if err != nil {
-		return nil, err
-	}
 	for _, m := range append(a.gate.ConntrackMaps(), a.gate.NameMaps()...) {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
@@ -140,7 +136,14 @@ func (a *Agent) copyMaps() ([]*os.File, error) {
 		}
 		files = append(files, os.NewFile(uintptr(fd), m.String()))
 	}
-	return append(files, endpoints), nil
+	for _, open := range []func() (*os.File, error){a.gate.EndpointsToRead, a.gate.SubjectsToRead} {
+		f, err := open()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // onPort opens and closes the redirected ports of a backend as its proxy comes and goes.

@@ -12,21 +12,27 @@ import (
 
 // EndpointsToRead is a descriptor of the map of endpoints that cannot write it: for who is to
 // know which addresses are here, and may say of none whose it is.
-func (g *Gate) EndpointsToRead() (*os.File, error) {
-	info, err := g.objs.HgEndpoint1.Info()
+func (g *Gate) EndpointsToRead() (*os.File, error) { return toRead(g.objs.HgEndpoint1, "endpoints") }
+
+// SubjectsToRead is one of the map of subjects, which tells the tables that they have.
+func (g *Gate) SubjectsToRead() (*os.File, error) { return toRead(g.objs.HgSubject1, "subjects") }
+
+// toRead opens a map once more, so that it cannot be written.
+func toRead(m *ebpf.Map, name string) (*os.File, error) {
+	info, err := m.Info()
 	if err != nil {
-		return nil, fmt.Errorf("open the map of endpoints: %w", err)
+		return nil, fmt.Errorf("open the map of %s: %w", name, err)
 	}
 	id, ok := info.ID()
 	if !ok {
-		return nil, fmt.Errorf("open the map of endpoints: the kernel does not number it")
+		return nil, fmt.Errorf("open the map of %s: the kernel does not number it", name)
 	}
 	attr := struct{ id, next, flags uint32 }{id: uint32(id), flags: unix.BPF_F_RDONLY}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_GET_FD_BY_ID, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno != 0 {
-		return nil, fmt.Errorf("open the map of endpoints: %w", errno)
+		return nil, fmt.Errorf("open the map of %s: %w", name, errno)
 	}
-	return os.NewFile(fd, "endpoints"), nil
+	return os.NewFile(fd, name), nil
 }
 
 // Endpoints is the map of endpoints, to be read.

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -323,105 +320,4 @@ func fqdnRequests(t *testing.T, n *node, a *asker, client *workload) {
 	at = netip.AddrPortFrom(a.mustAsk(t, "n9.example.com", 4), 80)
 	client.mustAsk(t, at, "GET", "/b", 200)
 	client.mustAsk(t, at, "GET", "/a", 403)
-}
-
-// TestFirstPackets asks for a name and connects at once, over and over, while policy
-// changes and the agent is killed: no answer and no first packet is ever lost. 'make soak'
-// does so 100,000 times.
-func TestFirstPackets(t *testing.T) {
-	t.Parallel()
-	rounds := 1500
-	if s := soakRounds(); s > 0 {
-		rounds = s
-	}
-	n := startNode(t)
-	o := n.uplink(t)
-	var ttl atomic.Uint32
-	ttl.Store(300)
-	o.serveNames(t, &ttl)
-	o.serveWeb(t, 80)
-	client := n.workload(t, "client", "app=client")
-	n.apply(t, namePolicy("p", "client", toNames(port80, "*.example.com")))
-
-	const workers = 4
-	failed := make(chan error, workers)
-	for w := range workers {
-		a := o.asker(t, client)
-		go func() {
-			for i := w; i < rounds; i += workers {
-				name := fmt.Sprintf("n%d.example.com", i%60000)
-				code, ip, err := a.ask(name, 4)
-				if err != nil || code != dns.RcodeSuccess {
-					failed <- fmt.Errorf("%s: %s, %v", name, dns.RcodeToString[code], err)
-					return
-				}
-				// A SYN that is lost is sent again after a second.
-				start := time.Now()
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				c, err := client.connect(ctx, unix.SOCK_STREAM, netip.AddrPort{}, netip.AddrPortFrom(ip, 80))
-				cancel()
-				if err != nil {
-					failed <- fmt.Errorf("connect to %s (%s): %w", name, ip, err)
-					return
-				}
-				if raw, err := c.(*net.TCPConn).SyscallConn(); err == nil {
-					if r := retransmits(raw); r > 0 {
-						failed <- fmt.Errorf("the first packet to %s (%s) was lost, %d were repeated in %s", name, ip, r, time.Since(start))
-						c.Close()
-						return
-					}
-				}
-				_ = c.(*net.TCPConn).SetLinger(0)
-				c.Close()
-			}
-			failed <- nil
-		}()
-	}
-	changes, kills := 0, 0
-	for left := workers; left > 0; changes++ {
-		select {
-		case err := <-failed:
-			left--
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(20 * time.Millisecond):
-		}
-		if changes%20 == 10 {
-			n.killAgent()
-			n.startAgent(t)
-			kills++
-		}
-		n.apply(t, namePolicy("p", "client", toNames(port80, "*.example.com"), toNames(port80, fmt.Sprintf("x%d.example.org", changes))))
-	}
-	words := "" // an agent that was started just now has not heard from the proxy yet
-	for deadline := time.Now().Add(20 * time.Second); words == "" && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		words = statusLine(n.headgate(t, "status"), "Fqdn")
-	}
-	t.Logf("%d look-ups and first packets during %d changes of policy and %d deaths of the agent; %s", rounds, changes, kills, words)
-}
-
-// soakRounds is how often a soak does it; 0: this is none.
-func soakRounds() int {
-	n, _ := strconv.Atoi(os.Getenv("HEADGATE_SOAK"))
-	return n
-}
-
-// retransmits counts what a connection has sent more than once.
-func retransmits(raw syscall.RawConn) (n uint32) {
-	_ = raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n = info.Total_retrans
-		}
-	})
-	return n
-}
-
-func statusLine(status, name string) string {
-	for line := range strings.Lines(status) {
-		if strings.HasPrefix(line, name) {
-			return strings.TrimSpace(line)
-		}
-	}
-	return ""
 }

@@ -29,7 +29,8 @@ const (
 	DescriptorNames    = 10 // addresses that endpoints know by names
 	DescriptorRules    = 11 // what rules say of these
 	DescriptorEnds     = 12 // the endpoints of this node, to be read
-	DescriptorState    = 13 // directory for what is to survive a restart
+	DescriptorSubjects = 13 // by what these are judged, to be read
+	DescriptorState    = 14 // directory for what is to survive a restart
 
 	// Behind all maps, of which there may be more: sockets to send datagrams by.
 	DescriptorSender4 = 30

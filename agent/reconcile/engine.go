@@ -230,7 +230,11 @@ func (e *Engine) readGate() (stale map[uint32]bpf.PolicyTable, err error) {
 	if e.prefixes, err = e.cfg.Gate.Identities(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(e.readRoutes(), e.readNameTables()); err != nil {
+	if err := e.readRoutes(); err != nil {
+		return nil, err
+	}
+	nameTables, err := e.readNameTables()
+	if err != nil {
 		return nil, err
 	}
 	eps, err := e.cfg.Gate.Endpoints()
@@ -241,7 +245,7 @@ func (e *Engine) readGate() (stale map[uint32]bpf.PolicyTable, err error) {
 		err = errors.Join(err, e.cfg.Services.Load())
 	}
 	for n := range stale { // their numbers are not used before they are gone
-		e.subjects[fmt.Sprintf("stale %d", n)] = &subject{number: n, table: stale[n]}
+		e.subjects[fmt.Sprintf("stale %d", n)] = &subject{number: n, table: stale[n], nameTable: nameTables[n]}
 	}
 	return stale, err
 }

@@ -213,7 +213,7 @@ func (n *node) restart(s State, policies []*Policy) {
 
 		PerRoute: func(policy.Protocol) bool { return n.perRoute }, MaxRoutes: n.maxRoutes,
 	})
-	if err := n.engine.Start(n.t.Context(), s, policies); err != nil {
+	if err := n.engine.Start(n.t.Context(), s, policies); err != nil && !errors.Is(err, redirect.ErrNotReady) {
 		n.t.Fatal(err)
 	}
 }

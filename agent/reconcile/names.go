@@ -212,16 +212,17 @@ func (e *Engine) AddMissing(ctx context.Context, missing []redirect.MissingSet) 
 }
 
 // writeNameTables tells the gate which tables subjects have now. A subject that cannot be
-// told is closed: it would go by rules that are no more. With stale names, one that would
-// get another table gets none for now: its addresses are judged by their prefixes.
-func (e *Engine) writeNameTables(stale bool) error {
+// told is closed: it would go by rules that are no more. With stale names, one whose endpoints
+// would get another table than they have gets none for now: their addresses are judged by
+// their prefixes.
+func (e *Engine) writeNameTables(users map[string]*subject, stale bool) error {
 	var errs error
 	for _, s := range e.subjects {
 		if s.users == 0 || s.failed || s.nameTable == s.wantNames {
 			continue
 		}
 		want := s.wantNames
-		if stale {
+		if stale && !e.haveNameTable(s, users) {
 			want = 0
 		}
 		if err := e.cfg.Gate.SetNameTable(s.number, want); err != nil {
@@ -232,6 +233,26 @@ func (e *Engine) writeNameTables(stale bool) error {
 		s.nameTable = want
 	}
 	return errs
+}
+
+// haveNameTable reports whether the gate judges all endpoints of a subject by the table that it
+// is to have already: they have it from another subject, of the agent before.
+func (e *Engine) haveNameTable(s *subject, users map[string]*subject) bool {
+	tables := make(map[uint32]uint32, len(e.subjects))
+	for _, other := range e.subjects {
+		tables[other.number] = other.nameTable
+	}
+	for key, ep := range e.endpoints {
+		if users[key] != s {
+			continue
+		}
+		for _, ip := range ep.IPs {
+			if old, ok := e.written[ip]; !ok || old.ID != ep.ID || tables[old.Subject] != s.wantNames {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // served reports whether connections that get a set by a name have a port to go to.
@@ -299,11 +320,11 @@ func (e *Engine) forgetNameTables() {
 	maps.DeleteFunc(e.numbers.Unions, func(key string, _ []Union) bool { return !current[key] })
 }
 
-// readNameTables learns which numbers the gate has already.
-func (e *Engine) readNameTables() error {
+// readNameTables learns which subjects in the gate have which tables.
+func (e *Engine) readNameTables() (map[uint32]uint32, error) {
 	tables, err := e.cfg.Gate.NameTables()
 	for _, n := range tables {
 		e.numbers.NextNames = max(e.numbers.NextNames, n)
 	}
-	return err
+	return tables, err
 }

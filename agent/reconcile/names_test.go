@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/agent/endpoint"
 	"github.com/headgate/headgate/bpf"
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/policy/decode"
@@ -167,6 +168,68 @@ func TestStaleNames(t *testing.T) {
 	}
 	if got := n.nameTable("10.0.0.1"); got == 0 || got == first {
 		t.Errorf("in the end table %d is in force", got)
+	}
+}
+
+// An agent whose proxy does not answer in time leaves endpoints with the table of names that
+// they have: it is the same one, and what they know goes on.
+func TestNextAgentKeepsNames(t *testing.T) {
+	n := newNode(t)
+	n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+	n.apply(named)
+	first, subject := n.nameTable("10.0.0.1"), n.gate.endpoints[netip.MustParseAddr("10.0.0.1")].Subject
+	state, policies := n.state, n.policies()
+	n.backend.fail = fmt.Errorf("%w: %w", redirect.ErrNotReady, redirect.ErrStaleNames)
+	n.restart(state, policies)
+	if now := n.gate.endpoints[netip.MustParseAddr("10.0.0.1")].Subject; now == subject {
+		t.Errorf("the next agent gives subject %d, as the one before", now)
+	}
+	if got := n.nameTable("10.0.0.1"); got != first {
+		t.Errorf("with the next agent table %d is in force, and was %d", got, first)
+	}
+	// If the gate did not have it, its names may be stale.
+	n.gate.names[n.gate.endpoints[netip.MustParseAddr("10.0.0.1")].Subject] = first + 1
+	n.restart(state, policies)
+	if got := n.nameTable("10.0.0.1"); got != 0 {
+		t.Errorf("table %d is in force for who had another", got)
+	}
+	n.backend.fail = nil
+	if err := n.engine.Retry(t.Context()); err != nil || n.nameTable("10.0.0.1") != first {
+		t.Errorf("in the end table %d is in force, want %d: %v", n.nameTable("10.0.0.1"), first, err)
+	}
+}
+
+// An endpoint that comes while the datapath does not forget names stays closed where they
+// matter: its number may be that of who learnt them.
+func TestNewcomerWithStaleNames(t *testing.T) {
+	n := newNode(t)
+	n.add("a", "10.0.0.1", map[string]string{"app": "a"})
+	n.add("b", "10.0.0.2", map[string]string{"app": "b"})
+	n.apply(named)
+	n.backend.fail = fmt.Errorf("%w: %w", redirect.ErrNotReady, redirect.ErrStaleNames)
+	ready := func(ip string) bool { return n.gate.endpoints[netip.MustParseAddr(ip)].Ready }
+	newcomer := func(name, ip, app string) error {
+		_, err := n.engine.AddEndpoint(t.Context(), &endpoint.Endpoint{
+			ID: uint16(len(n.gate.endpoints) + 1), Name: name, Namespace: "default", Labels: map[string]string{"app": app},
+			IPs: []netip.Addr{netip.MustParseAddr(ip)}, Ifindex: len(n.gate.endpoints) + 10, MAC: "02:00:00:00:00:05",
+		})
+		return err
+	}
+	if err := newcomer("heir", "10.0.0.3", "a"); err == nil || ready("10.0.0.3") {
+		t.Errorf("an endpoint with rules about names: %v, ready %t; want that it stays closed", err, ready("10.0.0.3"))
+	}
+	if err := newcomer("c", "10.0.0.4", "b"); err != nil || !ready("10.0.0.4") {
+		t.Errorf("one without: %v, ready %t", err, ready("10.0.0.4"))
+	}
+	if !ready("10.0.0.1") || n.nameTable("10.0.0.1") == 0 {
+		t.Error("who was there before has no names any more")
+	}
+	if err := n.engine.Retry(t.Context()); !errors.Is(err, redirect.ErrStaleNames) || ready("10.0.0.3") {
+		t.Errorf("tried again: %v, ready %t", err, ready("10.0.0.3"))
+	}
+	n.backend.fail = nil
+	if err := n.engine.Retry(t.Context()); err != nil || !ready("10.0.0.3") {
+		t.Errorf("in the end: %v, ready %t", err, ready("10.0.0.3"))
 	}
 }
 

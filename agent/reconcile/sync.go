@@ -32,7 +32,8 @@ func (e *Engine) sync(ctx context.Context) error {
 	// One write that fails closes what it concerns; what the others forbid binds open
 	// connections all the same.
 	e.placeAgain()
-	err = errors.Join(e.writeTables(), e.writeNameTables(errors.Is(backend, redirect.ErrStaleNames)), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users), e.writeServices(nil), e.writeSettings())
+	stale := errors.Is(backend, redirect.ErrStaleNames)
+	err = errors.Join(e.writeTables(), e.writeNameTables(users, stale), e.writePrefixes(), e.closeMissing(), e.writeServices(e.serving), e.writeEndpoints(users, stale), e.writeServices(nil), e.writeSettings())
 	err = errors.Join(err, e.cfg.Gate.SetRevision(uint32(e.revision)))
 	if err == nil {
 		err = e.removeUnused()

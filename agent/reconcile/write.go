@@ -84,8 +84,10 @@ func (e *Engine) writePrefixes() error {
 	return errs
 }
 
-// writeEndpoints points endpoints to their tables. From then on they have traffic.
-func (e *Engine) writeEndpoints(users map[string]*subject) error {
+// writeEndpoints points endpoints to their tables. From then on they have traffic. With stale
+// names, one that is new stays closed where rules about names are in force: its number may have
+// been another's, and what that one learnt would be its own.
+func (e *Engine) writeEndpoints(users map[string]*subject, stale bool) error {
 	var errs error
 	want := map[netip.Addr]bool{}
 	for key, ep := range e.endpoints {
@@ -94,6 +96,9 @@ func (e *Engine) writeEndpoints(users map[string]*subject) error {
 		ep.State, ep.Detail = endpoint.Ready, ""
 		if !ready {
 			ep.State, ep.Detail = endpoint.Failed, "its policy could not be written to the datapath: everything is denied"
+		} else if stale && s.nameTable != 0 && !e.isWritten(ep) {
+			ready = false
+			ep.State, ep.Detail = endpoint.Failed, "the datapath may have names of an endpoint that is gone under this one's number: everything is denied until the proxy has removed them"
 		}
 		for _, ip := range ep.IPs {
 			want[ip] = true
@@ -123,6 +128,16 @@ func (e *Engine) writeEndpoints(users map[string]*subject) error {
 		delete(e.written, ip)
 	}
 	return errs
+}
+
+// isWritten reports whether the gate has an endpoint by its number, and lets it have traffic.
+func (e *Engine) isWritten(ep *endpoint.Endpoint) bool {
+	for _, ip := range ep.IPs {
+		if old, ok := e.written[ip]; !ok || old.ID != ep.ID || !old.Ready {
+			return false
+		}
+	}
+	return true
 }
 
 func sameEndpoint(a, b bpf.Endpoint) bool {

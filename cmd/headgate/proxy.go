@@ -49,7 +49,11 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	if err != nil {
 		return err
 	}
-	names, err := openNames(ct)
+	ends, err := bpf.OpenEndpoints(proxy.DescriptorEnds)
+	if err != nil {
+		return err
+	}
+	names, err := openNames(ct, ends)
 	if err != nil {
 		return err
 	}
@@ -59,10 +63,7 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
 	}
-	cfg.Injector, err = openInjector()
-	if err != nil {
-		return err
-	}
+	cfg.Injector = openInjector(ends)
 	if waits, err := redirect.OpenTimeWaits(); err == nil {
 		cfg.TimeWaits = waits
 	} else { // ports that are used again find nobody for a minute, but nothing passes unjudged
@@ -72,21 +73,21 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 }
 
 // openInjector takes the device by which datagrams go to endpoints, if the agent has given it.
-func openInjector() (*proxy.Injector, error) {
-	ends, err := bpf.OpenEndpoints(proxy.DescriptorEnds)
-	if err != nil {
-		return nil, err
-	}
+func openInjector(ends *bpf.Endpoints) *proxy.Injector {
 	if !redirect.IsInjector(proxy.DescriptorInjector) {
-		return nil, nil
+		return nil
 	}
-	return &proxy.Injector{Descriptor: proxy.DescriptorInjector, Here: ends.Has}, nil
+	return &proxy.Injector{Descriptor: proxy.DescriptorInjector, Here: ends.Has}
 }
 
 // openNames takes what is needed to learn names. Without a place to keep them they are
 // forgotten with the process.
-func openNames(ct *bpf.Conntrack) (*fqdn.Config, error) {
+func openNames(ct *bpf.Conntrack, ends *bpf.Endpoints) (*fqdn.Config, error) {
 	maps, err := bpf.OpenNames([2]int{proxy.DescriptorNames, proxy.DescriptorRules})
+	if err != nil {
+		return nil, err
+	}
+	judged, err := bpf.OpenJudged(ends, proxy.DescriptorSubjects)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func openNames(ct *bpf.Conntrack) (*fqdn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fqdn.Config{Maps: maps, Connections: ct, Disk: dir}, nil
+	return &fqdn.Config{Maps: maps, Gate: judged, Connections: ct, Disk: dir}, nil
 }
 
 // connections is the datapath's conntrack as the proxy asks for it.

@@ -26,7 +26,6 @@ func (s *Store) cleanDue() bool {
 		return false
 	}
 	now := s.now()
-	s.dropOldTables()
 	if !s.sweepAt.IsZero() && now.After(s.sweepAt) {
 		return true
 	}

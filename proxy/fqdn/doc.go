@@ -11,10 +11,9 @@
 //
 // A mutex owns all state. An answer takes it and is put in force by who brings it, which is
 // mostly no more than a look whether that is so already (LearnNow). Long work, changes of
-// rules above all, lets answers go first again and again (pause). What cannot be
-// interrupted makes them wait in a queue, and what gathers there meanwhile is written with
-// one system call. An answer is done when the kernel has the
-// rules of each identity it led to, then its addresses: in this order, so that nothing
-// ever stands for an identity of which the kernel knows nothing. What leaves goes the
-// other way round.
+// rules above all, lets answers go first again and again (pause). For what cannot be
+// interrupted, or was held up for long, they wait in a queue, and what gathers there is
+// written with one system call. An answer is done when the kernel has the rules of each
+// identity it led to, then its addresses: in this order, so that nothing ever stands for
+// an identity of which the kernel knows nothing. What leaves goes the other way round.
 package fqdn

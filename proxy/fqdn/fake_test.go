@@ -21,8 +21,33 @@ type kernel struct {
 	room  int
 	addrs map[policy.NameKey]policy.Identity
 	rules map[policy.NameRulesKey]policy.NameRules
-	fail  error // of the next writes of rules
-	stuck error // of the next removals of addresses
+	fail  error                 // of the next writes of rules
+	stuck error                 // of the next removals of addresses
+	gate  map[netip.Addr]uint32 // tables, as agents have told the gate
+
+	gateFails error
+}
+
+// NameTable is the gate's.
+func (k *kernel) NameTable(a netip.Addr) (uint32, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.gate[a], k.gateFails
+}
+
+// goesBy has the gate judge by the tables of a snapshot, as the agent does when the proxy has it.
+func (k *kernel) goesBy(n *redirect.Names) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gate = map[netip.Addr]uint32{}
+	if n == nil {
+		return
+	}
+	for _, e := range n.Endpoints {
+		for _, a := range e.Addrs {
+			k.gate[a] = e.Table
+		}
+	}
 }
 
 func newKernel() *kernel {
@@ -197,7 +222,7 @@ func newBench(t testing.TB, change ...func(*bench)) *bench {
 func (b *bench) start() {
 	b.Helper()
 	var err error
-	b.Store, err = New(Config{Maps: b.k, Connections: b.open, Disk: b.disk, Now: b.time.Now})
+	b.Store, err = New(Config{Maps: b.k, Gate: b.k, Connections: b.open, Disk: b.disk, Now: b.time.Now})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -217,6 +242,7 @@ func (b *bench) update(n *redirect.Names) {
 	if err := b.Update(context.Background(), n); err != nil {
 		b.Fatal(err)
 	}
+	b.k.goesBy(n)
 }
 
 // learn asks, one way or the other, and waits.

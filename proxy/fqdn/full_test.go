@@ -174,7 +174,7 @@ func TestPartsOfItsOwn(t *testing.T) {
 				k.rules[policy.NameRulesKey{Table: 1, Identity: id}] = policy.NameRules{{Direction: policy.Egress}: {}}
 			}
 		}
-		s, err := New(Config{Maps: k})
+		s, err := New(Config{Maps: k, Gate: k})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -267,6 +267,7 @@ func (s *Store) write(writes []write) map[policy.NameKey]error {
 		}
 	}
 	s.withdraw(gone, failed)
+	s.partly = s.partly || len(failed) > 0
 	return failed
 }
 
@@ -283,7 +284,6 @@ func (s *Store) withdraw(gone []write, failed map[policy.NameKey]error) {
 		if together != nil { // to learn which
 			if err := s.config.Maps.Delete(keys[i : i+1]); err != nil {
 				failed[keys[i]] = errors.Join(failed[keys[i]], fmt.Errorf("%w: %w", ErrStale, err))
-				s.stale = true
 				continue
 			}
 		}

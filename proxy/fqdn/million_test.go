@@ -15,6 +15,7 @@ import (
 // nowhere is a kernel that remembers nothing.
 type nowhere struct{}
 
+func (nowhere) NameTable(netip.Addr) (uint32, error)                                    { return 0, nil }
 func (nowhere) Put(k []policy.NameKey, _ []policy.Identity) (int, error)                { return len(k), nil }
 func (nowhere) Delete([]policy.NameKey) error                                           { return nil }
 func (nowhere) All(func(policy.NameKey, policy.Identity) bool) error                    { return nil }
@@ -27,7 +28,7 @@ const most = 250
 
 // TestMillion learns 100,000 names of 10 addresses each, and measures the memory.
 func TestMillion(t *testing.T) {
-	s, err := New(Config{Maps: nowhere{}})
+	s, err := New(Config{Maps: nowhere{}, Gate: nowhere{}})
 	if err != nil {
 		t.Fatal(err)
 	}

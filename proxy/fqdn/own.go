@@ -25,17 +25,22 @@ func (s *Store) end() {
 
 const (
 	// turnLasts is how long work goes on, and how long others do, while both have much to do.
-	turnLasts = 500 * time.Microsecond
+	turnLasts = 100 * time.Microsecond
+	// comesAgain is how soon whoever had his turn comes with the next: answers come in batches.
+	comesAgain = 20 * time.Microsecond
 	// givesWay bounds how long work is held up by others in all: there are always some, and
 	// whoever waits for it waits for a change of policy.
 	givesWay = time.Second
+	// aloneLasts is how long work goes on that was held up for so long. Answers wait in the
+	// queue then, and have their turns together.
+	aloneLasts = 2 * time.Millisecond
 )
 
 // turn is work that takes long and lets others go first now and then.
 type turn struct {
 	since time.Time     // it holds the state
 	given time.Duration // to others
-	alone bool          // it goes first from now on, and answers had better wait in the queue
+	alone bool          // it has given enough, and answers had better wait in the queue
 }
 
 func (s *Store) startTurn() turn { return turn{since: time.Now()} }
@@ -50,21 +55,28 @@ func (s *Store) endTurn(t *turn) {
 // pause lets those go first who wait for the state, if it was held for long. What there was
 // may be gone afterwards.
 func (s *Store) pause(t *turn) {
-	if t.alone || s.others.Load() == 0 {
+	if s.others.Load() == 0 {
 		return
 	}
 	start := time.Now()
-	if start.Sub(t.since) < turnLasts {
+	held := start.Sub(t.since)
+	switch {
+	case held < turnLasts, t.alone && held < aloneLasts:
 		return
-	}
-	if t.given >= givesWay {
+	case !t.alone && t.given >= givesWay:
 		t.alone = true
 		s.long.Add(1)
 		return
 	}
 	s.own.Unlock()
-	for s.others.Load() > 0 && time.Since(start) < turnLasts {
-		runtime.Gosched()
+	for last := start; ; runtime.Gosched() {
+		now := time.Now()
+		if s.others.Load() > 0 {
+			last = now
+		}
+		if now.Sub(start) >= turnLasts || now.Sub(last) >= comesAgain {
+			break
+		}
 	}
 	s.begin()
 	t.since = time.Now()

@@ -92,6 +92,7 @@ func (s *Store) dropRule(k policy.NameRulesKey) error {
 // knows, and these identities.
 func (s *Store) dropUnused() {
 	s.droppedAt = s.now()
+	s.dropOldTables()
 	used := map[policy.NameRulesKey]bool{}
 	for _, h := range s.hosts {
 		for _, t := range h.tables {

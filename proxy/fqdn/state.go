@@ -46,7 +46,7 @@ type state struct {
 	lookedAt  time.Time // at everything, for what has run out
 	lookTook  time.Duration
 	sweepAt   time.Time // what an earlier process left is removed then; zero: it is
-	stale     bool      // the kernel knows an address as what it no longer is
+	partly    bool      // the kernel does not know every address as what it is
 	updating  bool      // an update is under way, and pauses
 	leaving   bool      // another process has taken over
 	over      bool      // and nothing is learnt any more

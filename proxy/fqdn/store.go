@@ -25,6 +25,12 @@ type Maps interface {
 	Room() int
 }
 
+// Gate tells by which table of rules about names it judges what comes from an address now; 0:
+// by none. *bpf.Judged.
+type Gate interface {
+	NameTable(netip.Addr) (uint32, error)
+}
+
 // Connections tells which addresses are connected: *bpf.Conntrack.
 type Connections interface {
 	// Pairs calls f for who opened each connection, and to whom.
@@ -66,9 +72,10 @@ var (
 // maxQueue bounds how many answers wait.
 const maxQueue = 16384
 
-// Config of a Store. Maps is required.
+// Config of a Store. Maps and Gate are required.
 type Config struct {
 	Maps        Maps
+	Gate        Gate
 	Connections Connections // nil: no address is in use
 	Disk        Disk        // nil: nothing is remembered
 	Logger      *slog.Logger

@@ -82,7 +82,7 @@ func (s *Store) catchUp() {
 		s.readmit(h)
 	}
 	s.restored = nil
-	for k, err := range s.writeAll(s.recompute()) {
+	for k, err := range s.writeAll(s.recompute(true)) {
 		s.log.Error("a name that was taken over is not in force", "endpoint", k.Endpoint, "address", k.Addr, "error", err)
 	}
 }

@@ -3,7 +3,6 @@ package fqdn
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,7 +10,7 @@ import (
 )
 
 // Work lets others go first only after a while, and not for ever: then answers wait for it in
-// the queue.
+// the queue, and have their turns less often.
 func TestTurn(t *testing.T) {
 	b := newBench(t)
 	b.begin()
@@ -29,6 +28,14 @@ func TestTurn(t *testing.T) {
 	turn.since, turn.given = time.Time{}, givesWay
 	if b.pause(&turn); turn.given != givesWay || !turn.alone || b.long.Load() != 1 {
 		t.Errorf("after long it gave %s, alone: %t, long %d", turn.given, turn.alone, b.long.Load())
+	}
+	turn.since = time.Now().Add(-aloneLasts / 2)
+	if b.pause(&turn); turn.given != givesWay {
+		t.Errorf("soon after that it gave %s to others", turn.given-givesWay)
+	}
+	turn.since = time.Now().Add(-aloneLasts)
+	if b.pause(&turn); turn.given == givesWay || b.long.Load() != 1 {
+		t.Errorf("later it gave nothing to what waits in the queue, long %d", b.long.Load())
 	}
 	if b.endTurn(&turn); b.long.Load() != 0 {
 		t.Error("answers wait in the queue for ever")
@@ -70,33 +77,4 @@ func TestUpdateUnderLoad(t *testing.T) {
 	}
 	ended.Store(true)
 	wg.Wait()
-}
-
-// The tables of before stay while a change is under way, and for a while after it.
-func TestOldTablesDuringUpdate(t *testing.T) {
-	b := newBench(t)
-	b.update(twoEndpoints(rule(0, "*.example.com")))
-	tables := func() int {
-		count := 0
-		_ = b.do(context.Background(), func() { b.dropOldTables(); count = len(b.byAddr[netip.MustParseAddr("10.0.0.1")].tables) })
-		return count
-	}
-	_ = b.do(context.Background(), func() {
-		start := b.now()
-		b.updating = true
-		b.hosts[1].setTable(2, start)
-		b.time.add(time.Hour)
-		b.dropOldTables()
-		if got := len(b.hosts[1].tables); got != 2 {
-			t.Errorf("while a change is under way an endpoint has %d tables, want both", got)
-		}
-		b.updated(start)
-	})
-	if got := tables(); got != 2 {
-		t.Errorf("as it ends an endpoint has %d tables, want both", got)
-	}
-	b.time.add(tableStays + time.Second)
-	if got := tables(); got != 1 {
-		t.Errorf("later an endpoint has %d tables, want one", got)
-	}
 }

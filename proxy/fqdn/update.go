@@ -6,15 +6,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/redirect"
 )
-
-// tableStays is how long the table that a subject had before is kept: the gate changes
-// to the new one a moment after the proxy has it.
-const tableStays = 5 * time.Second
 
 // update puts a snapshot in force. What the gate goes by until it is told of the new
 // tables stays as it is; what the new ones need is there before. After ErrStale it must not
@@ -38,12 +33,9 @@ func (s *Store) update(n *redirect.Names) error {
 	var gone map[string][]policy.NameKey
 	var strangers error
 	s.uninterrupted(func() { gone, strangers = s.updateHosts(n) })
-	var writes []write
-	again := before == nil || s.stale || !sameSelectors(before, n) || !slices.Equal(before.Prefixes, n.Prefixes)
-	if again {
-		s.stale = false
-		writes = s.recompute()
-	}
+	all := before == nil || s.partly || !slices.Equal(before.Prefixes, n.Prefixes)
+	s.partly = false
+	writes := s.recompute(all)
 	numbered := before == nil || !maps.Equal(before.Rules, n.Rules) || !maps.Equal(before.Sets, n.Sets)
 	err := s.renewRules(numbered)
 	for k, e := range s.writeAll(writes) {
@@ -66,48 +58,6 @@ func (s *Store) update(n *redirect.Names) error {
 	return nil
 }
 
-// updated ends an update that began at some time. Only now the gate is told of new tables.
-func (s *Store) updated(start time.Time) {
-	s.updating = false
-	for _, h := range s.hosts {
-		if !h.since.Before(start) {
-			h.since = s.now()
-		}
-	}
-}
-
-// withTablesOfBefore adds the tables that endpoints may still have in the gate.
-func (s *Store) withTablesOfBefore(n *redirect.Names) *redirect.Names {
-	out := *n
-	out.Tables = maps.Clone(n.Tables)
-	if out.Tables == nil {
-		out.Tables = map[uint32]*policy.NameTable{}
-	}
-	if s.names == nil {
-		return &out
-	}
-	kept := false
-	for _, h := range s.hosts {
-		for _, number := range h.tables {
-			if t := s.names.Tables[number]; t != nil && out.Tables[number] == nil {
-				out.Tables[number], kept = t, true
-			}
-		}
-	}
-	if kept { // and what their entries are called
-		out.Rules, out.Sets = maps.Clone(s.names.Rules), maps.Clone(s.names.Sets)
-		if out.Rules == nil {
-			out.Rules = map[policy.Ref]uint32{}
-		}
-		if out.Sets == nil {
-			out.Sets = map[policy.SetID]redirect.SetNumber{}
-		}
-		maps.Copy(out.Rules, n.Rules)
-		maps.Copy(out.Sets, n.Sets)
-	}
-	return &out
-}
-
 // updateHosts takes over which endpoints there are. It says what of those that are gone
 // is in the kernel, by their names.
 func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey, strangers error) {
@@ -127,7 +77,7 @@ func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey
 			s.readmit(h)
 		}
 		h.addrs = e.Addrs
-		h.setTable(e.Table, s.now())
+		s.setTable(h, e.Table)
 		for _, a := range e.Addrs {
 			s.byAddr[a.Unmap()] = h
 		}
@@ -140,52 +90,6 @@ func (s *Store) updateHosts(n *redirect.Names) (gone map[string][]policy.NameKey
 	strangers = s.forgetStrangers()
 	s.restored = nil // who was not among them is gone for good
 	return gone, strangers
-}
-
-func (h *host) setTable(table uint32, now time.Time) {
-	current := uint32(0)
-	if len(h.tables) > 0 {
-		current = h.tables[0]
-	}
-	if table == current {
-		return
-	}
-	before := h.tables
-	h.tables, h.since = nil, now
-	if table != 0 {
-		h.tables = append(h.tables, table)
-	}
-	if current != 0 {
-		h.tables = append(h.tables, before[0])
-	}
-	if table == 0 { // that it has none now stands first too
-		h.tables = append([]uint32{0}, h.tables...)
-	}
-}
-
-// dropOldTables forgets the tables that the gate no longer goes by.
-func (s *Store) dropOldTables() {
-	if s.updating { // the gate has still to be told
-		return
-	}
-	now := s.now()
-	used := map[uint32]bool{}
-	for _, h := range s.hosts {
-		if len(h.tables) > 1 && now.Sub(h.since) > tableStays {
-			h.tables = h.tables[:1]
-		}
-		for _, t := range h.tables {
-			used[t] = true
-		}
-	}
-	if s.names == nil {
-		return
-	}
-	for t := range s.names.Tables {
-		if !used[t] {
-			delete(s.names.Tables, t) // ours: withTablesOfBefore made the map
-		}
-	}
 }
 
 func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
@@ -205,18 +109,6 @@ func (s *Store) forgetHost(h *host) (gone []policy.NameKey) {
 	return gone
 }
 
-func sameSelectors(a, b *redirect.Names) bool {
-	return slices.Equal(selectorTexts(a), selectorTexts(b))
-}
-
-func selectorTexts(n *redirect.Names) []string {
-	var out []string
-	for _, f := range selectorsOf(n) {
-		out = append(out, f.String())
-	}
-	return out
-}
-
 // selectorsOf are those of every table, each once and in order.
 func selectorsOf(n *redirect.Names) []policy.FQDN {
 	byText := map[string]policy.FQDN{}
@@ -230,70 +122,6 @@ func selectorsOf(n *redirect.Names) []policy.FQDN {
 		out = append(out, byText[text])
 	}
 	return out
-}
-
-// recompute finds what every address is known as by the selectors and prefixes there are
-// now.
-func (s *Store) recompute() []write {
-	s.uninterrupted(func() {
-		s.matcher, s.prefixes = newMatcher(selectorsOf(s.names)), newPrefixes(s.names.Prefixes)
-	})
-	s.picks = map[string]*pick{"": s.none}
-	var writes []write
-	for _, h := range s.hosts {
-		for _, e := range h.known {
-			s.pause(&s.turn)
-			if h.known[e.name] != e {
-				continue // it is gone since
-			}
-			was := e.pick == s.none
-			e.pick = s.pickOf(e.name)
-			switch is := e.pick == s.none; {
-			case is && !was:
-				h.unruled++
-			case was && !is:
-				h.unruled--
-			}
-		}
-		for raw := range h.holds {
-			s.pause(&s.turn)
-			have, ok := h.holds[raw]
-			if !ok {
-				continue
-			}
-			addr := netip.AddrFrom16(raw).Unmap()
-			if id := s.identify(addr, &have); id != have.as {
-				writes = append(writes, write{h, addr, id})
-			}
-		}
-	}
-	return writes
-}
-
-// writeAtOnce is how many addresses are written before others go first.
-const writeAtOnce = 256
-
-// writeAll writes what recompute found, if it is still so.
-func (s *Store) writeAll(writes []write) map[policy.NameKey]error {
-	failed := map[policy.NameKey]error{}
-	for part := range slices.Chunk(writes, writeAtOnce) {
-		s.pause(&s.turn)
-		if s.over {
-			break
-		}
-		due := part[:0]
-		for _, w := range part {
-			have, ok := w.host.holds[w.addr.As16()]
-			if !ok || s.hosts[w.host.id] != w.host {
-				continue
-			}
-			if w.id = s.identify(w.addr, &have); w.id != have.as {
-				due = append(due, w)
-			}
-		}
-		maps.Copy(failed, s.write(due))
-	}
-	return failed
 }
 
 // renewRules makes the rules of every table about every identity that is in use.
