@@ -68,6 +68,37 @@ type gateDevice struct {
 	Reserved uint32
 }
 
+type gateDnsAsked struct {
+	_       structs.HostLayout
+	At      uint64
+	Length  uint32
+	Pad     uint32
+	Message [128]uint8
+}
+
+type gateDnsAskedKey struct {
+	_          structs.HostLayout
+	Client     gateAddr
+	Server     gateAddr
+	ClientPort uint16
+	ServerPort uint16
+	Id         uint16
+	Pad        uint16
+}
+
+type gateDnsKnown struct {
+	_     structs.HostLayout
+	Round uint64
+}
+
+type gateDnsKnownKey struct {
+	_      structs.HostLayout
+	Set    [2]uint32
+	Type   uint16
+	Length uint16
+	Name   [96]uint8
+}
+
 type gateEndpoint struct {
 	_        structs.HostLayout
 	Ifindex  uint32
@@ -320,6 +351,9 @@ const (
 	gateMapHgCtAny1        = "hg_ct_any_1"
 	gateMapHgCtTcp1        = "hg_ct_tcp_1"
 	gateMapHgDevice1       = "hg_device_1"
+	gateMapHgDnsAsked1     = "hg_dns_asked_1"
+	gateMapHgDnsKnown1     = "hg_dns_known_1"
+	gateMapHgDnsRound1     = "hg_dns_round_1"
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
@@ -336,6 +370,7 @@ const (
 	gateMapHgNode1         = "hg_node_1"
 	gateMapHgOpen1         = "hg_open_1"
 	gateMapHgPolicy1       = "hg_policy_1"
+	gateMapHgQuestion1     = "hg_question_1"
 	gateMapHgRoute1        = "hg_route_1"
 	gateMapHgShare1        = "hg_share_1"
 	gateMapHgSubject1      = "hg_subject_1"
@@ -444,6 +479,9 @@ type gateMapSpecs struct {
 	HgCtAny1    *ebpf.MapSpec `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.MapSpec `ebpf:"hg_ct_tcp_1"`
 	HgDevice1   *ebpf.MapSpec `ebpf:"hg_device_1"`
+	HgDnsAsked1 *ebpf.MapSpec `ebpf:"hg_dns_asked_1"`
+	HgDnsKnown1 *ebpf.MapSpec `ebpf:"hg_dns_known_1"`
+	HgDnsRound1 *ebpf.MapSpec `ebpf:"hg_dns_round_1"`
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
@@ -460,6 +498,7 @@ type gateMapSpecs struct {
 	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
 	HgOpen1     *ebpf.MapSpec `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
+	HgQuestion1 *ebpf.MapSpec `ebpf:"hg_question_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
 	HgShare1    *ebpf.MapSpec `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
@@ -516,6 +555,9 @@ type gateMaps struct {
 	HgCtAny1    *ebpf.Map `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.Map `ebpf:"hg_ct_tcp_1"`
 	HgDevice1   *ebpf.Map `ebpf:"hg_device_1"`
+	HgDnsAsked1 *ebpf.Map `ebpf:"hg_dns_asked_1"`
+	HgDnsKnown1 *ebpf.Map `ebpf:"hg_dns_known_1"`
+	HgDnsRound1 *ebpf.Map `ebpf:"hg_dns_round_1"`
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
@@ -532,6 +574,7 @@ type gateMaps struct {
 	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
 	HgOpen1     *ebpf.Map `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
+	HgQuestion1 *ebpf.Map `ebpf:"hg_question_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
 	HgShare1    *ebpf.Map `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
@@ -555,6 +598,9 @@ func (m *gateMaps) Close() error {
 		m.HgCtAny1,
 		m.HgCtTcp1,
 		m.HgDevice1,
+		m.HgDnsAsked1,
+		m.HgDnsKnown1,
+		m.HgDnsRound1,
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
@@ -571,6 +617,7 @@ func (m *gateMaps) Close() error {
 		m.HgNode1,
 		m.HgOpen1,
 		m.HgPolicy1,
+		m.HgQuestion1,
 		m.HgRoute1,
 		m.HgShare1,
 		m.HgSubject1,

@@ -3,6 +3,7 @@
 #include "lib/connection.h"
 #include "lib/deliver.h"
 #include "lib/partial.h"
+#include "lib/question.h"
 #include "lib/route.h"
 #include "lib/service.h"
 #include "itself.h"
@@ -54,12 +55,19 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	return is_for_many(p) || is_for_nobody(p) ? REASON_OUTSIDE : 0;
 }
 
+/* Whether what the proxy judges is a question that need not come to it. */
+inline bool needs_no_proxy(struct __sk_buff *skb, const struct packet *p, const struct next *n)
+{
+	return p->proto == IPPROTO_UDP && !p->related && !p->fragment && !n->answer && !n->cut && n->port &&
+	       p->destination_identity != IDENTITY_HOST && goes_past(skb, p, n->set, n->port);
+}
+
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,
 			const struct next *n)
 {
 	int reason;
 
-	if (n->way == WAY_PROXY) {
+	if (n->way == WAY_PROXY && !needs_no_proxy(skb, p, n)) {
 		reason = to_proxy(skb, p, n->port, n->cut, n->answer);
 		if (reason)
 			return drop(skb, p, reason, DIR_EGRESS);

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+#include "datagram.h"
+
+/* Questions of the DNS that go on without the proxy. It has judged the same before: the
+ * same name and type, by the same sets of rules, in the same round. Only a question goes
+ * this way; its answer is the proxy's like any other's, which finds here what was asked,
+ * and records both. So what is remembered allows nothing that the proxy has not allowed,
+ * and opens nothing.
+ *
+ * What is out of the ordinary in any way is the proxy's: long names, other classes,
+ * whatever is not exactly one question. */
+
+#define DNS_HEADER 12
+#define DNS_NAME 96             /* longest name on the wire, its last label included */
+#define DNS_MESSAGE 128
+#define DNS_TAKES 1232          /* the proxy lets no server send more; see parsers/dns */
+#define DNS_TYPE_OPT 41
+#define DNS_OPT 11              /* its record without options */
+/* Besides these a question has no flags: recursion desired, authentic data, checking disabled. */
+#define DNS_FLAGS 0x0130
+
+/* --- the proxy writes: what it has allowed --- */
+struct dns_known_key {
+	__u32 set[2];           /* by direction */
+	__u16 type;             /* host byte order */
+	__u16 length;           /* of the name */
+	__u8 name[DNS_NAME];    /* as on the wire, in small letters; the rest is 0 */
+};
+
+struct dns_known {
+	__u64 round;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct dns_known_key);
+	__type(value, struct dns_known);
+} hg_dns_known_1 SEC(".maps");
+
+/* The round whose judgements hold; 0: none do. Each change of rules is a new one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} hg_dns_round_1 SEC(".maps");
+
+/* --- the gate writes, the proxy takes out: what was asked --- */
+struct dns_asked_key {
+	struct addr client;
+	struct addr server;
+	__u16 client_port;
+	__u16 server_port;
+	__u16 id;
+	__u16 pad;
+};
+
+struct dns_asked {
+	__u64 at;               /* CLOCK_MONOTONIC, ns */
+	__u32 length;
+	__u32 pad;
+	__u8 message[DNS_MESSAGE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct dns_asked_key);
+	__type(value, struct dns_asked);
+} hg_dns_asked_1 SEC(".maps");
+
+/* A question that is read. Packets of a processor take turns. */
+struct question {
+	struct dns_known_key known;
+	struct dns_asked asked;
+	__u8 beyond[16];        /* what is read behind a short message is 0 */
+	struct dns_asked_key key;
+	__u32 left;             /* of the label */
+	__u32 name;             /* length; 0: it has not ended */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct question);
+} hg_question_1 SEC(".maps");
+
+/* One byte of the name: the length of a label, or one of a label's. No pointers: there is
+ * nothing before the first name that they could point to. */
+static long read_name(__u32 i, struct question **of)
+{
+	struct question *q = *of;
+	__u8 c;
+
+	if (!q || i >= DNS_NAME)
+		return 1;
+	c = q->asked.message[DNS_HEADER + i];
+	if (q->left) {
+		q->left--;
+		if (c >= 'A' && c <= 'Z')
+			c += 'a' - 'A';
+	} else if (!c) {
+		q->name = i + 1;
+		return 1;
+	} else if (c > 63) {
+		return 1;
+	} else {
+		q->left = c;
+	}
+	q->known.name[i] = c;
+	return 0;
+}
+
+inline __u16 dns_u16(const struct question *q, __u32 at)
+{
+	at &= DNS_MESSAGE - 1;
+	return q->asked.message[at] << 8 | q->asked.message[at + 1];
+}
+
+/* What follows the question: nothing, or one OPT record that asks for no more than the
+ * proxy lets pass. */
+inline bool is_plain_end(const struct question *q, __u32 at)
+{
+	__u32 rest = q->asked.length - at;
+
+	if (!dns_u16(q, 10))
+		return rest == 0;
+	return rest >= DNS_OPT && !(dns_u16(q, at) >> 8) && dns_u16(q, at + 1) == DNS_TYPE_OPT &&
+	       dns_u16(q, at + 3) <= DNS_TAKES && !dns_u16(q, at + 5) && rest == DNS_OPT + dns_u16(q, at + 9);
+}
+
+/* Reads the message of a datagram, if it is one question and nothing else. */
+inline bool read_question(struct __sk_buff *skb, const struct packet *p, struct question *q)
+{
+	__u16 datagram;
+	__u32 length, at;
+
+	if (bpf_skb_load_bytes(skb, p->l4 + 4, &datagram, 2))
+		return false;
+	length = bpf_ntohs(datagram) - UDP_HEADER;
+	if (length < DNS_HEADER + 1 + 4 || length > DNS_MESSAGE || skb->len != p->l4 + UDP_HEADER + length)
+		return false;
+	__builtin_memset(q, 0, sizeof(*q));
+	if (bpf_skb_load_bytes(skb, p->l4 + UDP_HEADER, q->asked.message, length))
+		return false;
+	q->asked.length = length;
+	if (dns_u16(q, 2) & ~DNS_FLAGS || dns_u16(q, 4) != 1 || dns_u16(q, 6) || dns_u16(q, 8) || dns_u16(q, 10) > 1)
+		return false;
+	bpf_loop(DNS_NAME, read_name, &q, 0);
+	at = DNS_HEADER + q->name;
+	if (!q->name || at + 4 > length || dns_u16(q, at + 2) != 1) /* class IN */
+		return false;
+	q->known.type = dns_u16(q, at);
+	q->known.length = q->name;
+	return is_plain_end(q, at + 4);
+}
+
+inline bool is_allowed(struct question *q, const __u32 set[2])
+{
+	struct dns_known *known;
+	__u32 zero = 0;
+	__u64 *round;
+
+	q->known.set[0] = set[0];
+	q->known.set[1] = set[1];
+	known = bpf_map_lookup_elem(&hg_dns_known_1, &q->known);
+	round = bpf_map_lookup_elem(&hg_dns_round_1, &zero);
+	return known && round && *round && known->round == *round;
+}
+
+/* Whether a question, which is the proxy's, goes on without it. Then its answer finds it
+ * here. Where the proxy is not, nothing goes on. */
+static __noinline bool goes_past(struct __sk_buff *skb, const struct packet *p, const __u32 set[2], __u16 port)
+{
+	__u32 zero = 0;
+	struct question *q = bpf_map_lookup_elem(&hg_question_1, &zero);
+	struct bpf_sock *sk;
+
+	if (!q || !p || !set || skb->gso_size || !read_question(skb, p, q) || !is_allowed(q, set))
+		return false;
+	sk = datagram_socket(skb, p, port);
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	q->key.client = p->source;
+	q->key.server = p->destination;
+	q->key.client_port = p->source_port;
+	q->key.server_port = p->destination_port;
+	q->key.id = dns_u16(q, 0);
+	q->asked.at = bpf_ktime_get_ns();
+	return !bpf_map_update_elem(&hg_dns_asked_1, &q->key, &q->asked, BPF_NOEXIST);
+}
