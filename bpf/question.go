@@ -19,18 +19,6 @@ type Questions struct {
 	spare               sync.Pool
 }
 
-// LongestName is that of the names on the wire, the last label included, that the gate
-// looks for.
-const LongestName = 96
-
-// Question is one that went on.
-type Question struct {
-	Client, Server netip.AddrPort
-	ID             uint16
-	At             time.Duration // CLOCK_MONOTONIC
-	Message        []byte
-}
-
 // Questions are those of this gate.
 func (g *Gate) Questions() *Questions {
 	return &Questions{known: g.objs.HgDnsKnown1, round: g.objs.HgDnsRound1, asked: g.objs.HgDnsAsked1}
@@ -55,6 +43,9 @@ func OpenQuestions(fds [3]int) (*Questions, error) {
 	return q, nil
 }
 
+// Longest is that of the names on the wire, the last label included, that the gate looks for.
+func (q *Questions) Longest() int { return len(gateDnsKnownKey{}.Name) }
+
 // SetRound says which round's judgements hold; 0: none do.
 func (q *Questions) SetRound(round uint64) error {
 	if err := q.round.Put(uint32(0), round); err != nil {
@@ -64,11 +55,11 @@ func (q *Questions) SetRound(round uint64) error {
 }
 
 // Know says that a question is allowed by two sets, in one round. The name is as on the
-// wire, in small letters, and no longer than LongestName.
+// wire, in small letters, and no longer than Longest.
 func (q *Questions) Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error {
 	k := gateDnsKnownKey{Set: [2]uint32{ingress, egress}, Type: typ, Length: uint16(len(name))}
 	if copy(k.Name[:], name) != len(name) {
-		return fmt.Errorf("remember a question: its name has %d bytes, more than %d", len(name), LongestName)
+		return fmt.Errorf("remember a question: its name has %d bytes, more than %d", len(name), q.Longest())
 	}
 	v := gateDnsKnown{Round: round}
 	if err := q.known.Put(&k, &v); err != nil {
@@ -100,30 +91,26 @@ func (q *Questions) Take(client, server netip.AddrPort, id uint16, b []byte) (me
 
 func (v *gateDnsAsked) message() []byte { return v.Message[:min(int(v.Length), len(v.Message))] }
 
-// Before lists the questions that went on before a time, by CLOCK_MONOTONIC, without their
-// messages. They are still to be taken.
-func (q *Questions) Before(at time.Duration) ([]Question, error) {
-	const batch = 512
-	var out []Question
+// Before calls f for each question that went on before a time, by CLOCK_MONOTONIC. They are
+// still to be taken; f may.
+func (q *Questions) Before(at time.Duration, f func(client, server netip.AddrPort, id uint16)) error {
+	const batch = 256
 	var cursor ebpf.MapBatchCursor
 	keys, values := make([]gateDnsAskedKey, batch), make([]gateDnsAsked, batch)
 	for {
 		n, err := q.asked.BatchLookup(&cursor, keys, values, nil)
 		last := errors.Is(err, ebpf.ErrKeyNotExist)
 		if err != nil && !last && !errors.Is(err, unix.ENOSPC) {
-			return out, fmt.Errorf("read questions of the datapath: %w", err)
+			return fmt.Errorf("read questions of the datapath: %w", err)
 		}
 		for i := range n {
 			k := &keys[i]
 			if time.Duration(values[i].At) < at {
-				out = append(out, Question{
-					Client: netip.AddrPortFrom(fromAddr(k.Client), k.ClientPort), Server: netip.AddrPortFrom(fromAddr(k.Server), k.ServerPort),
-					ID: k.Id, At: time.Duration(values[i].At),
-				})
+				f(netip.AddrPortFrom(fromAddr(k.Client), k.ClientPort), netip.AddrPortFrom(fromAddr(k.Server), k.ServerPort), k.Id)
 			}
 		}
 		if err != nil {
-			return out, nil
+			return nil
 		}
 	}
 }

@@ -28,8 +28,11 @@ const (
 	DescriptorShares   = 9  // what workloads have of the room for connections
 	DescriptorNames    = 10 // addresses that endpoints know by names
 	DescriptorRules    = 11 // what rules say of these
-	DescriptorEnds     = 12 // the endpoints of this node, to be read
-	DescriptorState    = 13 // directory for what is to survive a restart
+	DescriptorKnown    = 12 // questions of the DNS that are allowed
+	DescriptorRound    = 13 // since when
+	DescriptorAsked    = 14 // those that went on without the proxy
+	DescriptorEnds     = 15 // the endpoints of this node, to be read
+	DescriptorState    = 16 // directory for what is to survive a restart
 
 	// Behind all maps, of which there may be more: sockets to send datagrams by.
 	DescriptorSender4 = 30
@@ -80,6 +83,7 @@ type Config struct {
 	TimeWaits   TimeWaits    // optional
 	Names       *fqdn.Config // of what is learnt of names; nil: nothing is
 	Datagrams   Datagrams    // nil: no questions by UDP are carried
+	Shortcut    Shortcut     // nil: every question comes here
 	Senders     [2]int       // descriptors of redirect.OpenSenders
 	Injector    *Injector    // nil: all datagrams go by Senders
 	Learner     Learner      // nil: answers are released at once

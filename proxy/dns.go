@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"runtime"
@@ -36,6 +37,7 @@ type dnsServer struct {
 	p         *process
 	questions *questions
 	workers   []*dnsWorker
+	collector *dnsWorker    // of what takes the shortcut; it has no socket
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
 	before    handover
@@ -53,7 +55,7 @@ type dnsCounts struct {
 	answers, unmatched, badAnswers       atomic.Uint64
 	deadline, unlearnt, unanswered       atomic.Uint64
 	again, unknown, stray, cut, streamed atomic.Uint64
-	streams                              atomic.Uint64
+	streams, shortcut                    atomic.Uint64
 }
 
 // listenDNS opens the sockets for datagrams, on the same port as connections: one for each
@@ -73,13 +75,19 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 				d.close()
 				return err
 			}
-			w := &dnsWorker{d: d, in: in, out: d.newSender(), flows: map[[2]netip.AddrPort]dnsFlow{}}
-			w.writer.p = p
-			d.workers = append(d.workers, w)
+			d.workers = append(d.workers, d.newWorker(in))
 		}
 	}
+	d.collector = d.newWorker(nil)
 	p.dns = d
 	return nil
+}
+
+func (d *dnsServer) newWorker(in *redirect.Receiver) *dnsWorker {
+	w := &dnsWorker{d: d, in: in, out: d.newSender(), flows: map[[2]netip.AddrPort]dnsFlow{}}
+	w.writer.p = d.p
+	w.short.seed = maphash.MakeSeed()
+	return w
 }
 
 func (d *dnsServer) close() {
@@ -147,7 +155,9 @@ type dnsWorker struct {
 	writer dnsWriter
 	before time.Time // the last turn began
 
-	request policy.DNSRequest
+	request  policy.DNSRequest
+	exchange dnsExchange // that took the shortcut
+	short    shortcut
 }
 
 // dnsFlow is what the datapath said of two ends.
@@ -250,16 +260,17 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 		return
 	}
 	x.name, x.typ = w.asked.AppendName(w.name[:0]), w.asked.Type
-	// The name is only looked at until the judgement is there.
-	w.request = policy.DNSRequest{Name: unsafe.String(unsafe.SliceData(x.name), len(x.name)), Type: x.typ}
-	decision, direction := d.p.judgeDNS(known, &w.request)
-	w.request.Name = ""
+	snapshot := d.p.snapshot.Load()
+	decision, direction := w.judge(&x)
 	x.decide(&decision, direction)
 	if decision.Verdict != policy.Allow {
 		d.counts.denied.Add(1)
 		w.reply(g, dns.AppendDenial(w.room(), &w.asked, d.p.config.DNS.denial()))
 		w.writer.question(&x)
 		return
+	}
+	if decision.Audit == nil {
+		w.know(snapshot, &known, &w.asked)
 	}
 	w.asked.Clamp()
 	w.writer.question(&x)
@@ -270,14 +281,18 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 	w.reply(g, dns.AppendDenial(w.room(), &w.asked, dns.Refused))
 }
 
+// judge judges a question. Its name is only looked at until the judgement is there.
+func (w *dnsWorker) judge(x *dnsExchange) (policy.Decision, policy.Direction) {
+	w.request = policy.DNSRequest{Name: unsafe.String(unsafe.SliceData(x.name), len(x.name)), Type: x.typ}
+	defer func() { w.request.Name = "" }()
+	return w.d.p.judgeDNS(x.known, &w.request)
+}
+
 // forward sends a question, which was recorded just now, on and remembers it. False: there is
 // no room.
 func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange) bool {
 	d := w.d
-	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) {
-		q.known, q.at, q.word = x.known, w.now, x.word
-		q.shared, q.asked = append(q.shared[:0], w.writer.shared...), append(q.asked[:0], w.writer.asked...)
-	})
+	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) { w.fill(q, x) })
 	if !ok {
 		d.counts.full.Add(1)
 		return false
@@ -375,7 +390,7 @@ func (p *process) dnsStatus() *proxyv1.DNSStatus {
 		Waiting: uint64(d.waiting()), Queries: c.queries.Load(), Denied: c.denied.Load(), Malformed: c.malformed.Load(),
 		Full: c.full.Load(), Answers: c.answers.Load(), Unmatched: c.unmatched.Load(), BadAnswers: c.badAnswers.Load(),
 		Deadline: c.deadline.Load(), Unlearnt: c.unlearnt.Load(), Unanswered: c.unanswered.Load(), Again: c.again.Load(),
-		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(),
+		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(), Shortcut: c.shortcut.Load(),
 	}
 }
 
@@ -388,5 +403,6 @@ func dnsEvents(s *proxyv1.DNSStatus) *redirect.DNSStatus {
 		"query": s.Queries, "denied": s.Denied, "malformed": s.Malformed, "full": s.Full, "answer": s.Answers,
 		"unmatched": s.Unmatched, "bad-answer": s.BadAnswers, "deadline": s.Deadline, "unlearnt": s.Unlearnt,
 		"unanswered": s.Unanswered, "again": s.Again, "unknown": s.Unknown, "cut": s.Cut, "tcp": s.Streamed, "not-sent": s.Lost,
+		"shortcut": s.Shortcut,
 	}}
 }

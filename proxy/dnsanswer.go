@@ -32,7 +32,14 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		}
 		return
 	}
-	x := shard.take(questionKey{client, server, m.ID, d.questions.hash(m.Question())}, m.Question())
+	key := questionKey{client, server, m.ID, d.questions.hash(m.Question())}
+	x, handled := shard.take(key, m.Question()), false
+	if x == nil {
+		x, handled = w.wentOn(key, m, shard)
+	}
+	if handled {
+		return
+	}
 	if x == nil {
 		if !w.unread(g, shard) && !w.give(g) {
 			d.counts.unmatched.Add(1)
@@ -88,7 +95,7 @@ var errGuessed = errors.New("too many answers came that are to no question")
 
 // guessed ends the questions that somebody tries to guess.
 func (w *dnsWorker) guessed(g *redirect.Datagram, shard *shard) {
-	for _, x := range shard.guessed(twoEnds{g.Destination, g.Source}) {
+	for _, x := range shard.guessed(twoEnds{g.Destination, g.Source}, w.now) {
 		w.d.counts.unanswered.Add(1)
 		if x.key.hash != 0 { // else nobody knows what it asks
 			w.reply(&redirect.Datagram{Source: x.key.client, Destination: x.key.server}, dns.AppendDenial(w.room(), &x.message, dns.ServFail))

@@ -59,6 +59,9 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
 	}
+	if cfg.Shortcut, err = openShortcut(limits); err != nil {
+		return err
+	}
 	cfg.Injector, err = openInjector()
 	if err != nil {
 		return err
@@ -69,6 +72,15 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		log.Warn("cannot end TIME_WAIT of proxied connections", "error", err)
 	}
 	return proxy.Run(ctx, cfg)
+}
+
+// openShortcut takes the way by which questions go on without the proxy, if they are to.
+func openShortcut(limits *proxyLimits) (proxy.Shortcut, error) {
+	q, err := bpf.OpenQuestions([3]int{proxy.DescriptorKnown, proxy.DescriptorRound, proxy.DescriptorAsked})
+	if err != nil || limits.shortcut {
+		return q, err
+	}
+	return nil, q.SetRound(0)
 }
 
 // openInjector takes the device by which datagrams go to endpoints, if the agent has given it.

@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/observe"
+	"github.com/headgate/headgate/parsers/dns"
+	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/redirect"
+)
+
+// Shortcut is how the datapath lets questions go on without the proxy: those that it was told
+// are allowed, by their name and type and the sets that judge them. Their answers still come
+// here, where what was asked is taken out. It is used from several goroutines.
+type Shortcut interface {
+	// SetRound says which round's judgements hold from now on; 0: none do.
+	SetRound(round uint64) error
+	// Longest is that of the names on the wire that can be known.
+	Longest() int
+	// Know says that a question is allowed by two sets, in one round. The name is as on the
+	// wire, in small letters.
+	Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error
+	// Take takes out a question that went on, and appends its message to b; at is by
+	// CLOCK_MONOTONIC. False: there is none.
+	Take(client, server netip.AddrPort, id uint16, b []byte) (message []byte, at time.Duration, ok bool)
+	// Before calls f for each question that went on before a time and was not taken yet.
+	Before(at time.Duration, f func(client, server netip.AddrPort, id uint16)) error
+}
+
+// shortcut is a worker's part in it.
+type shortcut struct {
+	seed maphash.Seed
+	// seen are questions that came here, so that what is asked once takes no room in the
+	// datapath. Several questions share a place: the last has it.
+	seen  [2048]seenQuestion
+	name  []byte
+	query []byte
+}
+
+type seenQuestion struct {
+	hash, round uint64 // round: in which the datapath was told; 0: not yet
+	at          time.Time
+}
+
+const (
+	// knowAgain is when the datapath, which forgets what it has no room for, is told once more.
+	knowAgain = time.Second
+	// shortcutLooks is how long a question may be under way unseen: who waits for an answer
+	// in vain is to see at least that it was asked.
+	shortcutLooks = 100 * time.Millisecond
+)
+
+// newRound is a number for the judgements of one snapshot.
+func newRound() uint64 { return rand.Uint64() | 1 }
+
+// setRound says which judgements of questions hold in the datapath; 0: none.
+func (p *process) setRound(round uint64) error {
+	if p.config.Shortcut == nil {
+		return nil
+	}
+	return p.config.Shortcut.SetRound(round)
+}
+
+// judgesAs reports whether every question that s allows, n allows too and for the same reason.
+func (s *snapshot) judgesAs(n *snapshot) bool {
+	if s == nil || s.audit != n.audit {
+		return false
+	}
+	for number, set := range s.sets {
+		if other, ok := n.sets[number]; number.Protocol() == policy.ProtocolDNS && (!ok || other.id != set.id || (other.err == nil) != (set.err == nil)) {
+			return false
+		}
+	}
+	return true
+}
+
+// know tells the datapath of a question that s has just allowed, the second time it comes.
+func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
+	c, cut := w.d.p.config.Shortcut, &w.short
+	if c == nil || s == nil || s.round == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
+		return
+	}
+	asked := m.Question()
+	name := asked[:len(asked)-4]
+	if len(name) > c.Longest() {
+		return
+	}
+	cut.name = appendSmall(cut.name[:0], name)
+	var h maphash.Hash
+	h.SetSeed(cut.seed)
+	_, _ = h.Write(cut.name)
+	_, _ = h.Write([]byte{byte(m.Type), byte(m.Type >> 8), byte(known.Egress), byte(known.Egress >> 8), byte(known.Ingress), byte(known.Ingress >> 8)})
+	sum := h.Sum64()
+	seen := &cut.seen[sum%uint64(len(cut.seen))]
+	if seen.hash != sum {
+		*seen = seenQuestion{hash: sum}
+		return
+	}
+	if seen.round == s.round && w.now.Sub(seen.at) < knowAgain {
+		return
+	}
+	if err := c.Know(s.round, uint32(known.Egress), uint32(known.Ingress), cut.name, m.Type); err != nil {
+		w.d.p.log.Debug("a question takes the long way", "error", err)
+	}
+	seen.round, seen.at = s.round, w.now
+}
+
+// appendSmall appends a name in small letters. Lengths of labels are less than any letter.
+func appendSmall(b, name []byte) []byte {
+	for _, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+// wentOn finds the question of an answer among those that went on without us. handled: there
+// is nothing left to do about the answer.
+func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *question, handled bool) {
+	if w.d.p.config.Shortcut == nil || s.bars(key.ends(), w.now) {
+		return nil, false
+	}
+	e, asked, ok := w.fetch(key.client, key.server, key.id)
+	if !ok {
+		return nil, false
+	}
+	s.trust(key.ends())
+	if !w.admits(e, asked) {
+		return nil, true
+	}
+	own := key
+	own.hash = w.d.questions.hash(asked.Question())
+	if own.hash != key.hash || string(asked.Question()) != string(m.Question()) {
+		w.wait(own, asked, e, s) // for its own
+		return nil, false
+	}
+	if x = s.adopt(w.d.questions, key, asked, w.short.query, func(q *question) { w.fill(q, e) }); x == nil {
+		w.tooMany(e, asked)
+		return nil, true
+	}
+	return x, false
+}
+
+// fetch takes a question out of the datapath, as if it had come here. It and what was read of
+// it are of the worker, until the next.
+func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExchange, m *dns.Message, ok bool) {
+	d, m := w.d, &w.asked
+	raw, at, ok := d.p.config.Shortcut.Take(client, server, id, w.short.query[:0])
+	w.short.query = raw
+	if !ok {
+		return nil, nil, false
+	}
+	d.counts.queries.Add(1)
+	d.counts.shortcut.Add(1)
+	known, ok := w.lookup(client, server)
+	if !ok {
+		d.counts.unknown.Add(1)
+		return nil, nil, false
+	}
+	if err := m.ParseQuery(raw); err != nil { // the datapath reads more strictly
+		d.counts.malformed.Add(1)
+		return nil, nil, false
+	}
+	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(-since(at)), word: observe.Forwarded}
+	w.exchange.name, w.exchange.typ = m.AppendName(w.name[:0]), m.Type
+	return &w.exchange, m, true
+}
+
+// since is how long ago it was, by CLOCK_MONOTONIC.
+func since(at time.Duration) time.Duration {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return 0
+	}
+	return max(time.Duration(now.Nano())-at, 0)
+}
+
+// admits judges a question that went on by what holds now, and records it. What is not allowed
+// any more gets no answer but ours.
+func (w *dnsWorker) admits(x *dnsExchange, m *dns.Message) bool {
+	decision, direction := w.judge(x)
+	x.decide(&decision, direction)
+	w.writer.question(x)
+	if decision.Verdict == policy.Allow {
+		return true
+	}
+	w.d.counts.denied.Add(1)
+	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, w.d.p.config.DNS.denial()))
+	return false
+}
+
+// datagram is what the question came in, as far as an answer of ours needs it.
+func (x *dnsExchange) datagram() *redirect.Datagram {
+	return &redirect.Datagram{Source: x.client, Destination: x.server}
+}
+
+// wait lets a question that went on wait for its answer among those that came here.
+func (w *dnsWorker) wait(key questionKey, m *dns.Message, x *dnsExchange, s *shard) {
+	again, ok := s.add(w.d.questions, key, m, w.short.query, func(q *question) { w.fill(q, x) })
+	if !ok {
+		w.tooMany(x, m)
+	}
+	if again {
+		w.d.counts.again.Add(1)
+	}
+}
+
+func (w *dnsWorker) tooMany(x *dnsExchange, m *dns.Message) {
+	w.d.counts.full.Add(1)
+	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, dns.Refused))
+}
+
+// fill notes what is known of a question that was recorded just now.
+func (w *dnsWorker) fill(q *question, x *dnsExchange) {
+	q.known, q.at, q.word = x.known, x.at, x.word
+	q.shared, q.asked = append(q.shared[:0], w.writer.shared...), append(q.asked[:0], w.writer.asked...)
+}
+
+// collect takes in the questions that went on some time ago and have no answer yet.
+func (w *dnsWorker) collect() {
+	var now unix.Timespec
+	c := w.d.p.config.Shortcut
+	if c == nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return
+	}
+	err := c.Before(time.Duration(now.Nano())-shortcutLooks, func(client, server netip.AddrPort, id uint16) {
+		x, m, ok := w.fetch(client, server, id)
+		if !ok || !w.admits(x, m) {
+			return
+		}
+		w.wait(questionKey{client, server, id, w.d.questions.hash(m.Question())}, m, x, w.d.questions.shard(client.Addr()))
+	})
+	if err != nil {
+		w.d.p.log.Warn("look for questions without an answer", "error", err)
+	}
+}
+
+// collects does so again and again.
+func (w *dnsWorker) collects(done <-chan struct{}) {
+	if w.d.p.config.Shortcut == nil {
+		return
+	}
+	tick := time.NewTicker(shortcutLooks)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case w.now = <-tick.C:
+			w.out.Forget(w.now)
+			w.own = w.own[:0]
+			w.collect()
+			w.out.Flush()
+		}
+	}
+}
