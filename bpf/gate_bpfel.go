@@ -72,7 +72,7 @@ type gateDnsAsked struct {
 	_       structs.HostLayout
 	At      uint64
 	Length  uint32
-	Pad     uint32
+	Name    uint32
 	Message [128]uint8
 }
 
@@ -86,6 +86,20 @@ type gateDnsAskedKey struct {
 	Pad        uint16
 }
 
+type gateDnsEvent struct {
+	_            structs.HostLayout
+	Asked        uint64
+	Answered     uint64
+	Client       gateAddr
+	Server       gateAddr
+	ClientPort   uint16
+	ServerPort   uint16
+	QueryLength  uint16
+	AnswerLength uint16
+	Query        [128]uint8
+	Answer       [384]uint8
+}
+
 type gateDnsKnown struct {
 	_     structs.HostLayout
 	Round uint64
@@ -97,6 +111,24 @@ type gateDnsKnownKey struct {
 	Type   uint16
 	Length uint16
 	Name   [96]uint8
+}
+
+type gateDnsTold struct {
+	_        structs.HostLayout
+	Round    uint64
+	Until    uint64
+	Count    uint32
+	Pad      uint32
+	Identity [8]uint32
+	Addr     [8]gateAddr
+}
+
+type gateDnsToldKey struct {
+	_        structs.HostLayout
+	Endpoint uint32
+	Type     uint16
+	Length   uint16
+	Name     [96]uint8
 }
 
 type gateEndpoint struct {
@@ -352,8 +384,10 @@ const (
 	gateMapHgCtTcp1        = "hg_ct_tcp_1"
 	gateMapHgDevice1       = "hg_device_1"
 	gateMapHgDnsAsked1     = "hg_dns_asked_1"
+	gateMapHgDnsEvent1     = "hg_dns_event_1"
 	gateMapHgDnsKnown1     = "hg_dns_known_1"
-	gateMapHgDnsRound1     = "hg_dns_round_1"
+	gateMapHgDnsState1     = "hg_dns_state_1"
+	gateMapHgDnsTold1      = "hg_dns_told_1"
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
@@ -384,6 +418,7 @@ const (
 	gateMapHgSvcSlots1     = "hg_svc_slots_1"
 	gateMapHgSvcSock1      = "hg_svc_sock_1"
 	gateMapHgSvcWork1      = "hg_svc_work_1"
+	gateMapHgTelling1      = "hg_telling_1"
 	gateMapHgWay1          = "hg_way_1"
 	gateProgHgConnect4     = "hg_connect4"
 	gateProgHgConnect6     = "hg_connect6"
@@ -480,8 +515,10 @@ type gateMapSpecs struct {
 	HgCtTcp1    *ebpf.MapSpec `ebpf:"hg_ct_tcp_1"`
 	HgDevice1   *ebpf.MapSpec `ebpf:"hg_device_1"`
 	HgDnsAsked1 *ebpf.MapSpec `ebpf:"hg_dns_asked_1"`
+	HgDnsEvent1 *ebpf.MapSpec `ebpf:"hg_dns_event_1"`
 	HgDnsKnown1 *ebpf.MapSpec `ebpf:"hg_dns_known_1"`
-	HgDnsRound1 *ebpf.MapSpec `ebpf:"hg_dns_round_1"`
+	HgDnsState1 *ebpf.MapSpec `ebpf:"hg_dns_state_1"`
+	HgDnsTold1  *ebpf.MapSpec `ebpf:"hg_dns_told_1"`
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
@@ -512,6 +549,7 @@ type gateMapSpecs struct {
 	HgSvcSlots1 *ebpf.MapSpec `ebpf:"hg_svc_slots_1"`
 	HgSvcSock1  *ebpf.MapSpec `ebpf:"hg_svc_sock_1"`
 	HgSvcWork1  *ebpf.MapSpec `ebpf:"hg_svc_work_1"`
+	HgTelling1  *ebpf.MapSpec `ebpf:"hg_telling_1"`
 	HgWay1      *ebpf.MapSpec `ebpf:"hg_way_1"`
 }
 
@@ -556,8 +594,10 @@ type gateMaps struct {
 	HgCtTcp1    *ebpf.Map `ebpf:"hg_ct_tcp_1"`
 	HgDevice1   *ebpf.Map `ebpf:"hg_device_1"`
 	HgDnsAsked1 *ebpf.Map `ebpf:"hg_dns_asked_1"`
+	HgDnsEvent1 *ebpf.Map `ebpf:"hg_dns_event_1"`
 	HgDnsKnown1 *ebpf.Map `ebpf:"hg_dns_known_1"`
-	HgDnsRound1 *ebpf.Map `ebpf:"hg_dns_round_1"`
+	HgDnsState1 *ebpf.Map `ebpf:"hg_dns_state_1"`
+	HgDnsTold1  *ebpf.Map `ebpf:"hg_dns_told_1"`
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
@@ -588,6 +628,7 @@ type gateMaps struct {
 	HgSvcSlots1 *ebpf.Map `ebpf:"hg_svc_slots_1"`
 	HgSvcSock1  *ebpf.Map `ebpf:"hg_svc_sock_1"`
 	HgSvcWork1  *ebpf.Map `ebpf:"hg_svc_work_1"`
+	HgTelling1  *ebpf.Map `ebpf:"hg_telling_1"`
 	HgWay1      *ebpf.Map `ebpf:"hg_way_1"`
 }
 
@@ -599,8 +640,10 @@ func (m *gateMaps) Close() error {
 		m.HgCtTcp1,
 		m.HgDevice1,
 		m.HgDnsAsked1,
+		m.HgDnsEvent1,
 		m.HgDnsKnown1,
-		m.HgDnsRound1,
+		m.HgDnsState1,
+		m.HgDnsTold1,
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
@@ -631,6 +674,7 @@ func (m *gateMaps) Close() error {
 		m.HgSvcSlots1,
 		m.HgSvcSock1,
 		m.HgSvcWork1,
+		m.HgTelling1,
 		m.HgWay1,
 	)
 }

@@ -70,7 +70,7 @@ func (l *lab) knows(v6 bool, q dnsQuery) {
 	l.must(empty(l.g.objs.HgDnsAsked1))
 	l.must(empty(l.g.objs.HgDnsKnown1))
 	l.must(l.g.SetRoute(AnyRoute(policy.ProtocolDNS), datagrams(l.TB, at, redirect.MarkFromProxy)))
-	l.must(l.g.Questions().SetRound(round))
+	l.must(l.g.Questions().SetKnownRound(round))
 	l.must(l.g.Questions().Know(round, setDNS, 0, bytes.ToLower(q.name), q.typ))
 }
 
@@ -275,9 +275,9 @@ func TestQuestionsThatDoNotGoPast(t *testing.T) {
 	f := l.asks(false, known.bytes())
 	q := l.g.Questions()
 	for name, change := range map[string]func(*lab){
-		"another round":    func(l *lab) { l.must(q.SetRound(round + 1)) },
-		"no round":         func(l *lab) { l.must(q.SetRound(0)) },
-		"of no round":      func(l *lab) { l.must(q.SetRound(0)); l.must(q.Know(0, setDNS, 0, known.name, 1)) },
+		"another round":    func(l *lab) { l.must(q.SetKnownRound(round + 1)) },
+		"no round":         func(l *lab) { l.must(q.SetKnownRound(0)) },
+		"of no round":      func(l *lab) { l.must(q.SetKnownRound(0)); l.must(q.Know(0, setDNS, 0, known.name, 1)) },
 		"another set":      func(l *lab) { l.rules(setDNS+1, 0) },
 		"ingress set too":  func(l *lab) { l.rules(setDNS, setDNS) },
 		"of the other end": func(l *lab) { l.must(empty(l.g.objs.HgDnsKnown1)); l.must(q.Know(round, 0, setDNS, known.name, 1)) },

@@ -84,7 +84,7 @@ func (a *api) Enforce(ctx context.Context, r *proxyv1.EnforceRequest) (*proxyv1.
 	before := a.p.snapshot.Load()
 	if next.round = newRound(); before.judgesAs(next) {
 		next.round = before.round
-	} else if err := a.p.setRound(0); err != nil { // what was allowed before holds no more
+	} else if err := a.p.setKnown(0); err != nil { // what was allowed before holds no more
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	a.p.snapshot.Store(next)
@@ -93,7 +93,7 @@ func (a *api) Enforce(ctx context.Context, r *proxyv1.EnforceRequest) (*proxyv1.
 	if err := a.p.enforceNames(ctx, wanted.Names); err != nil {
 		return nil, err
 	}
-	if err := a.p.setRound(next.round); err != nil { // every question comes here: slower, and no less right
+	if err := a.p.setKnown(next.round); err != nil { // every question comes here: slower, and no less right
 		a.p.log.Warn("questions take the long way", "error", err)
 	}
 	return &proxyv1.EnforceResponse{Failed: next.failures(), StuckEndpoints: a.p.learntStats(ctx).GetStuckEndpoints()}, nil

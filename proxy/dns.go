@@ -37,7 +37,8 @@ type dnsServer struct {
 	p         *process
 	questions *questions
 	workers   []*dnsWorker
-	collector *dnsWorker    // of what takes the shortcut; it has no socket
+	collector *dnsWorker    // of questions that take the shortcut; it has no socket
+	recorder  *dnsWorker    // of those whose answers did so too; nor has it
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
 	before    handover
@@ -55,7 +56,7 @@ type dnsCounts struct {
 	answers, unmatched, badAnswers       atomic.Uint64
 	deadline, unlearnt, unanswered       atomic.Uint64
 	again, unknown, stray, cut, streamed atomic.Uint64
-	streams, shortcut                    atomic.Uint64
+	streams, shortcut, told              atomic.Uint64
 }
 
 // listenDNS opens the sockets for datagrams, on the same port as connections: one for each
@@ -78,7 +79,7 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 			d.workers = append(d.workers, d.newWorker(in))
 		}
 	}
-	d.collector = d.newWorker(nil)
+	d.collector, d.recorder = d.newWorker(nil), d.newWorker(nil)
 	p.dns = d
 	return nil
 }
@@ -390,7 +391,7 @@ func (p *process) dnsStatus() *proxyv1.DNSStatus {
 		Waiting: uint64(d.waiting()), Queries: c.queries.Load(), Denied: c.denied.Load(), Malformed: c.malformed.Load(),
 		Full: c.full.Load(), Answers: c.answers.Load(), Unmatched: c.unmatched.Load(), BadAnswers: c.badAnswers.Load(),
 		Deadline: c.deadline.Load(), Unlearnt: c.unlearnt.Load(), Unanswered: c.unanswered.Load(), Again: c.again.Load(),
-		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(), Shortcut: c.shortcut.Load(),
+		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(), Shortcut: c.shortcut.Load(), Told: c.told.Load(),
 	}
 }
 
@@ -403,6 +404,6 @@ func dnsEvents(s *proxyv1.DNSStatus) *redirect.DNSStatus {
 		"query": s.Queries, "denied": s.Denied, "malformed": s.Malformed, "full": s.Full, "answer": s.Answers,
 		"unmatched": s.Unmatched, "bad-answer": s.BadAnswers, "deadline": s.Deadline, "unlearnt": s.Unlearnt,
 		"unanswered": s.Unanswered, "again": s.Again, "unknown": s.Unknown, "cut": s.Cut, "tcp": s.Streamed, "not-sent": s.Lost,
-		"shortcut": s.Shortcut,
+		"shortcut": s.Shortcut, "told": s.Told,
 	}}
 }

@@ -34,7 +34,8 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 	}
 	key := questionKey{client, server, m.ID, d.questions.hash(m.Question())}
 	x, handled := shard.take(key, m.Question()), false
-	if x == nil {
+	short := x == nil
+	if short {
 		x, handled = w.wentOn(key, m, shard)
 	}
 	if handled {
@@ -62,12 +63,16 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		shard.free(d.questions, x)
 		return
 	}
+	round := d.p.telling.Load()
 	now, err := w.learnNow(client.Addr())
 	switch {
 	case !now:
 		w.hold(g, shard, x)
 		return
 	case err == nil:
+		if short && round != 0 {
+			w.tell(round, m)
+		}
 		w.out.Forward(server, client, g)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 	default:
@@ -86,9 +91,10 @@ func (w *dnsWorker) learnNow(client netip.Addr) (now bool, err error) {
 	}
 	w.learn = appendLearnt(w.learn[:0], &w.found)
 	name := w.answer.AppendName(w.name[:0])
+	w.short.standing.Endpoint = 0
 	return l.LearnNow(Learnt{
 		Client: client, Name: unsafe.String(unsafe.SliceData(name), len(name)), Chain: w.found.Chain, Addresses: w.learn, At: w.now,
-	})
+	}, &w.short.standing)
 }
 
 var errGuessed = errors.New("too many answers came that are to no question")

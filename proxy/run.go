@@ -44,7 +44,7 @@ func Run(ctx context.Context, config Config) error {
 	if err := p.openNames(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	if err := p.setRound(0); err != nil {
+	if err := p.beginShortcut(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	listeners, port, err := p.listenAll(life, config)
@@ -68,6 +68,7 @@ func Run(ctx context.Context, config Config) error {
 		}
 		running.Go(func() { d.sweep(life) })
 		running.Go(func() { d.collector.collects(life.Done()) })
+		running.Go(func() { d.records(life) })
 	}
 	for _, l := range listeners {
 		defer l.Close()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
@@ -15,21 +16,32 @@ import (
 )
 
 // Shortcut is how the datapath lets questions go on without the proxy: those that it was told
-// are allowed, by their name and type and the sets that judge them. Their answers still come
-// here, where what was asked is taken out. It is used from several goroutines.
+// are allowed, by their name and type and the sets that judge them. And their answers, if they
+// say to the letter what the same endpoint was told before and all of it stands as it did then.
+// Every other answer comes here, where its question is taken out. Both are recorded here, later.
+// It is used from several goroutines.
 type Shortcut interface {
-	// SetRound says which round's judgements hold from now on; 0: none do.
-	SetRound(round uint64) error
+	// SetKnownRound and SetToldRound say which round's Know and Tell hold from now on; 0: none.
+	SetKnownRound(round uint64) error
+	SetToldRound(round uint64) error
 	// Longest is that of the names on the wire that can be known.
 	Longest() int
 	// Know says that a question is allowed by two sets, in one round. The name is as on the
 	// wire, in small letters.
 	Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error
+	// Tell says what an endpoint was told of a name: all the addresses, as what the datapath
+	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay.
+	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until time.Duration) error
 	// Take takes out a question that went on, and appends its message to b; at is by
 	// CLOCK_MONOTONIC. False: there is none.
 	Take(client, server netip.AddrPort, id uint16, b []byte) (message []byte, at time.Duration, ok bool)
 	// Before calls f for each question that went on before a time and was not taken yet.
 	Before(at time.Duration, f func(client, server netip.AddrPort, id uint16)) error
+	// Read calls f for each question whose answer went on too, until the context ends.
+	Read(ctx context.Context, least, most time.Duration,
+		f func(client, server netip.AddrPort, asked, answered time.Duration, query, answer []byte)) error
+	// Lost is how many of these were not read for want of room, ever.
+	Lost() (uint64, error)
 }
 
 // shortcut is a worker's part in it.
@@ -37,14 +49,37 @@ type shortcut struct {
 	seed maphash.Seed
 	// seen are questions that came here, so that what is asked once takes no room in the
 	// datapath. Several questions share a place: the last has it.
-	seen  [2048]seenQuestion
+	seen  [2048][seenWays]seenQuestion
 	name  []byte
 	query []byte
+	// standing is how the addresses of the last answer stand.
+	standing Standing
+	addrs    []netip.Addr
 }
 
 type seenQuestion struct {
 	hash, round uint64 // round: in which the datapath was told; 0: not yet
 	at          time.Time
+}
+
+// seenWays is how many questions that share a place have room there.
+const seenWays = 4
+
+// find is where a question is or may be: the first of those that share its place was seen last.
+func (c *shortcut) find(hash uint64) (s *seenQuestion, known bool) {
+	row := &c.seen[hash%uint64(len(c.seen))]
+	i := 0
+	for ; i < seenWays-1 && row[i].hash != hash; i++ {
+	}
+	known = row[i].hash == hash
+	if !known {
+		row[i] = seenQuestion{hash: hash}
+	}
+	if i > 0 {
+		row[i], row[i-1] = row[i-1], row[i]
+		i--
+	}
+	return &row[i], known
 }
 
 const (
@@ -58,12 +93,43 @@ const (
 // newRound is a number for the judgements of one snapshot.
 func newRound() uint64 { return rand.Uint64() | 1 }
 
-// setRound says which judgements of questions hold in the datapath; 0: none.
-func (p *process) setRound(round uint64) error {
+// beginShortcut has the datapath forget what another process has told it.
+func (p *process) beginShortcut() error {
+	if err := p.setKnown(0); err != nil {
+		return err
+	}
+	return p.beginTelling()
+}
+
+// setKnown says which judgements of questions hold in the datapath; 0: none.
+func (p *process) setKnown(round uint64) error {
 	if p.config.Shortcut == nil {
 		return nil
 	}
-	return p.config.Shortcut.SetRound(round)
+	return p.config.Shortcut.SetKnownRound(round)
+}
+
+// beginTelling has no answer go on without us, until tellFromNow.
+func (p *process) beginTelling() error {
+	if p.config.Shortcut == nil {
+		return nil
+	}
+	p.telling.Store(0)
+	return p.config.Shortcut.SetToldRound(0)
+}
+
+// tellFromNow begins a round in which answers may go on without us. One that was learnt from
+// before is of no round.
+func (p *process) tellFromNow() {
+	if p.config.Shortcut == nil {
+		return
+	}
+	round := newRound()
+	if err := p.config.Shortcut.SetToldRound(round); err != nil { // slower, and no less right
+		p.log.Warn("answers of the DNS take the long way", "error", err)
+		return
+	}
+	p.telling.Store(round)
 }
 
 // judgesAs reports whether every question that s allows, n allows too and for the same reason.
@@ -96,9 +162,8 @@ func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	_, _ = h.Write(cut.name)
 	_, _ = h.Write([]byte{byte(m.Type), byte(m.Type >> 8), byte(known.Egress), byte(known.Egress >> 8), byte(known.Ingress), byte(known.Ingress >> 8)})
 	sum := h.Sum64()
-	seen := &cut.seen[sum%uint64(len(cut.seen))]
-	if seen.hash != sum {
-		*seen = seenQuestion{hash: sum}
+	seen, before := cut.find(sum)
+	if !before {
 		return
 	}
 	if seen.round == s.round && w.now.Sub(seen.at) < knowAgain {
@@ -119,6 +184,25 @@ func appendSmall(b, name []byte) []byte {
 		b = append(b, c)
 	}
 	return b
+}
+
+// tell tells the datapath of an answer that is in force, to a question that took the shortcut,
+// so that the same may take it too.
+func (w *dnsWorker) tell(round uint64, m *dns.Message) {
+	cut, st := &w.short, &w.short.standing
+	if st.Endpoint == 0 || m.Answers != len(w.found.Records) || m.Type != dns.TypeA && m.Type != dns.TypeAAAA {
+		return
+	}
+	cut.addrs = cut.addrs[:0]
+	for _, r := range w.found.Records {
+		cut.addrs = append(cut.addrs, r.Addr)
+	}
+	asked := m.Question()
+	cut.name = appendSmall(cut.name[:0], asked[:len(asked)-4])
+	until := monotonic() + st.Until.Sub(w.now)
+	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until); err != nil {
+		w.d.p.log.Debug("an answer takes the long way", "error", err)
+	}
 }
 
 // wentOn finds the question of an answer among those that went on without us. handled: there
@@ -168,18 +252,18 @@ func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExcha
 		d.counts.malformed.Add(1)
 		return nil, nil, false
 	}
-	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(-since(at)), word: observe.Forwarded}
+	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(at - monotonic()), word: observe.Forwarded}
 	w.exchange.name, w.exchange.typ = m.AppendName(w.name[:0]), m.Type
 	return &w.exchange, m, true
 }
 
-// since is how long ago it was, by CLOCK_MONOTONIC.
-func since(at time.Duration) time.Duration {
+// monotonic is the time that the datapath's clock shows.
+func monotonic() time.Duration {
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
 		return 0
 	}
-	return max(time.Duration(now.Nano())-at, 0)
+	return time.Duration(now.Nano())
 }
 
 // admits judges a question that went on by what holds now, and records it. What is not allowed
@@ -225,12 +309,7 @@ func (w *dnsWorker) fill(q *question, x *dnsExchange) {
 
 // collect takes in the questions that went on some time ago and have no answer yet.
 func (w *dnsWorker) collect() {
-	var now unix.Timespec
-	c := w.d.p.config.Shortcut
-	if c == nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
-		return
-	}
-	err := c.Before(time.Duration(now.Nano())-shortcutLooks, func(client, server netip.AddrPort, id uint16) {
+	err := w.d.p.config.Shortcut.Before(monotonic()-shortcutLooks, func(client, server netip.AddrPort, id uint16) {
 		x, m, ok := w.fetch(client, server, id)
 		if !ok || !w.admits(x, m) {
 			return

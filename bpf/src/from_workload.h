@@ -3,9 +3,9 @@
 #include "lib/connection.h"
 #include "lib/deliver.h"
 #include "lib/partial.h"
-#include "lib/question.h"
 #include "lib/route.h"
 #include "lib/service.h"
+#include "lib/told.h"
 #include "itself.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
@@ -149,6 +149,8 @@ inline int from_workload(struct __sk_buff *skb)
 		return to_itself(skb, &p, &f, self);
 	if (f.service && !svc_keep(&p, &f))
 		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
+	if (who.destination && answer_needs_no_proxy(skb, &p, &n, who.destination))
+		n.way = WAY_PLAIN;
 	if (n.way == WAY_PLAIN && who.destination && svc_answers(&f)) { /* else it is done where it leaves */
 		reason = svc_from_backend(skb, &p, svc_answers(&f));
 		if (reason)

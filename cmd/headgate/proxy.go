@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -62,6 +63,9 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	if cfg.Shortcut, err = openShortcut(limits); err != nil {
 		return err
 	}
+	if cfg.ShortcutTurn, err = proxy.OpenTurn(proxy.DescriptorState, "shortcut.lock"); err != nil {
+		return err
+	}
 	cfg.Injector, err = openInjector()
 	if err != nil {
 		return err
@@ -74,13 +78,18 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 	return proxy.Run(ctx, cfg)
 }
 
-// openShortcut takes the way by which questions go on without the proxy, if they are to.
+// openShortcut takes the way by which questions and answers go on without the proxy, if they are to.
 func openShortcut(limits *proxyLimits) (proxy.Shortcut, error) {
-	q, err := bpf.OpenQuestions([3]int{proxy.DescriptorKnown, proxy.DescriptorRound, proxy.DescriptorAsked})
-	if err != nil || limits.shortcut {
-		return q, err
+	q, err := bpf.OpenQuestions([5]int{
+		proxy.DescriptorKnown, proxy.DescriptorTold, proxy.DescriptorRounds, proxy.DescriptorAsked, proxy.DescriptorAnswered,
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, q.SetRound(0)
+	if !limits.shortcut {
+		return nil, errors.Join(q.SetKnownRound(0), q.SetToldRound(0))
+	}
+	return q, nil
 }
 
 // openInjector takes the device by which datagrams go to endpoints, if the agent has given it.

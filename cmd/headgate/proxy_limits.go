@@ -29,7 +29,7 @@ func (l *proxyLimits) addTo(fs *pflag.FlagSet) {
 	fs.IntVar(&l.perEndpoint, "proxy-connections-per-endpoint", 16_384, "how many of them from one address")
 	fs.DurationVar(&l.deadline, "dns-deadline", 2*time.Second, "how long an answer of the DNS may wait until its addresses are in force; then it is SERVFAIL")
 	fs.StringVar(&l.denial, "dns-denial", "refused", "what a question gets that is not allowed: refused or nxdomain")
-	fs.BoolVar(&l.shortcut, "dns-shortcut", true, "let questions that were allowed before go to their server without the proxy; their answers never do")
+	fs.BoolVar(&l.shortcut, "dns-shortcut", true, "let questions that were allowed before, and answers that were told before and are in force, go on without the proxy")
 	fs.IntVar(&l.questions, "dns-questions", 65_536, "how many questions by UDP may wait for an answer at once")
 	fs.IntVar(&l.questionsOfEndpoint, "dns-questions-per-endpoint", 8_192, "how many of them from one address")
 }

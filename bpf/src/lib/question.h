@@ -3,10 +3,8 @@
 #include "datagram.h"
 
 /* Questions of the DNS that go on without the proxy. It has judged the same before: the
- * same name and type, by the same sets of rules, in the same round. Only a question goes
- * this way; its answer is the proxy's like any other's, which finds here what was asked,
- * and records both. So what is remembered allows nothing that the proxy has not allowed,
- * and opens nothing.
+ * same name and type, by the same sets of rules, in the same round. What was asked is
+ * remembered for who gets the answer: the proxy, or told.h.
  *
  * What is out of the ordinary in any way is the proxy's: long names, other classes,
  * whatever is not exactly one question. */
@@ -34,18 +32,30 @@ struct dns_known {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 8192);
 	__type(key, struct dns_known_key);
 	__type(value, struct dns_known);
 } hg_dns_known_1 SEC(".maps");
 
-/* The round whose judgements hold; 0: none do. Each change of rules is a new one. */
+/* Rounds: what was written in another is void, and so is everything in round 0. Each change
+ * of rules begins one. */
+#define DNS_ROUND_KNOWN 0       /* of what is allowed: rules about names in questions */
+#define DNS_ROUND_TOLD 1        /* of what was told: rules about names in egress policy */
+#define DNS_LOST 2              /* how many events found no room */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 3);
 	__type(key, __u32);
 	__type(value, __u64);
-} hg_dns_round_1 SEC(".maps");
+} hg_dns_state_1 SEC(".maps");
+
+inline bool is_round(__u32 which, __u64 round)
+{
+	__u64 *now = bpf_map_lookup_elem(&hg_dns_state_1, &which);
+
+	return now && round && *now == round;
+}
 
 /* --- the gate writes, the proxy takes out: what was asked --- */
 struct dns_asked_key {
@@ -60,7 +70,7 @@ struct dns_asked_key {
 struct dns_asked {
 	__u64 at;               /* CLOCK_MONOTONIC, ns */
 	__u32 length;
-	__u32 pad;
+	__u32 name;             /* its length */
 	__u8 message[DNS_MESSAGE];
 };
 
@@ -79,7 +89,6 @@ struct question {
 	__u8 beyond[16];        /* what is read behind a short message is 0 */
 	struct dns_asked_key key;
 	__u32 left;             /* of the label */
-	__u32 name;             /* length; 0: it has not ended */
 };
 
 struct {
@@ -104,7 +113,7 @@ static long read_name(__u32 i, struct question **of)
 		if (c >= 'A' && c <= 'Z')
 			c += 'a' - 'A';
 	} else if (!c) {
-		q->name = i + 1;
+		q->asked.name = i + 1;
 		return 1;
 	} else if (c > 63) {
 		return 1;
@@ -151,25 +160,22 @@ inline bool read_question(struct __sk_buff *skb, const struct packet *p, struct 
 	if (dns_u16(q, 2) & ~DNS_FLAGS || dns_u16(q, 4) != 1 || dns_u16(q, 6) || dns_u16(q, 8) || dns_u16(q, 10) > 1)
 		return false;
 	bpf_loop(DNS_NAME, read_name, &q, 0);
-	at = DNS_HEADER + q->name;
-	if (!q->name || at + 4 > length || dns_u16(q, at + 2) != 1) /* class IN */
+	at = DNS_HEADER + q->asked.name;
+	if (!q->asked.name || at + 4 > length || dns_u16(q, at + 2) != 1) /* class IN */
 		return false;
 	q->known.type = dns_u16(q, at);
-	q->known.length = q->name;
+	q->known.length = q->asked.name;
 	return is_plain_end(q, at + 4);
 }
 
 inline bool is_allowed(struct question *q, const __u32 set[2])
 {
 	struct dns_known *known;
-	__u32 zero = 0;
-	__u64 *round;
 
 	q->known.set[0] = set[0];
 	q->known.set[1] = set[1];
 	known = bpf_map_lookup_elem(&hg_dns_known_1, &q->known);
-	round = bpf_map_lookup_elem(&hg_dns_round_1, &zero);
-	return known && round && *round && known->round == *round;
+	return known && is_round(DNS_ROUND_KNOWN, known->round);
 }
 
 /* Whether a question, which is the proxy's, goes on without it. Then its answer finds it
