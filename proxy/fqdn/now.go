@@ -24,6 +24,9 @@ func (a *Answer) came() time.Time {
 	return a.Came
 }
 
+// unknownFor is how long what could not be remembered is not tried again.
+const unknownFor = 5 * time.Second
+
 // Standing is how the addresses of an answer stand once they are in force.
 type Standing struct {
 	Endpoint uint16            // who knows them; 0: nobody, or not all
@@ -35,11 +38,16 @@ type Standing struct {
 // there is, is for answers whose lives are rounded otherwise.
 func (s *Store) stand(t *task, st *Standing) {
 	st.Endpoint, st.As = 0, st.As[:0]
-	if t.host == nil || len(t.addrs) != len(t.answer.Addresses) {
+	if t.host == nil {
 		return
 	}
-	e := t.host.known[policy.NormalName(t.answer.Name)]
-	if e == nil {
+	name := policy.NormalName(t.answer.Name)
+	e := t.host.known[name]
+	switch {
+	case e == nil:
+		s.standUnknown(t, name, st)
+		return
+	case len(t.addrs) != len(t.answer.Addresses):
 		return
 	}
 	until := uint32(math.MaxUint32)
@@ -53,6 +61,20 @@ func (s *Store) stand(t *task, st *Standing) {
 		st.As = append(st.As, t.host.holds[raw].as)
 	}
 	st.Endpoint, st.Until = t.host.id, time.Unix(int64(until), 0).Add(min(s.limits.Grace/2, time.Second))
+}
+
+// standUnknown is stand for a name that there is no rule about, and no room to remember: for
+// some time nothing is lost if the same answer is not learnt again.
+func (s *Store) standUnknown(t *task, name string, st *Standing) {
+	if policy.ValidateDNSName(name) != nil || s.pickOf(name) != s.none {
+		return
+	}
+	longest := time.Duration(0)
+	for _, a := range t.answer.Addresses {
+		longest = max(longest, a.TTL)
+		st.As = append(st.As, t.host.holds[a.Addr.Unmap().As16()].as)
+	}
+	st.Endpoint, st.Until = t.host.id, s.now().Add(longest+unknownFor)
 }
 
 // LearnNow puts an answer in force at once, and keeps nothing of what it is given. now is
