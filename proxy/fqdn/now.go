@@ -34,8 +34,7 @@ type Standing struct {
 	Until    time.Time         // so long all of them stay, whatever comes but other rules
 }
 
-// stand says how the addresses of an answer stand that is in force. A second, of the grace that
-// there is, is for answers whose lives are rounded otherwise.
+// stand says how the addresses of an answer stand that is in force.
 func (s *Store) stand(t *task, st *Standing) {
 	st.Endpoint, st.As = 0, st.As[:0]
 	if t.host == nil {
@@ -60,7 +59,14 @@ func (s *Store) stand(t *task, st *Standing) {
 		until = min(until, e.addrs[i].expires)
 		st.As = append(st.As, t.host.holds[raw].as)
 	}
-	st.Endpoint, st.Until = t.host.id, time.Unix(int64(until), 0).Add(min(s.limits.Grace/2, time.Second))
+	st.Endpoint, st.Until = t.host.id, time.Unix(int64(until), 0).Add(s.slack())
+}
+
+// slack is how much longer than what is remembered an answer may be repeated unseen. A second,
+// of the grace that there is, is for answers whose lives are rounded otherwise. But the last of
+// them counts for MinTTL too, and there may be no more left than the grace.
+func (s *Store) slack() time.Duration {
+	return min(s.limits.Grace/2, time.Second) + min(s.limits.Grace-s.limits.MinTTL, 0)
 }
 
 // standUnknown is stand for a name that there is no rule about, and no room to remember: for
