@@ -77,12 +77,14 @@ func (q *Questions) setRound(which uint32, round uint64) error {
 // Know says that a question is allowed by two sets, in one round. The name is as on the
 // wire, in small letters, and no longer than Longest.
 func (q *Questions) Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error {
-	k := gateDnsKnownKey{Set: [2]uint32{ingress, egress}, Type: typ, Length: uint16(len(name))}
+	k := gateDnsKnownKey{Round: round, Set: [2]uint32{ingress, egress}, Type: typ, Length: uint16(len(name))}
 	if copy(k.Name[:], name) != len(name) {
 		return fmt.Errorf("remember a question: its name has %d bytes, more than %d", len(name), q.Longest())
 	}
-	v := gateDnsKnown{Round: round}
-	if err := q.known.Put(&k, &v); err != nil {
+	if egress == 0 && ingress == 0 {
+		return errors.New("remember a question: no set allows it, and without one the datapath denies")
+	}
+	if err := q.known.Put(&k, uint8(1)); err != nil {
 		return fmt.Errorf("remember a question: %w", err)
 	}
 	return nil

@@ -151,6 +151,9 @@ func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	if c == nil || s == nil || s.round == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
 		return
 	}
+	if known.Egress == 0 && known.Ingress == 0 { // its rules are gone since: no set says that others may ask it
+		return
+	}
 	asked := m.Question()
 	name := asked[:len(asked)-4]
 	if len(name) > c.Longest() {
@@ -199,7 +202,7 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 	}
 	asked := m.Question()
 	cut.name = appendSmall(cut.name[:0], asked[:len(asked)-4])
-	until := monotonic() + st.Until.Sub(w.now)
+	until := monotonic() + time.Until(st.Until) // in this order: what delays us makes it shorter
 	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until); err != nil {
 		w.d.p.log.Debug("an answer takes the long way", "error", err)
 	}
