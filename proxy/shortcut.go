@@ -30,8 +30,9 @@ type Shortcut interface {
 	// wire, in small letters.
 	Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error
 	// Tell says what an endpoint was told of a name: all the addresses, as what the datapath
-	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay.
-	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until time.Duration) error
+	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay. Whoever is told them
+	// may use them for floor at least.
+	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until, floor time.Duration) error
 	// Take takes out a question that went on, and appends its message to b; at is by
 	// CLOCK_MONOTONIC. False: there is none.
 	Take(client, server netip.AddrPort, id uint16, b []byte) (message []byte, at time.Duration, ok bool)
@@ -200,7 +201,7 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 	asked := m.Question()
 	cut.name = appendSmall(cut.name[:0], asked[:len(asked)-4])
 	until := monotonic() + st.Until.Sub(w.now)
-	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until); err != nil {
+	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until, st.Floor); err != nil {
 		w.d.p.log.Debug("an answer takes the long way", "error", err)
 	}
 }
