@@ -51,7 +51,7 @@ spec:
     toPorts:
     - ports: [{port: "53", protocol: ANY}]
       rules:
-        dns: [{matchPattern: "*.example.org"}]
+        dns: [{matchPattern: "*.example.org"}, {matchPattern: "*.once.example.org"}]
 `
 )
 
