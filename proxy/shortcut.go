@@ -56,6 +56,8 @@ type shortcut struct {
 	// standing is how the addresses of the last answer stand.
 	standing Standing
 	addrs    []netip.Addr
+	// boot is when the datapath's clock began, as seen when that was looked at last.
+	boot, looked time.Time
 }
 
 type seenQuestion struct {
@@ -253,9 +255,22 @@ func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExcha
 		d.counts.malformed.Add(1)
 		return nil, nil, false
 	}
-	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(at - monotonic()), word: observe.Forwarded}
+	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.wall(at), word: observe.Forwarded}
 	w.exchange.name, w.exchange.typ = m.AppendName(w.name[:0]), m.Type
 	return &w.exchange, m, true
+}
+
+// clockHolds is how long the two clocks are taken to be as far apart as they were: asking costs
+// a system call.
+const clockHolds = 100 * time.Millisecond
+
+// wall is what the clock on the wall showed when the datapath's showed at.
+func (w *dnsWorker) wall(at time.Duration) time.Time {
+	if c := &w.short; w.now.Sub(c.looked) >= clockHolds || w.now.Before(c.looked) {
+		c.looked = w.now
+		c.boot = time.Now().Add(-monotonic())
+	}
+	return w.short.boot.Add(at)
 }
 
 // monotonic is the time that the datapath's clock shows.
