@@ -349,6 +349,9 @@ func (w *dnsWorker) collects(done <-chan struct{}) {
 		case <-done:
 			return
 		case w.now = <-tick.C:
+			if w.d.p.draining.Load() { // answers go to who takes over, and so do their questions
+				return
+			}
 			w.out.Forget(w.now)
 			w.own = w.own[:0]
 			w.collect()
