@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,12 +105,37 @@ func (p *process) beginShortcut() error {
 	return p.beginTelling()
 }
 
+// rounds are this process's until another has taken its place: one that drains is still told
+// of new rules, and would void what the other says.
+type rounds struct {
+	sync.Mutex
+	left bool
+}
+
+// setRound begins a round in the datapath, if that is ours to do.
+func (p *process) setRound(set func(uint64) error, round uint64) (ours bool, err error) {
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	if p.rounds.left {
+		return false, nil
+	}
+	return true, set(round)
+}
+
+// leaveShortcut has another process say what holds.
+func (p *process) leaveShortcut() {
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	p.rounds.left = true
+}
+
 // setKnown says which judgements of questions hold in the datapath; 0: none.
 func (p *process) setKnown(round uint64) error {
 	if p.config.Shortcut == nil {
 		return nil
 	}
-	return p.config.Shortcut.SetKnownRound(round)
+	_, err := p.setRound(p.config.Shortcut.SetKnownRound, round)
+	return err
 }
 
 // beginTelling has no answer go on without us, until tellFromNow.
@@ -118,7 +144,8 @@ func (p *process) beginTelling() error {
 		return nil
 	}
 	p.telling.Store(0)
-	return p.config.Shortcut.SetToldRound(0)
+	_, err := p.setRound(p.config.Shortcut.SetToldRound, 0)
+	return err
 }
 
 // tellFromNow begins a round in which answers may go on without us. One that was learnt from
@@ -128,11 +155,13 @@ func (p *process) tellFromNow() {
 		return
 	}
 	round := newRound()
-	if err := p.config.Shortcut.SetToldRound(round); err != nil { // slower, and no less right
+	ours, err := p.setRound(p.config.Shortcut.SetToldRound, round)
+	if err != nil { // slower, and no less right
 		p.log.Warn("answers of the DNS take the long way", "error", err)
-		return
 	}
-	p.telling.Store(round)
+	if ours && err == nil {
+		p.telling.Store(round)
+	}
 }
 
 // judgesAs reports whether every question that s allows, n allows too and for the same reason.
@@ -202,7 +231,8 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 	}
 	asked := m.Question()
 	cut.name = appendSmall(cut.name[:0], asked[:len(asked)-4])
-	until := monotonic() + st.Until.Sub(w.now)
+	until := monotonic() // before the other clock is read: rather too early than too late
+	until += time.Until(st.Until)
 	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until, st.Floor); err != nil {
 		w.d.p.log.Debug("an answer takes the long way", "error", err)
 	}
@@ -216,9 +246,10 @@ func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *questi
 	}
 	e, asked, ok := w.fetch(key.client, key.server, key.id)
 	if !ok {
-		return nil, false
+		w.d.moving.Lock() // it may be on its way to those that came here, or have come there since
+		defer w.d.moving.Unlock()
+		return s.take(key, m.Question()), false
 	}
-	s.trust(key.ends())
 	if !w.admits(e, asked) {
 		return nil, true
 	}
@@ -228,6 +259,7 @@ func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *questi
 		w.wait(own, asked, e, s) // for its own
 		return nil, false
 	}
+	s.trust(key.ends())
 	if x = s.adopt(w.d.questions, key, asked, w.short.query, func(q *question) { w.fill(q, e) }); x == nil {
 		w.tooMany(e, asked)
 		return nil, true
@@ -326,6 +358,9 @@ func (w *dnsWorker) fill(q *question, x *dnsExchange) {
 // collect takes in the questions that went on some time ago and have no answer yet.
 func (w *dnsWorker) collect() {
 	err := w.d.p.config.Shortcut.Before(monotonic()-shortcutLooks, func(client, server netip.AddrPort, id uint16) {
+		w.d.moving.Lock()
+		defer w.d.moving.Unlock()
+		defer w.survive(client, server)
 		x, m, ok := w.fetch(client, server, id)
 		if !ok || !w.admits(x, m) {
 			return
@@ -337,7 +372,8 @@ func (w *dnsWorker) collect() {
 	}
 }
 
-// collects does so again and again.
+// collects does so again and again, while this process serves: not before there are rules, when
+// the one before it does, and not after another has taken its place.
 func (w *dnsWorker) collects(done <-chan struct{}) {
 	if w.d.p.config.Shortcut == nil {
 		return
@@ -349,8 +385,8 @@ func (w *dnsWorker) collects(done <-chan struct{}) {
 		case <-done:
 			return
 		case w.now = <-tick.C:
-			if w.d.p.draining.Load() { // answers go to who takes over, and so do their questions
-				return
+			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() { // answers go to another, and so do their questions
+				continue
 			}
 			w.out.Forget(w.now)
 			w.own = w.own[:0]
