@@ -71,7 +71,7 @@ func dnsPaths() []path {
 		}, func(l *lab, v6 bool) frame {
 			asks, answers := begin(l, v6)
 			l.must(l.g.Questions().SetToldRound(round))
-			l.must(l.g.Questions().Tell(round, l.a.id, q.name, q.typ, told, make([]policy.Identity, len(told)), 1<<62))
+			l.must(l.g.Questions().Tell(round, l.a.id, q.name, q.typ, told, make([]policy.Identity, len(told)), 1<<62, 0))
 			l.sends(l.a, asks)
 			l.heard()
 			return answers

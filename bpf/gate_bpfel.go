@@ -115,7 +115,7 @@ type gateDnsTold struct {
 	Round    uint64
 	Until    uint64
 	Count    uint32
-	Pad      uint32
+	Floor    uint32
 	Identity [8]uint32
 	Addr     [8]gateAddr
 }

@@ -94,11 +94,11 @@ func (q *Questions) Know(round uint64, egress, ingress uint32, name []byte, typ 
 const MostAddresses = len(gateDnsTold{}.Addr)
 
 // Tell says what an endpoint was told of a name, in one round: addresses, as what the maps of
-// names have each, and until when, by CLOCK_MONOTONIC, they all stay there. The name is as for
-// Know.
-func (q *Questions) Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until time.Duration) error {
+// names have each, and until when, by CLOCK_MONOTONIC, they all stay there. An answer counts for
+// floor at least. The name is as for Know.
+func (q *Questions) Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until, floor time.Duration) error {
 	k := gateDnsToldKey{Endpoint: uint32(endpoint), Type: typ, Length: uint16(len(name))}
-	v := gateDnsTold{Round: round, Until: uint64(max(until, 0)), Count: uint32(len(addrs))}
+	v := gateDnsTold{Round: round, Until: uint64(max(until, 0)), Count: uint32(len(addrs)), Floor: uint32((floor + time.Second - 1) / time.Second)}
 	if copy(k.Name[:], name) != len(name) || len(addrs) > MostAddresses || len(addrs) != len(as) {
 		return fmt.Errorf("remember an answer: its name has %d bytes of at most %d, and %d addresses of at most %d", len(name), q.Longest(), len(addrs), MostAddresses)
 	}

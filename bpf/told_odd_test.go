@@ -256,7 +256,10 @@ func answersNotAsTold(t *testing.T, o *resolver) {
 	}
 	other := named + 1
 	as := func(until time.Duration, as ...policy.Identity) {
-		o.must(o.g.Questions().Tell(round, o.a.id, q.name, 1, told, as, time.Duration(monotonic())+until))
+		o.must(o.g.Questions().Tell(round, o.a.id, q.name, 1, told, as, time.Duration(monotonic())+until, 0))
+	}
+	atLeast := func(floor time.Duration) {
+		o.must(o.g.Questions().Tell(round, o.a.id, q.name, 1, told, make([]policy.Identity, 2), time.Duration(monotonic())+1000*time.Second, floor))
 	}
 	forget := func() { o.must(empty(o.g.objs.HgDnsTold1)) }
 	for name, c := range map[string]struct {
@@ -270,27 +273,30 @@ func answersNotAsTold(t *testing.T, o *resolver) {
 		"the round of questions": {func() { o.must(o.g.Questions().SetKnownRound(round + 1)) }, ttl(60, 60), true},
 		"told in no round": {func() {
 			o.must(o.g.Questions().SetToldRound(0))
-			o.must(o.g.Questions().Tell(0, o.a.id, q.name, 1, told, make([]policy.Identity, 2), 1<<62))
+			o.must(o.g.Questions().Tell(0, o.a.id, q.name, 1, told, make([]policy.Identity, 2), 1<<62, 0))
 		}, ttl(60, 60), false},
-		"nothing told":           {forget, ttl(60, 60), false},
-		"no address told":        {func() { o.tell(o.a.id, q, time.Hour) }, ttl(60, 60), false},
-		"one told":               {func() { o.tell(o.a.id, q, time.Hour, told[0]) }, ttl(60, 60), false},
-		"told to another":        {func() { forget(); o.tell(o.b.id, q, time.Hour, told...) }, ttl(60, 60), false},
-		"told to nobody":         {func() { forget(); o.tell(0, q, time.Hour, told...) }, ttl(60, 60), false},
-		"told for another type":  {func() { forget(); o.tell(o.a.id, q.of(typeAAAA), time.Hour, told...) }, ttl(60, 60), false},
-		"told of another name":   {func() { forget(); o.tell(o.a.id, ask("wwx", "example", "org"), time.Hour, told...) }, ttl(60, 60), false},
-		"told of a shorter name": {func() { forget(); o.tell(o.a.id, ask("www", "example"), time.Hour, told...) }, ttl(60, 60), false},
-		"in time":                {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(60, 900), true},
-		"in time, the other":     {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(900, 60), true},
-		"by a moment too long":   {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(60, 1000), false},
-		"too long, the other":    {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(1000, 60), false},
-		"its time is over":       {func() { o.tell(o.a.id, q, 0, told...) }, ttl(0, 0), false},
-		"a day is not 32 bits":   {func() { o.tell(o.a.id, q, 5*time.Second, told...) }, ttl(86400, 86400), false},
-		"known as then":          {func() { o.learn(named, told...); as(time.Hour, named, named) }, ttl(60, 60), true},
-		"one known as then":      {func() { o.learn(named, told[1]); as(time.Hour, 0, named) }, ttl(60, 60), true},
-		"known otherwise":        {func() { o.learn(named, told...); as(time.Hour, named, other) }, ttl(60, 60), false},
-		"not known any more":     {func() { o.learn(named, told[0]); as(time.Hour, named, named) }, ttl(60, 60), false},
-		"known now":              {func() { o.learn(named, told...); as(time.Hour, named, 0) }, ttl(60, 60), false},
+		"nothing told":            {forget, ttl(60, 60), false},
+		"no address told":         {func() { o.tell(o.a.id, q, time.Hour) }, ttl(60, 60), false},
+		"one told":                {func() { o.tell(o.a.id, q, time.Hour, told[0]) }, ttl(60, 60), false},
+		"told to another":         {func() { forget(); o.tell(o.b.id, q, time.Hour, told...) }, ttl(60, 60), false},
+		"told to nobody":          {func() { forget(); o.tell(0, q, time.Hour, told...) }, ttl(60, 60), false},
+		"told for another type":   {func() { forget(); o.tell(o.a.id, q.of(typeAAAA), time.Hour, told...) }, ttl(60, 60), false},
+		"told of another name":    {func() { forget(); o.tell(o.a.id, ask("wwx", "example", "org"), time.Hour, told...) }, ttl(60, 60), false},
+		"told of a shorter name":  {func() { forget(); o.tell(o.a.id, ask("www", "example"), time.Hour, told...) }, ttl(60, 60), false},
+		"in time":                 {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(60, 900), true},
+		"in time, the other":      {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(900, 60), true},
+		"by a moment too long":    {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(60, 1000), false},
+		"too long, the other":     {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(1000, 60), false},
+		"its time is over":        {func() { o.tell(o.a.id, q, 0, told...) }, ttl(0, 0), false},
+		"a day is not 32 bits":    {func() { o.tell(o.a.id, q, 5*time.Second, told...) }, ttl(86400, 86400), false},
+		"counts for less":         {func() { atLeast(900 * time.Second) }, ttl(0, 60), true},
+		"counts for too long":     {func() { atLeast(1000 * time.Second) }, ttl(0, 60), false},
+		"counts for more seconds": {func() { atLeast(999*time.Second + 1) }, ttl(0, 60), false},
+		"known as then":           {func() { o.learn(named, told...); as(time.Hour, named, named) }, ttl(60, 60), true},
+		"one known as then":       {func() { o.learn(named, told[1]); as(time.Hour, 0, named) }, ttl(60, 60), true},
+		"known otherwise":         {func() { o.learn(named, told...); as(time.Hour, named, other) }, ttl(60, 60), false},
+		"not known any more":      {func() { o.learn(named, told[0]); as(time.Hour, named, named) }, ttl(60, 60), false},
+		"known now":               {func() { o.learn(named, told...); as(time.Hour, named, 0) }, ttl(60, 60), false},
 		"another knows it": {func() {
 			_, err := o.g.Names().Put([]NameKey{{Endpoint: o.b.id, Addr: told[0]}, {Endpoint: o.b.id, Addr: told[1]}}, []policy.Identity{named, named})
 			o.must(err)

@@ -120,7 +120,7 @@ func (o *resolver) rulesOf(v6 bool, egress, ingress uint32) {
 func (o *resolver) tell(endpoint uint16, q dnsQuery, long time.Duration, addrs ...netip.Addr) {
 	o.Helper()
 	until := time.Duration(monotonic()) + long
-	o.must(o.g.Questions().Tell(round, endpoint, bytes.ToLower(q.name), q.typ, addrs, make([]policy.Identity, len(addrs)), until))
+	o.must(o.g.Questions().Tell(round, endpoint, bytes.ToLower(q.name), q.typ, addrs, make([]policy.Identity, len(addrs)), until, 0))
 }
 
 // recordedExchange is what the gate says of an answer that it let go on.

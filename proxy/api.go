@@ -156,6 +156,7 @@ func (a *api) Status(ctx context.Context, _ *proxyv1.StatusRequest) (*proxyv1.St
 
 // Drain ends the process when its connections have ended.
 func (a *api) Drain(_ context.Context, r *proxyv1.DrainRequest) (*proxyv1.DrainResponse, error) {
+	a.p.leaveShortcut()
 	select {
 	case a.p.drain <- time.Duration(max(r.GraceNs, 0)):
 	default: // another drain is being taken up

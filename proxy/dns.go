@@ -42,6 +42,7 @@ type dnsServer struct {
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
 	before    handover
+	moving    sync.Mutex // held while a question that went on comes to those that wait here
 
 	late struct { // for those who are not at a worker's turn
 		sync.Mutex
@@ -196,12 +197,14 @@ func (w *dnsWorker) run() error {
 
 // guarded keeps a mistake of ours that one datagram meets from ending those of others.
 func (w *dnsWorker) guarded(g *redirect.Datagram) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.d.p.log.Error("datagram failed", "source", g.Source, "destination", g.Destination, "panic", r, "stack", string(debug.Stack()))
-		}
-	}()
+	defer w.survive(g.Source, g.Destination)
 	w.take(g)
+}
+
+func (w *dnsWorker) survive(source, destination netip.AddrPort) {
+	if r := recover(); r != nil {
+		w.d.p.log.Error("datagram failed", "source", source, "destination", destination, "panic", r, "stack", string(debug.Stack()))
+	}
 }
 
 // take deals with one datagram. What the gate did not hand over, or not to us, is somebody's
@@ -284,9 +287,19 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 
 // judge judges a question. Its name is only looked at until the judgement is there.
 func (w *dnsWorker) judge(x *dnsExchange) (policy.Decision, policy.Direction) {
+	w.d.p.requests.Add(1)
+	decision, direction := w.decide(x)
+	if decision.Verdict != policy.Allow {
+		w.d.p.denied.Add(1)
+	}
+	return decision, direction
+}
+
+// decide is judge without the count.
+func (w *dnsWorker) decide(x *dnsExchange) (policy.Decision, policy.Direction) {
 	w.request = policy.DNSRequest{Name: unsafe.String(unsafe.SliceData(x.name), len(x.name)), Type: x.typ}
 	defer func() { w.request.Name = "" }()
-	return w.d.p.judgeDNS(x.known, &w.request)
+	return w.d.p.decideDNS(x.known, &w.request)
 }
 
 // forward sends a question, which was recorded just now, on and remembers it. False: there is
@@ -357,9 +370,8 @@ func (l *DNSLimits) denial() uint16 {
 	return dns.Refused
 }
 
-// judgeDNS judges a question by the sets in force.
-func (p *process) judgeDNS(known Connection, r *policy.DNSRequest) (policy.Decision, policy.Direction) {
-	p.requests.Add(1)
+// decideDNS judges a question by the sets in force.
+func (p *process) decideDNS(known Connection, r *policy.DNSRequest) (policy.Decision, policy.Direction) {
 	snapshot := p.snapshot.Load()
 	rt := route{known.Egress, known.Ingress}
 	decision, direction := policy.Decision{}, policy.Egress
@@ -374,9 +386,6 @@ func (p *process) judgeDNS(known Connection, r *policy.DNSRequest) (policy.Decis
 		} else {
 			decision, direction = snapshot.decide(rt, r)
 		}
-	}
-	if decision.Verdict != policy.Allow {
-		p.denied.Add(1)
 	}
 	return decision, direction
 }

@@ -33,6 +33,7 @@ type process struct {
 
 	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
 	telling  atomic.Uint64            // the round of what the datapath is told of answers; 0: nothing
+	rounds   rounds
 	ring     *ring
 	buffers  *buffers
 	loops    *epoll.Loops

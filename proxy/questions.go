@@ -170,6 +170,10 @@ func (s *shard) adopt(t *questions, key questionKey, m *dns.Message, raw []byte,
 func (s *shard) bars(e twoEnds, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.isBarred(e, now)
+}
+
+func (s *shard) isBarred(e twoEnds, now time.Time) bool {
 	return len(s.barred) > 0 && (now.Before(s.barred[e]) || now.Before(s.barred[twoEnds{client: netip.AddrPortFrom(e.client.Addr(), 0)}]))
 }
 
@@ -268,7 +272,9 @@ func (s *shard) guessed(e twoEnds, now time.Time) (ended []*question) {
 		return nil
 	}
 	delete(s.wrong, e)
-	s.bar(e, now)
+	if !s.isBarred(e, now) { // else right answers, which are taken for none meanwhile, would bar their ends for ever
+		s.bar(e, now)
+	}
 	for x := s.waits.first; x != nil; x = x.next {
 		if x.key.ends() == e {
 			ended = append(ended, x)

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +31,9 @@ type Shortcut interface {
 	// wire, in small letters.
 	Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error
 	// Tell says what an endpoint was told of a name: all the addresses, as what the datapath
-	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay.
-	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until time.Duration) error
+	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay. Whoever is told them
+	// may use them for floor at least.
+	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until, floor time.Duration) error
 	// Take takes out a question that went on, and appends its message to b; at is by
 	// CLOCK_MONOTONIC. False: there is none.
 	Take(client, server netip.AddrPort, id uint16, b []byte) (message []byte, at time.Duration, ok bool)
@@ -55,6 +57,8 @@ type shortcut struct {
 	// standing is how the addresses of the last answer stand.
 	standing Standing
 	addrs    []netip.Addr
+	// boot is when the datapath's clock began, as seen when that was looked at last.
+	boot, looked time.Time
 }
 
 type seenQuestion struct {
@@ -101,12 +105,37 @@ func (p *process) beginShortcut() error {
 	return p.beginTelling()
 }
 
+// rounds are this process's until another has taken its place: one that drains is still told
+// of new rules, and would void what the other says.
+type rounds struct {
+	sync.Mutex
+	left bool
+}
+
+// setRound begins a round in the datapath, if that is ours to do.
+func (p *process) setRound(set func(uint64) error, round uint64) (ours bool, err error) {
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	if p.rounds.left {
+		return false, nil
+	}
+	return true, set(round)
+}
+
+// leaveShortcut has another process say what holds.
+func (p *process) leaveShortcut() {
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	p.rounds.left = true
+}
+
 // setKnown says which judgements of questions hold in the datapath; 0: none.
 func (p *process) setKnown(round uint64) error {
 	if p.config.Shortcut == nil {
 		return nil
 	}
-	return p.config.Shortcut.SetKnownRound(round)
+	_, err := p.setRound(p.config.Shortcut.SetKnownRound, round)
+	return err
 }
 
 // beginTelling has no answer go on without us, until tellFromNow.
@@ -115,7 +144,8 @@ func (p *process) beginTelling() error {
 		return nil
 	}
 	p.telling.Store(0)
-	return p.config.Shortcut.SetToldRound(0)
+	_, err := p.setRound(p.config.Shortcut.SetToldRound, 0)
+	return err
 }
 
 // tellFromNow begins a round in which answers may go on without us. One that was learnt from
@@ -125,11 +155,13 @@ func (p *process) tellFromNow() {
 		return
 	}
 	round := newRound()
-	if err := p.config.Shortcut.SetToldRound(round); err != nil { // slower, and no less right
+	ours, err := p.setRound(p.config.Shortcut.SetToldRound, round)
+	if err != nil { // slower, and no less right
 		p.log.Warn("answers of the DNS take the long way", "error", err)
-		return
 	}
-	p.telling.Store(round)
+	if ours && err == nil {
+		p.telling.Store(round)
+	}
 }
 
 // judgesAs reports whether every question that s allows, n allows too and for the same reason.
@@ -202,8 +234,9 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 	}
 	asked := m.Question()
 	cut.name = appendSmall(cut.name[:0], asked[:len(asked)-4])
-	until := monotonic() + time.Until(st.Until) // in this order: what delays us makes it shorter
-	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until); err != nil {
+	until := monotonic() // before the other clock is read: rather too early than too late
+	until += time.Until(st.Until)
+	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until, st.Floor); err != nil {
 		w.d.p.log.Debug("an answer takes the long way", "error", err)
 	}
 }
@@ -216,9 +249,10 @@ func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *questi
 	}
 	e, asked, ok := w.fetch(key.client, key.server, key.id)
 	if !ok {
-		return nil, false
+		w.d.moving.Lock() // it may be on its way to those that came here, or have come there since
+		defer w.d.moving.Unlock()
+		return s.take(key, m.Question()), false
 	}
-	s.trust(key.ends())
 	if !w.admits(e, asked) {
 		return nil, true
 	}
@@ -228,6 +262,7 @@ func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *questi
 		w.wait(own, asked, e, s) // for its own
 		return nil, false
 	}
+	s.trust(key.ends())
 	if x = s.adopt(w.d.questions, key, asked, w.short.query, func(q *question) { w.fill(q, e) }); x == nil {
 		w.tooMany(e, asked)
 		return nil, true
@@ -255,9 +290,22 @@ func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExcha
 		d.counts.malformed.Add(1)
 		return nil, nil, false
 	}
-	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(at - monotonic()), word: observe.Forwarded}
+	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.wall(at), word: observe.Forwarded}
 	w.exchange.name, w.exchange.typ = m.AppendName(w.name[:0]), m.Type
 	return &w.exchange, m, true
+}
+
+// clockHolds is how long the two clocks are taken to be as far apart as they were: asking costs
+// a system call.
+const clockHolds = 100 * time.Millisecond
+
+// wall is what the clock on the wall showed when the datapath's showed at.
+func (w *dnsWorker) wall(at time.Duration) time.Time {
+	if c := &w.short; w.now.Sub(c.looked) >= clockHolds || w.now.Before(c.looked) {
+		c.looked = w.now
+		c.boot = time.Now().Add(-monotonic())
+	}
+	return w.short.boot.Add(at)
 }
 
 // monotonic is the time that the datapath's clock shows.
@@ -313,6 +361,9 @@ func (w *dnsWorker) fill(q *question, x *dnsExchange) {
 // collect takes in the questions that went on some time ago and have no answer yet.
 func (w *dnsWorker) collect() {
 	err := w.d.p.config.Shortcut.Before(monotonic()-shortcutLooks, func(client, server netip.AddrPort, id uint16) {
+		w.d.moving.Lock()
+		defer w.d.moving.Unlock()
+		defer w.survive(client, server)
 		x, m, ok := w.fetch(client, server, id)
 		if !ok || !w.admits(x, m) {
 			return
@@ -324,7 +375,8 @@ func (w *dnsWorker) collect() {
 	}
 }
 
-// collects does so again and again.
+// collects does so again and again, while this process serves: not before there are rules, when
+// the one before it does, and not after another has taken its place.
 func (w *dnsWorker) collects(done <-chan struct{}) {
 	if w.d.p.config.Shortcut == nil {
 		return
@@ -336,6 +388,9 @@ func (w *dnsWorker) collects(done <-chan struct{}) {
 		case <-done:
 			return
 		case w.now = <-tick.C:
+			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() { // answers go to another, and so do their questions
+				continue
+			}
 			w.out.Forget(w.now)
 			w.own = w.own[:0]
 			w.collect()

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/proxy"
 	"github.com/headgate/headgate/proxy/fqdn"
 	"github.com/headgate/headgate/redirect"
@@ -87,9 +87,20 @@ func openShortcut(limits *proxyLimits) (proxy.Shortcut, error) {
 		return nil, err
 	}
 	if !limits.shortcut {
-		return nil, errors.Join(q.SetKnownRound(0), q.SetToldRound(0))
+		return closedShortcut{q}, nil
 	}
 	return q, nil
+}
+
+// closedShortcut has every question come to the proxy, whatever one before it has said, and takes
+// up those that went on by that one's leave.
+type closedShortcut struct{ *bpf.Questions }
+
+func (c closedShortcut) SetKnownRound(uint64) error { return c.Questions.SetKnownRound(0) }
+func (c closedShortcut) SetToldRound(uint64) error  { return c.Questions.SetToldRound(0) }
+func (c closedShortcut) Longest() int               { return 0 }
+func (c closedShortcut) Tell(uint64, uint16, []byte, uint16, []netip.Addr, []policy.Identity, time.Duration, time.Duration) error {
+	return nil
 }
 
 // openInjector takes the device by which datagrams go to endpoints, if the agent has given it.

@@ -32,6 +32,7 @@ type Standing struct {
 	Endpoint uint16            // who knows them; 0: nobody, or not all
 	As       []policy.Identity // as what, each; 0: the datapath knows it as nothing
 	Until    time.Time         // so long all of them stay, whatever comes but other rules
+	Floor    time.Duration     // an answer counts at least for so long
 }
 
 // stand says how the addresses of an answer stand that is in force. A second, of the grace that
@@ -41,6 +42,7 @@ func (s *Store) stand(t *task, st *Standing) {
 	if t.host == nil {
 		return
 	}
+	st.Floor = s.limits.MinTTL
 	name := policy.NormalName(t.answer.Name)
 	e := t.host.known[name]
 	switch {
@@ -74,7 +76,7 @@ func (s *Store) standUnknown(t *task, name string, st *Standing) {
 		longest = max(longest, a.TTL)
 		st.As = append(st.As, t.host.holds[a.Addr.Unmap().As16()].as)
 	}
-	st.Endpoint, st.Until = t.host.id, s.now().Add(longest+unknownFor)
+	st.Endpoint, st.Until = t.host.id, s.now().Add(max(longest, s.limits.MinTTL)+unknownFor)
 }
 
 // LearnNow puts an answer in force at once, and keeps nothing of what it is given. now is

@@ -32,7 +32,7 @@ struct dns_told {
 	__u64 round;
 	__u64 until;            /* CLOCK_MONOTONIC, ns: so long all of them stay */
 	__u32 count;
-	__u32 pad;
+	__u32 floor;            /* s: an answer counts at least for so long, however short its life */
 	__u32 identity[DNS_ADDRESSES]; /* as what hg_name_1 has each; 0: it has not */
 	struct addr addr[DNS_ADDRESSES];
 };
@@ -229,6 +229,8 @@ static __noinline bool is_in_force(struct telling *t, __u32 endpoint)
 	r.told = told;
 	bpf_loop(records, read_record, &r, 0);
 	t->event.answered = bpf_ktime_get_ns();
+	if (t->ttl < told->floor)
+		t->ttl = told->floor;
 	if (t->good != records || !ends_plainly(t) || t->event.answered + (__u64)t->ttl * SECOND > told->until)
 		return false;
 	/* The map gives the memory of what it forgets to others at once: all that was read is of
