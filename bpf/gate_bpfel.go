@@ -100,17 +100,14 @@ type gateDnsEvent struct {
 	Answer       [384]uint8
 }
 
-type gateDnsKnown struct {
-	_     structs.HostLayout
-	Round uint64
-}
-
 type gateDnsKnownKey struct {
 	_      structs.HostLayout
+	Round  uint64
 	Set    [2]uint32
 	Type   uint16
 	Length uint16
 	Name   [96]uint8
+	Pad    uint32
 }
 
 type gateDnsTold struct {
@@ -118,7 +115,7 @@ type gateDnsTold struct {
 	Round    uint64
 	Until    uint64
 	Count    uint32
-	Pad      uint32
+	Floor    uint32
 	Identity [8]uint32
 	Addr     [8]gateAddr
 }

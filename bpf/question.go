@@ -77,12 +77,14 @@ func (q *Questions) setRound(which uint32, round uint64) error {
 // Know says that a question is allowed by two sets, in one round. The name is as on the
 // wire, in small letters, and no longer than Longest.
 func (q *Questions) Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error {
-	k := gateDnsKnownKey{Set: [2]uint32{ingress, egress}, Type: typ, Length: uint16(len(name))}
+	k := gateDnsKnownKey{Round: round, Set: [2]uint32{ingress, egress}, Type: typ, Length: uint16(len(name))}
 	if copy(k.Name[:], name) != len(name) {
 		return fmt.Errorf("remember a question: its name has %d bytes, more than %d", len(name), q.Longest())
 	}
-	v := gateDnsKnown{Round: round}
-	if err := q.known.Put(&k, &v); err != nil {
+	if egress == 0 && ingress == 0 {
+		return errors.New("remember a question: no set allows it, and without one the datapath denies")
+	}
+	if err := q.known.Put(&k, uint8(1)); err != nil {
 		return fmt.Errorf("remember a question: %w", err)
 	}
 	return nil
@@ -92,11 +94,11 @@ func (q *Questions) Know(round uint64, egress, ingress uint32, name []byte, typ 
 const MostAddresses = len(gateDnsTold{}.Addr)
 
 // Tell says what an endpoint was told of a name, in one round: addresses, as what the maps of
-// names have each, and until when, by CLOCK_MONOTONIC, they all stay there. The name is as for
-// Know.
-func (q *Questions) Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until time.Duration) error {
+// names have each, and until when, by CLOCK_MONOTONIC, they all stay there. An answer counts for
+// floor at least. The name is as for Know.
+func (q *Questions) Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until, floor time.Duration) error {
 	k := gateDnsToldKey{Endpoint: uint32(endpoint), Type: typ, Length: uint16(len(name))}
-	v := gateDnsTold{Round: round, Until: uint64(max(until, 0)), Count: uint32(len(addrs))}
+	v := gateDnsTold{Round: round, Until: uint64(max(until, 0)), Count: uint32(len(addrs)), Floor: uint32((floor + time.Second - 1) / time.Second)}
 	if copy(k.Name[:], name) != len(name) || len(addrs) > MostAddresses || len(addrs) != len(as) {
 		return fmt.Errorf("remember an answer: its name has %d bytes of at most %d, and %d addresses of at most %d", len(name), q.Longest(), len(addrs), MostAddresses)
 	}
@@ -178,7 +180,7 @@ func (q *Questions) Read(ctx context.Context, least, most time.Duration,
 	defer ring.Close()
 	const head = int(unsafe.Offsetof(gateDnsEvent{}.Answer))
 	ring.SetDeadline(time.Unix(0, 1)) // what is there, without waiting
-	var rec ringbuf.Record
+	rec := ringbuf.Record{RawSample: make([]byte, 0, unsafe.Sizeof(gateDnsEvent{}))} // a whole one, for what is shorter too
 	for pause, found := least, false; ; {
 		err := ring.ReadInto(&rec)
 		switch {

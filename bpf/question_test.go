@@ -265,6 +265,25 @@ func TestQuestionsOfOddLength(t *testing.T) {
 			}
 		})
 	}
+	for family, v6 := range families {
+		t.Run("the packet says less, "+family, func(t *testing.T) {
+			l := l.in(t)
+			l.knows(v6, known)
+			packet := l.asks(v6, known.bytes()).bytes()
+			packet[lengthAt(v6)]--
+			if r, got := l.run(l.g.objs.HgFromWorkload, l.a.ifindex, 0, packet), l.counted(); r.action != actionShot || got != foundSocket {
+				t.Errorf("action %d, counted %q", r.action, got)
+			}
+		})
+	}
+}
+
+// lengthAt is where a packet says how long it is, the lower byte.
+func lengthAt(v6 bool) int {
+	if v6 {
+		return 14 + 5
+	}
+	return 14 + 3
 }
 
 // What the proxy knows holds for the sets and the round it was judged in, while the proxy is
@@ -311,6 +330,18 @@ func TestQuestionsThatDoNotGoPast(t *testing.T) {
 		l.knows(false, known)
 		l.proxys("asked", f.to(host4))
 	})
+	t.Run("one hop left", func(t *testing.T) { // the proxy sends it anew
+		l := l.in(t)
+		l.knows(false, known)
+		f := f
+		f.ttl = 1
+		l.proxys("asked", f)
+	})
+	t.Run("by no set", func(t *testing.T) {
+		if q.Know(round, 0, 0, known.name, 1) == nil {
+			t.Error("it is known")
+		}
+	})
 	t.Run("denied since", func(t *testing.T) {
 		l := l.in(t)
 		l.knows(false, known)
@@ -318,6 +349,9 @@ func TestQuestionsThatDoNotGoPast(t *testing.T) {
 		a, _ := redirecting(setDNS, 0)
 		l.must(l.g.SyncPolicy(subjectA, a, PolicyTable{}))
 		l.must(l.g.SetRevision(2))
+		k := gateDnsKnownKey{Round: round, Type: known.typ, Length: uint16(len(known.name))} // of no set
+		copy(k.Name[:], known.name)
+		l.must(l.g.objs.HgDnsKnown1.Put(&k, uint8(1)))
 		l.sends(l.a, f)
 		if n := l.waiting(1 << 62); n != 0 {
 			t.Errorf("%d are remembered", n)

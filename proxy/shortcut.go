@@ -31,8 +31,9 @@ type Shortcut interface {
 	// wire, in small letters.
 	Know(round uint64, egress, ingress uint32, name []byte, typ uint16) error
 	// Tell says what an endpoint was told of a name: all the addresses, as what the datapath
-	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay.
-	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until time.Duration) error
+	// has each, and until when, by CLOCK_MONOTONIC, they are sure to stay. Whoever is told them
+	// may use them for floor at least.
+	Tell(round uint64, endpoint uint16, name []byte, typ uint16, addrs []netip.Addr, as []policy.Identity, until, floor time.Duration) error
 	// Take takes out a question that went on, and appends its message to b; at is by
 	// CLOCK_MONOTONIC. False: there is none.
 	Take(client, server netip.AddrPort, id uint16, b []byte) (message []byte, at time.Duration, ok bool)
@@ -56,6 +57,8 @@ type shortcut struct {
 	// standing is how the addresses of the last answer stand.
 	standing Standing
 	addrs    []netip.Addr
+	// boot is when the datapath's clock began, as seen when that was looked at last.
+	boot, looked time.Time
 }
 
 type seenQuestion struct {
@@ -180,6 +183,9 @@ func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	if c == nil || s == nil || s.round == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
 		return
 	}
+	if known.Egress == 0 && known.Ingress == 0 { // its rules are gone since: no set says that others may ask it
+		return
+	}
 	asked := m.Question()
 	name := asked[:len(asked)-4]
 	if len(name) > c.Longest() {
@@ -230,7 +236,7 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 	cut.name = appendSmall(cut.name[:0], asked[:len(asked)-4])
 	until := monotonic() // before the other clock is read: rather too early than too late
 	until += time.Until(st.Until)
-	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until); err != nil {
+	if err := w.d.p.config.Shortcut.Tell(round, st.Endpoint, cut.name, m.Type, cut.addrs, st.As, until, st.Floor); err != nil {
 		w.d.p.log.Debug("an answer takes the long way", "error", err)
 	}
 }
@@ -284,9 +290,22 @@ func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExcha
 		d.counts.malformed.Add(1)
 		return nil, nil, false
 	}
-	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(at - monotonic()), word: observe.Forwarded}
+	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.wall(at), word: observe.Forwarded}
 	w.exchange.name, w.exchange.typ = m.AppendName(w.name[:0]), m.Type
 	return &w.exchange, m, true
+}
+
+// clockHolds is how long the two clocks are taken to be as far apart as they were: asking costs
+// a system call.
+const clockHolds = 100 * time.Millisecond
+
+// wall is what the clock on the wall showed when the datapath's showed at.
+func (w *dnsWorker) wall(at time.Duration) time.Time {
+	if c := &w.short; w.now.Sub(c.looked) >= clockHolds || w.now.Before(c.looked) {
+		c.looked = w.now
+		c.boot = time.Now().Add(-monotonic())
+	}
+	return w.short.boot.Add(at)
 }
 
 // monotonic is the time that the datapath's clock shows.
@@ -369,7 +388,7 @@ func (w *dnsWorker) collects(done <-chan struct{}) {
 		case <-done:
 			return
 		case w.now = <-tick.C:
-			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() {
+			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() { // answers go to another, and so do their questions
 				continue
 			}
 			w.out.Forget(w.now)

@@ -108,9 +108,8 @@ func (w *dnsWorker) record(client, server netip.AddrPort, asked, answered time.D
 		d.counts.malformed.Add(1) // the datapath reads more strictly
 		return
 	}
-	passed := monotonic()
 	x := &w.exchange
-	*x = dnsExchange{client: client, server: server, known: known, udp: true, at: w.now.Add(asked - passed), word: observe.Forwarded}
+	*x = dnsExchange{client: client, server: server, known: known, udp: true, at: w.wall(asked), word: observe.Forwarded}
 	x.name, x.typ = w.asked.AppendName(w.name[:0]), w.asked.Type
 	d.p.requests.Add(1)
 	decision, direction := w.decide(x)
@@ -121,6 +120,6 @@ func (w *dnsWorker) record(client, server netip.AddrPort, asked, answered time.D
 	d.counts.answers.Add(1)
 	d.counts.told.Add(1)
 	w.writer.question(x)
-	w.writer.outcome(x.at, dns.NoError, &w.found, w.now.Add(answered-passed), nil)
+	w.writer.outcome(x.at, dns.NoError, &w.found, w.wall(answered), nil)
 	w.writer.add(w.writer.shared, w.writer.asked, w.writer.rest)
 }

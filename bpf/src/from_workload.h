@@ -55,11 +55,12 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	return is_for_many(p) || is_for_nobody(p) ? REASON_OUTSIDE : 0;
 }
 
-/* Whether what the proxy judges is a question that need not come to it. */
+/* Whether what the proxy judges is a question that need not come to it. Without sets it is
+ * denied; with one hop left it goes no further than the proxy, which sends it anew. */
 inline bool needs_no_proxy(struct __sk_buff *skb, const struct packet *p, const struct next *n)
 {
 	return p->proto == IPPROTO_UDP && !p->related && !p->fragment && !n->answer && !n->cut && n->port &&
-	       p->destination_identity != IDENTITY_HOST && goes_past(skb, p, n->set, n->port);
+	       (n->set[DIR_EGRESS] || n->set[DIR_INGRESS]) && p->ttl > 1 && p->destination_identity != IDENTITY_HOST && goes_past(skb, p, n->set, n->port);
 }
 
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,

@@ -99,7 +99,7 @@ type closedShortcut struct{ *bpf.Questions }
 func (c closedShortcut) SetKnownRound(uint64) error { return c.Questions.SetKnownRound(0) }
 func (c closedShortcut) SetToldRound(uint64) error  { return c.Questions.SetToldRound(0) }
 func (c closedShortcut) Longest() int               { return 0 }
-func (c closedShortcut) Tell(uint64, uint16, []byte, uint16, []netip.Addr, []policy.Identity, time.Duration) error {
+func (c closedShortcut) Tell(uint64, uint16, []byte, uint16, []netip.Addr, []policy.Identity, time.Duration, time.Duration) error {
 	return nil
 }
 

@@ -32,14 +32,17 @@ type Standing struct {
 	Endpoint uint16            // who knows them; 0: nobody, or not all
 	As       []policy.Identity // as what, each; 0: the datapath knows it as nothing
 	Until    time.Time         // so long all of them stay, whatever comes but other rules
+	Floor    time.Duration     // an answer counts at least for so long
 }
 
-// stand says how the addresses of an answer stand that is in force.
+// stand says how the addresses of an answer stand that is in force. A second, of the grace that
+// there is, is for answers whose lives are rounded otherwise.
 func (s *Store) stand(t *task, st *Standing) {
 	st.Endpoint, st.As = 0, st.As[:0]
 	if t.host == nil {
 		return
 	}
+	st.Floor = s.limits.MinTTL
 	name := policy.NormalName(t.answer.Name)
 	e := t.host.known[name]
 	switch {
@@ -59,14 +62,7 @@ func (s *Store) stand(t *task, st *Standing) {
 		until = min(until, e.addrs[i].expires)
 		st.As = append(st.As, t.host.holds[raw].as)
 	}
-	st.Endpoint, st.Until = t.host.id, time.Unix(int64(until), 0).Add(s.slack())
-}
-
-// slack is how much longer than what is remembered an answer may be repeated unseen. A second,
-// of the grace that there is, is for answers whose lives are rounded otherwise. But the last of
-// them counts for MinTTL too, and there may be no more left than the grace.
-func (s *Store) slack() time.Duration {
-	return min(s.limits.Grace/2, time.Second) + min(s.limits.Grace-s.limits.MinTTL, 0)
+	st.Endpoint, st.Until = t.host.id, time.Unix(int64(until), 0).Add(min(s.limits.Grace/2, time.Second))
 }
 
 // standUnknown is stand for a name that there is no rule about, and no room to remember: for
@@ -80,7 +76,7 @@ func (s *Store) standUnknown(t *task, name string, st *Standing) {
 		longest = max(longest, a.TTL)
 		st.As = append(st.As, t.host.holds[a.Addr.Unmap().As16()].as)
 	}
-	st.Endpoint, st.Until = t.host.id, s.now().Add(longest+unknownFor)
+	st.Endpoint, st.Until = t.host.id, s.now().Add(max(longest, s.limits.MinTTL)+unknownFor)
 }
 
 // LearnNow puts an answer in force at once, and keeps nothing of what it is given. now is

@@ -20,21 +20,19 @@
 
 /* --- the proxy writes: what it has allowed --- */
 struct dns_known_key {
+	__u64 round;
 	__u32 set[2];           /* by direction */
 	__u16 type;             /* host byte order */
 	__u16 length;           /* of the name */
 	__u8 name[DNS_NAME];    /* as on the wire, in small letters; the rest is 0 */
-};
-
-struct dns_known {
-	__u64 round;
+	__u32 pad;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct dns_known_key);
-	__type(value, struct dns_known);
+	__type(value, __u8);
 } hg_dns_known_1 SEC(".maps");
 
 /* Rounds: what was written in another is void, and so is everything in round 0. Each change
@@ -50,11 +48,11 @@ struct {
 	__type(value, __u64);
 } hg_dns_state_1 SEC(".maps");
 
-inline bool is_round(__u32 which, __u64 round)
+inline __u64 round_of(__u32 which)
 {
 	__u64 *now = bpf_map_lookup_elem(&hg_dns_state_1, &which);
 
-	return now && round && *now == round;
+	return now ? *now : 0;
 }
 
 /* --- the gate writes, the proxy takes out: what was asked --- */
@@ -145,13 +143,9 @@ inline bool is_plain_end(const struct question *q, __u32 at)
 /* Reads the message of a datagram, if it is one question and nothing else. */
 inline bool read_question(struct __sk_buff *skb, const struct packet *p, struct question *q)
 {
-	__u16 datagram;
-	__u32 length, at;
+	__u32 length = datagram_length(skb, p), at;
 
-	if (bpf_skb_load_bytes(skb, p->l4 + 4, &datagram, 2))
-		return false;
-	length = bpf_ntohs(datagram) - UDP_HEADER;
-	if (length < DNS_HEADER + 1 + 4 || length > DNS_MESSAGE || skb->len != p->l4 + UDP_HEADER + length)
+	if (length < DNS_HEADER + 1 + 4 || length > DNS_MESSAGE)
 		return false;
 	__builtin_memset(q, 0, sizeof(*q));
 	if (bpf_skb_load_bytes(skb, p->l4 + UDP_HEADER, q->asked.message, length))
@@ -168,14 +162,14 @@ inline bool read_question(struct __sk_buff *skb, const struct packet *p, struct 
 	return is_plain_end(q, at + 4);
 }
 
+/* The round is in the key, not in the value: the map gives the memory of what it forgets to
+ * others at once, and who still reads it may read theirs. */
 inline bool is_allowed(struct question *q, const __u32 set[2])
 {
-	struct dns_known *known;
-
+	q->known.round = round_of(DNS_ROUND_KNOWN);
 	q->known.set[0] = set[0];
 	q->known.set[1] = set[1];
-	known = bpf_map_lookup_elem(&hg_dns_known_1, &q->known);
-	return known && is_round(DNS_ROUND_KNOWN, known->round);
+	return q->known.round && bpf_map_lookup_elem(&hg_dns_known_1, &q->known);
 }
 
 /* Whether a question, which is the proxy's, goes on without it. Then its answer finds it
@@ -186,7 +180,7 @@ static __noinline bool goes_past(struct __sk_buff *skb, const struct packet *p, 
 	struct question *q = bpf_map_lookup_elem(&hg_question_1, &zero);
 	struct bpf_sock *sk;
 
-	if (!q || !p || !set || skb->gso_size || !read_question(skb, p, q) || !is_allowed(q, set))
+	if (!q || !p || !set || !read_question(skb, p, q) || !is_allowed(q, set))
 		return false;
 	sk = datagram_socket(skb, p, port);
 	if (!sk)

@@ -32,7 +32,7 @@ struct dns_told {
 	__u64 round;
 	__u64 until;            /* CLOCK_MONOTONIC, ns: so long all of them stay */
 	__u32 count;
-	__u32 pad;
+	__u32 floor;            /* s: an answer counts at least for so long, however short its life */
 	__u32 identity[DNS_ADDRESSES]; /* as what hg_name_1 has each; 0: it has not */
 	struct addr addr[DNS_ADDRESSES];
 };
@@ -160,13 +160,12 @@ static long read_record(__u32 i, struct reading *r)
 static __noinline bool read_head(struct __sk_buff *skb, const struct packet *p, struct telling *t)
 {
 	struct dns_asked *asked;
-	__u16 datagram;
 	__u32 length, at;
 
-	if (!p || !t || skb->gso_size || bpf_skb_load_bytes(skb, p->l4 + 4, &datagram, 2))
+	if (!p || !t)
 		return false;
-	length = bpf_ntohs(datagram) - UDP_HEADER;
-	if (length < DNS_HEADER + 1 + 4 || length > DNS_ANSWER || skb->len != p->l4 + UDP_HEADER + length)
+	length = datagram_length(skb, p);
+	if (length < DNS_HEADER + 1 + 4 || length > DNS_ANSWER)
 		return false;
 	if (bpf_skb_load_bytes(skb, p->l4 + UDP_HEADER, t->event.answer, length))
 		return false;
@@ -213,6 +212,7 @@ static __noinline bool is_in_force(struct telling *t, __u32 endpoint)
 {
 	struct reading r = { .t = t };
 	struct dns_told *told;
+	__u64 round;
 	__u32 records;
 
 	if (!t)
@@ -222,13 +222,20 @@ static __noinline bool is_in_force(struct telling *t, __u32 endpoint)
 	if (t->key.type != DNS_TYPE_A && t->key.type != DNS_TYPE_AAAA)
 		return false;
 	told = bpf_map_lookup_elem(&hg_dns_told_1, &t->key);
+	round = round_of(DNS_ROUND_TOLD);
 	records = told_u16(t, 6);
-	if (!told || !is_round(DNS_ROUND_TOLD, told->round) || !records || records > DNS_ADDRESSES)
+	if (!told || !round || told->round != round || !records || records > DNS_ADDRESSES)
 		return false;
 	r.told = told;
 	bpf_loop(records, read_record, &r, 0);
 	t->event.answered = bpf_ktime_get_ns();
-	return t->good == records && ends_plainly(t) && t->event.answered + (__u64)t->ttl * SECOND <= told->until;
+	if (t->ttl < told->floor)
+		t->ttl = told->floor;
+	if (t->good != records || !ends_plainly(t) || t->event.answered + (__u64)t->ttl * SECOND > told->until)
+		return false;
+	/* The map gives the memory of what it forgets to others at once: all that was read is of
+	 * this key only if it still is there. */
+	return bpf_map_lookup_elem(&hg_dns_told_1, &t->key) == told;
 }
 
 inline void tell_of(struct telling *t, const struct packet *p)
@@ -273,5 +280,5 @@ static __noinline bool was_told(struct __sk_buff *skb, const struct packet *p, _
 inline bool answer_needs_no_proxy(struct __sk_buff *skb, const struct packet *p, const struct next *n, const struct endpoint *to)
 {
 	return n->way == WAY_PROXY && p->proto == IPPROTO_UDP && !p->related && !p->fragment && n->answer && !n->cut && n->port &&
-	       n->set[DIR_EGRESS] && was_told(skb, p, to->id, n->port);
+	       p->ttl > 1 && n->set[DIR_EGRESS] && was_told(skb, p, to->id, n->port);
 }
