@@ -179,7 +179,7 @@ func (q *Questions) Read(ctx context.Context, least, most time.Duration,
 	}
 	defer ring.Close()
 	const head = int(unsafe.Offsetof(gateDnsEvent{}.Answer))
-	ring.SetDeadline(time.Unix(0, 1)) // what is there, without waiting
+	ring.SetDeadline(time.Unix(0, 1))                                                // what is there, without waiting
 	rec := ringbuf.Record{RawSample: make([]byte, 0, unsafe.Sizeof(gateDnsEvent{}))} // a whole one, for what is shorter too
 	for pause, found := least, false; ; {
 		err := ring.ReadInto(&rec)
