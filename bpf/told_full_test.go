@@ -59,6 +59,7 @@ func answersRacedFor(t *testing.T, o *resolver) {
 	const rounds = 1500
 	var turn, done atomic.Int32
 	var taken [rounds]bool
+	defer turn.Store(rounds)
 	go func() {
 		for i := range int32(rounds) {
 			for turn.Load() <= i {
