@@ -82,7 +82,7 @@ type Backend interface {
 type BackendConfig struct {
 	RunDir string
 	Layout string     // of the maps
-	Maps   []*os.File // as bpf.Gate.ConntrackMaps, then bpf.Gate.NameMaps
+	Maps   []*os.File // as bpf.Gate.ConntrackMaps, NameMaps and QuestionMaps, then the endpoints to be read
 	// NamesDir is where what is learnt of names is kept.
 	NamesDir string
 	Logger   *slog.Logger

@@ -17,7 +17,7 @@ func newDNSMetrics(of func() *redirect.DNSStatus) *dnsMetrics {
 	return &dnsMetrics{
 		of: of,
 		events: prometheus.NewDesc("headgate_dns_events_total",
-			"What became of questions and answers of the DNS, since the proxy started: unmatched and bad-answer were dropped, deadline and unlearnt were SERVFAIL, full was refused for want of room.",
+			"What became of questions and answers of the DNS, since the proxy started: unmatched and bad-answer were dropped, deadline and unlearnt were SERVFAIL, full was refused for want of room; shortcut went on in the kernel, told together with their answers.",
 			[]string{"event"}, nil),
 		waiting: prometheus.NewDesc("headgate_dns_waiting", "Questions by UDP that have no answer yet.", nil, nil),
 	}

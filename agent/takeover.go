@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -129,7 +130,7 @@ func (a *Agent) startBackend(ctx context.Context) error {
 // copyMaps makes descriptors of the maps that a proxy needs.
 func (a *Agent) copyMaps() ([]*os.File, error) {
 	var files []*os.File
-	for _, m := range append(a.gate.ConntrackMaps(), a.gate.NameMaps()...) {
+	for _, m := range slices.Concat(a.gate.ConntrackMaps(), a.gate.NameMaps(), a.gate.QuestionMaps()) {
 		fd, err := unix.FcntlInt(uintptr(m.FD()), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			return nil, fmt.Errorf("copy map descriptor: %w", err)

@@ -25,8 +25,10 @@ const (
   verbosity: 0
   access-control: 0.0.0.0/0 allow
   module-config: "iterator"
-  local-zone: "example.org." redirect
-  local-data: "example.org. 60 IN A 192.0.2.80"
+  local-zone: "example.org." static
+  local-zone: "once.example.org." redirect
+  local-data: "once.example.org. 60 IN A 192.0.2.80"
+  include: "HOSTS"
 remote-control:
   control-enable: no
 `
@@ -49,7 +51,7 @@ spec:
     toPorts:
     - ports: [{port: "53", protocol: ANY}]
       rules:
-        dns: [{matchPattern: "*.example.org"}]
+        dns: [{matchPattern: "*.example.org"}, {matchPattern: "*.once.example.org"}]
 `
 )
 
@@ -85,7 +87,7 @@ func (w *world) dns() ([]table, error) {
 	if err := g.isolateProxy(); err != nil {
 		return nil, err
 	}
-	sides = append(sides, side{name: "headgate", carrier: "headgate", client: client, to: netip.AddrPortFrom(address, 53)})
+	sides = append(sides, side{name: "headgate", carrier: "headgate", recorded: g.recorded, client: client, to: netip.AddrPortFrom(address, 53)})
 	for _, peer := range []struct {
 		name, file, text string
 		port             uint16
@@ -108,22 +110,42 @@ func (w *world) dns() ([]table, error) {
 		}
 		sides = append(sides, side{name: peer.name, carrier: peer.name, client: plain.client, to: netip.AddrPortFrom(plain.gateway, peer.port)})
 	}
-	var questions strings.Builder
-	for i := range 1000 {
-		fmt.Fprintf(&questions, "host-%d.example.org A\n", i)
+	often, err := w.questions("often", "host-%d.example.org A\n", dnsNames)
+	if err != nil {
+		return nil, err
 	}
-	file, err := w.write("questions", questions.String())
+	once, err := w.questions("once", "host-%d.once.example.org A\n", 400_000)
 	if err != nil {
 		return nil, err
 	}
 	return w.measure(sides, []work{
-		{"questions, 100 at once from 10 ports", "questions", nil, loadOptions{Questions: file, Connections: 10, Seconds: w.seconds}},
+		{"questions, 100 at once from 10 ports", "questions", nil, loadOptions{Questions: often, Connections: 10, Seconds: w.seconds}},
+		{"each name once, 100 at once from 10 ports", "questions", nil, loadOptions{Questions: once, Connections: 10, Seconds: w.seconds}},
 	})
+}
+
+// dnsNames is how many names are asked for again and again, each with an address of its own.
+const dnsNames = 1000
+
+func (w *world) questions(file, line string, n int) (string, error) {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, line, i)
+	}
+	return w.write(file, b.String())
 }
 
 // unbound answers from memory.
 func (w *world) unbound(n *netns, group string, address netip.Addr) error {
-	file, err := w.write(group+".conf", unboundText, "ADDRESS", address.String(), "DIR", w.dir, "GROUP", group)
+	var hosts strings.Builder
+	for i := range dnsNames {
+		fmt.Fprintf(&hosts, "local-data: \"host-%d.example.org. 60 IN A 198.18.%d.%d\"\n", i, i/250, 1+i%250)
+	}
+	list, err := w.write(group+".hosts", hosts.String())
+	if err != nil {
+		return err
+	}
+	file, err := w.write(group+".conf", unboundText, "ADDRESS", address.String(), "DIR", w.dir, "GROUP", group, "HOSTS", list)
 	if err != nil {
 		return err
 	}

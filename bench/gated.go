@@ -107,7 +107,7 @@ func (g *gated) recorded() (requests, lost uint64, err error) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
 		n, _ := strconv.ParseFloat(value, 64)
 		switch {
-		case strings.HasPrefix(name, "headgate_http_requests_total{"):
+		case strings.HasPrefix(name, "headgate_http_requests_total{"), strings.HasPrefix(name, "headgate_dns_answers_total{"):
 			requests += uint64(n)
 		case strings.HasPrefix(name, "headgate_lost_events_total{"):
 			lost += uint64(n)

@@ -135,8 +135,14 @@ func (t *table) row(side string) *row {
 	return &t.Rows[i]
 }
 
-// carried is the processor time of what stands between, a request.
-func (t *turn) carried() float64 { return t.CPU[t.Carrier] }
+// carried is the processor time of what stands between, a request: with headgate the agent's
+// too, who is told of each.
+func (t *turn) carried() float64 {
+	if t.Carrier == "headgate" {
+		return t.CPU["headgate"] + t.CPU["agent"]
+	}
+	return t.CPU[t.Carrier]
+}
 
 // all is that of every process, client and server and agent among them.
 func (t *turn) all() (sum float64) {

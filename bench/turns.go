@@ -137,6 +137,7 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 	if t.Requests == 0 || t.Errors > t.Requests/1000 {
 		return t, fmt.Errorf("%d requests were answered and %d failed", t.Requests, t.Errors)
 	}
+	time.Sleep(recordsTake)
 	after, err := w.used()
 	if err != nil {
 		return t, err
@@ -153,6 +154,9 @@ func (w *world) takeTurn(s *side, do work) (t turn, err error) {
 	}
 	return t, err
 }
+
+// recordsTake is how long what was carried may still have to be recorded: that costs too.
+const recordsTake = 200 * time.Millisecond
 
 // load does the work by this program's own load.
 func (w *world) load(s *side, do work) (x sample, err error) {

@@ -48,7 +48,7 @@ func (l *lab) timed(p *ebpf.Program, ifindex int, mark uint32, packet []byte, re
 	return run.action, run.duration
 }
 
-// path is one way through a program. A packet that is remembered is forgotten again
+// path is one way through a program. What a packet leaves behind is put back as it was
 // before the next, which therefore runs alone and on colder caches; so it is the middle
 // one that counts. What is handed from workload to workload is in BenchmarkEstablished:
 // the kernel runs a program again on what it made of the packet.
@@ -58,7 +58,7 @@ type path struct {
 	ifindex func(*lab) int
 	mark    uint32
 	action  uint32
-	fresh   bool
+	again   func(*lab, frame) // nil: nothing is to be put back
 	prepare func(*lab, bool) frame
 }
 
@@ -67,18 +67,21 @@ func toWorkload(o *gateObjects) *ebpf.Program   { return o.HgToWorkload }
 func ofA(l *lab) int                            { return l.a.ifindex }
 func ofB(l *lab) int                            { return l.b.ifindex }
 
+// forgetOpened forgets the connection that a packet has opened.
+func forgetOpened(l *lab, f frame) { l.must(l.g.objs.HgCtAny1.Delete(f.key())) }
+
 func paths() []path {
 	return []path{
-		{"new, allowed", fromWorkload, ofA, 0, actionSend, true, func(l *lab, v6 bool) frame {
+		{"new, allowed", fromWorkload, ofA, 0, actionSend, forgetOpened, func(l *lab, v6 bool) frame {
 			l.reset(PolicyTable{egress(identityB, policy.ProtoTCP, 80, 16): allow(1)}, PolicyTable{ingress(identityA, policy.ProtoTCP, 80, 16): allow(1)})
 			return l.tcp(v6, 40000, 80, syn)
 		}},
-		{"new, denied", fromWorkload, ofA, 0, actionShot, false, func(l *lab, v6 bool) frame {
+		{"new, denied", fromWorkload, ofA, 0, actionShot, nil, func(l *lab, v6 bool) frame {
 			l.reset(PolicyTable{}, nil)
 			return l.tcp(v6, 40000, 80, syn)
 		}},
 		// The kernel assigns sockets at a device's ingress only, so this ends one step early.
-		{"redirected", fromWorkload, ofA, 0, actionShot, false, func(l *lab, v6 bool) frame {
+		{"redirected", fromWorkload, ofA, 0, actionShot, nil, func(l *lab, v6 bool) frame {
 			l.reset(redirecting(setOne, 0))
 			addr := "127.0.0.1:0"
 			if v6 {
@@ -89,13 +92,13 @@ func paths() []path {
 			l.sends(l.a, f)
 			return f
 		}},
-		{"proxy to workload", toWorkload, ofB, redirect.MarkFromProxy, actionOK, false, func(l *lab, v6 bool) frame {
+		{"proxy to workload", toWorkload, ofB, redirect.MarkFromProxy, actionOK, nil, func(l *lab, v6 bool) frame {
 			l.reset(PolicyTable{}, PolicyTable{})
 			f := l.tcp(v6, 45000, 80, 0)
 			l.gets(l.b, f.with(syn), redirect.MarkFromProxy)
 			return f.with(ack)
 		}},
-		{"host to workload, established", toWorkload, ofA, 0, actionOK, false, func(l *lab, v6 bool) frame {
+		{"host to workload, established", toWorkload, ofA, 0, actionOK, nil, func(l *lab, v6 bool) frame {
 			l.reset(nil, nil)
 			f := l.fromHost(v6, syn)
 			l.gets(l.a, f, 0)
@@ -110,7 +113,7 @@ func paths() []path {
 // BenchmarkPath is the kernel's own time of a packet on each way.
 func BenchmarkPath(b *testing.B) {
 	l := newLab(b)
-	for _, p := range paths() {
+	for _, p := range append(paths(), dnsPaths()...) {
 		for _, family := range []string{"IPv4", "IPv6"} {
 			b.Run(p.name+"/"+family, func(b *testing.B) {
 				l := l.in(b)
@@ -153,7 +156,7 @@ func (l *lab) walk(b *testing.B, p path, f frame) {
 	f.ttl = 255
 	packet, program, ifindex := f.bytes(), p.program(&l.g.objs), p.ifindex(l)
 	repeat := uint32(repeats)
-	if p.fresh {
+	if p.again != nil {
 		repeat = 1
 	}
 	var all []uint32
@@ -165,8 +168,8 @@ func (l *lab) walk(b *testing.B, p path, f frame) {
 		all = append(all, ns)
 		b.StopTimer()
 		l.seen()
-		if p.fresh {
-			l.must(l.g.objs.HgCtAny1.Delete(f.key()))
+		if p.again != nil {
+			p.again(l, f)
 		}
 		b.StartTimer()
 	}

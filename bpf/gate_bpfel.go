@@ -68,6 +68,66 @@ type gateDevice struct {
 	Reserved uint32
 }
 
+type gateDnsAsked struct {
+	_       structs.HostLayout
+	At      uint64
+	Length  uint32
+	Name    uint32
+	Message [128]uint8
+}
+
+type gateDnsAskedKey struct {
+	_          structs.HostLayout
+	Client     gateAddr
+	Server     gateAddr
+	ClientPort uint16
+	ServerPort uint16
+	Id         uint16
+	Pad        uint16
+}
+
+type gateDnsEvent struct {
+	_            structs.HostLayout
+	Asked        uint64
+	Answered     uint64
+	Client       gateAddr
+	Server       gateAddr
+	ClientPort   uint16
+	ServerPort   uint16
+	QueryLength  uint16
+	AnswerLength uint16
+	Query        [128]uint8
+	Answer       [384]uint8
+}
+
+type gateDnsKnownKey struct {
+	_      structs.HostLayout
+	Round  uint64
+	Set    [2]uint32
+	Type   uint16
+	Length uint16
+	Name   [96]uint8
+	Pad    uint32
+}
+
+type gateDnsTold struct {
+	_        structs.HostLayout
+	Round    uint64
+	Until    uint64
+	Count    uint32
+	Floor    uint32
+	Identity [8]uint32
+	Addr     [8]gateAddr
+}
+
+type gateDnsToldKey struct {
+	_        structs.HostLayout
+	Endpoint uint32
+	Type     uint16
+	Length   uint16
+	Name     [96]uint8
+}
+
 type gateEndpoint struct {
 	_        structs.HostLayout
 	Ifindex  uint32
@@ -320,6 +380,12 @@ const (
 	gateMapHgCtAny1        = "hg_ct_any_1"
 	gateMapHgCtTcp1        = "hg_ct_tcp_1"
 	gateMapHgDevice1       = "hg_device_1"
+	gateMapHgDnsAsked1     = "hg_dns_asked_1"
+	gateMapHgDnsEvent1     = "hg_dns_event_1"
+	gateMapHgDnsKnown1     = "hg_dns_known_1"
+	gateMapHgDnsPace1      = "hg_dns_pace_1"
+	gateMapHgDnsState1     = "hg_dns_state_1"
+	gateMapHgDnsTold1      = "hg_dns_told_1"
 	gateMapHgDrops1        = "hg_drops_1"
 	gateMapHgEndpoint1     = "hg_endpoint_1"
 	gateMapHgEvents1       = "hg_events_1"
@@ -336,6 +402,7 @@ const (
 	gateMapHgNode1         = "hg_node_1"
 	gateMapHgOpen1         = "hg_open_1"
 	gateMapHgPolicy1       = "hg_policy_1"
+	gateMapHgQuestion1     = "hg_question_1"
 	gateMapHgRoute1        = "hg_route_1"
 	gateMapHgShare1        = "hg_share_1"
 	gateMapHgSubject1      = "hg_subject_1"
@@ -349,6 +416,7 @@ const (
 	gateMapHgSvcSlots1     = "hg_svc_slots_1"
 	gateMapHgSvcSock1      = "hg_svc_sock_1"
 	gateMapHgSvcWork1      = "hg_svc_work_1"
+	gateMapHgTelling1      = "hg_telling_1"
 	gateMapHgWay1          = "hg_way_1"
 	gateProgHgConnect4     = "hg_connect4"
 	gateProgHgConnect6     = "hg_connect6"
@@ -444,6 +512,12 @@ type gateMapSpecs struct {
 	HgCtAny1    *ebpf.MapSpec `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.MapSpec `ebpf:"hg_ct_tcp_1"`
 	HgDevice1   *ebpf.MapSpec `ebpf:"hg_device_1"`
+	HgDnsAsked1 *ebpf.MapSpec `ebpf:"hg_dns_asked_1"`
+	HgDnsEvent1 *ebpf.MapSpec `ebpf:"hg_dns_event_1"`
+	HgDnsKnown1 *ebpf.MapSpec `ebpf:"hg_dns_known_1"`
+	HgDnsPace1  *ebpf.MapSpec `ebpf:"hg_dns_pace_1"`
+	HgDnsState1 *ebpf.MapSpec `ebpf:"hg_dns_state_1"`
+	HgDnsTold1  *ebpf.MapSpec `ebpf:"hg_dns_told_1"`
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.MapSpec `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.MapSpec `ebpf:"hg_events_1"`
@@ -460,6 +534,7 @@ type gateMapSpecs struct {
 	HgNode1     *ebpf.MapSpec `ebpf:"hg_node_1"`
 	HgOpen1     *ebpf.MapSpec `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.MapSpec `ebpf:"hg_policy_1"`
+	HgQuestion1 *ebpf.MapSpec `ebpf:"hg_question_1"`
 	HgRoute1    *ebpf.MapSpec `ebpf:"hg_route_1"`
 	HgShare1    *ebpf.MapSpec `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.MapSpec `ebpf:"hg_subject_1"`
@@ -473,6 +548,7 @@ type gateMapSpecs struct {
 	HgSvcSlots1 *ebpf.MapSpec `ebpf:"hg_svc_slots_1"`
 	HgSvcSock1  *ebpf.MapSpec `ebpf:"hg_svc_sock_1"`
 	HgSvcWork1  *ebpf.MapSpec `ebpf:"hg_svc_work_1"`
+	HgTelling1  *ebpf.MapSpec `ebpf:"hg_telling_1"`
 	HgWay1      *ebpf.MapSpec `ebpf:"hg_way_1"`
 }
 
@@ -516,6 +592,12 @@ type gateMaps struct {
 	HgCtAny1    *ebpf.Map `ebpf:"hg_ct_any_1"`
 	HgCtTcp1    *ebpf.Map `ebpf:"hg_ct_tcp_1"`
 	HgDevice1   *ebpf.Map `ebpf:"hg_device_1"`
+	HgDnsAsked1 *ebpf.Map `ebpf:"hg_dns_asked_1"`
+	HgDnsEvent1 *ebpf.Map `ebpf:"hg_dns_event_1"`
+	HgDnsKnown1 *ebpf.Map `ebpf:"hg_dns_known_1"`
+	HgDnsPace1  *ebpf.Map `ebpf:"hg_dns_pace_1"`
+	HgDnsState1 *ebpf.Map `ebpf:"hg_dns_state_1"`
+	HgDnsTold1  *ebpf.Map `ebpf:"hg_dns_told_1"`
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
 	HgEndpoint1 *ebpf.Map `ebpf:"hg_endpoint_1"`
 	HgEvents1   *ebpf.Map `ebpf:"hg_events_1"`
@@ -532,6 +614,7 @@ type gateMaps struct {
 	HgNode1     *ebpf.Map `ebpf:"hg_node_1"`
 	HgOpen1     *ebpf.Map `ebpf:"hg_open_1"`
 	HgPolicy1   *ebpf.Map `ebpf:"hg_policy_1"`
+	HgQuestion1 *ebpf.Map `ebpf:"hg_question_1"`
 	HgRoute1    *ebpf.Map `ebpf:"hg_route_1"`
 	HgShare1    *ebpf.Map `ebpf:"hg_share_1"`
 	HgSubject1  *ebpf.Map `ebpf:"hg_subject_1"`
@@ -545,6 +628,7 @@ type gateMaps struct {
 	HgSvcSlots1 *ebpf.Map `ebpf:"hg_svc_slots_1"`
 	HgSvcSock1  *ebpf.Map `ebpf:"hg_svc_sock_1"`
 	HgSvcWork1  *ebpf.Map `ebpf:"hg_svc_work_1"`
+	HgTelling1  *ebpf.Map `ebpf:"hg_telling_1"`
 	HgWay1      *ebpf.Map `ebpf:"hg_way_1"`
 }
 
@@ -555,6 +639,12 @@ func (m *gateMaps) Close() error {
 		m.HgCtAny1,
 		m.HgCtTcp1,
 		m.HgDevice1,
+		m.HgDnsAsked1,
+		m.HgDnsEvent1,
+		m.HgDnsKnown1,
+		m.HgDnsPace1,
+		m.HgDnsState1,
+		m.HgDnsTold1,
 		m.HgDrops1,
 		m.HgEndpoint1,
 		m.HgEvents1,
@@ -571,6 +661,7 @@ func (m *gateMaps) Close() error {
 		m.HgNode1,
 		m.HgOpen1,
 		m.HgPolicy1,
+		m.HgQuestion1,
 		m.HgRoute1,
 		m.HgShare1,
 		m.HgSubject1,
@@ -584,6 +675,7 @@ func (m *gateMaps) Close() error {
 		m.HgSvcSlots1,
 		m.HgSvcSock1,
 		m.HgSvcWork1,
+		m.HgTelling1,
 		m.HgWay1,
 	)
 }

@@ -28,9 +28,14 @@ const (
 	DescriptorShares   = 9  // what workloads have of the room for connections
 	DescriptorNames    = 10 // addresses that endpoints know by names
 	DescriptorRules    = 11 // what rules say of these
-	DescriptorEnds     = 12 // the endpoints of this node, to be read
-	DescriptorSubjects = 13 // by what these are judged, to be read
-	DescriptorState    = 14 // directory for what is to survive a restart
+	DescriptorKnown    = 12 // questions of the DNS that are allowed
+	DescriptorTold     = 13 // what was told to endpoints
+	DescriptorRounds   = 14 // since when
+	DescriptorAsked    = 15 // questions that went on without the proxy
+	DescriptorAnswered = 16 // and those whose answers did so too
+	DescriptorEnds     = 17 // the endpoints of this node, to be read
+	DescriptorSubjects = 18 // by what these are judged, to be read
+	DescriptorState    = 19 // directory for what is to survive a restart
 
 	// Behind all maps, of which there may be more: sockets to send datagrams by.
 	DescriptorSender4 = 30
@@ -75,15 +80,17 @@ type Config struct {
 	Layout  string // names of the map layouts this program was built for
 	Logger  *slog.Logger
 
-	API         net.Listener // unix socket, see InheritedListener
-	Connections Connections
-	Collector   Collector    // optional
-	TimeWaits   TimeWaits    // optional
-	Names       *fqdn.Config // of what is learnt of names; nil: nothing is
-	Datagrams   Datagrams    // nil: no questions by UDP are carried
-	Senders     [2]int       // descriptors of redirect.OpenSenders
-	Injector    *Injector    // nil: all datagrams go by Senders
-	Learner     Learner      // nil: answers are released at once
+	API          net.Listener // unix socket, see InheritedListener
+	Connections  Connections
+	Collector    Collector    // optional
+	TimeWaits    TimeWaits    // optional
+	Names        *fqdn.Config // of what is learnt of names; nil: nothing is
+	Datagrams    Datagrams    // nil: no questions by UDP are carried
+	Shortcut     Shortcut     // nil: every question comes here
+	ShortcutTurn Turn         // whose turn it is to record what took the shortcut; nil: always ours
+	Senders      [2]int       // descriptors of redirect.OpenSenders
+	Injector     *Injector    // nil: all datagrams go by Senders
+	Learner      Learner      // nil: answers are released at once
 
 	// Listen, Dial and IsPortTaken default to the transparent sockets of package
 	// redirect.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"runtime"
@@ -36,9 +37,13 @@ type dnsServer struct {
 	p         *process
 	questions *questions
 	workers   []*dnsWorker
+	collector *dnsWorker    // of questions that take the shortcut; it has no socket
+	recorder  *dnsWorker    // of those whose answers did so too; nor has it
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
 	before    handover
+	served    atomic.Bool // the datapath has given us something
+	moving    sync.Mutex  // held while a question that went on comes to those that wait here
 
 	late struct { // for those who are not at a worker's turn
 		sync.Mutex
@@ -53,7 +58,7 @@ type dnsCounts struct {
 	answers, unmatched, badAnswers       atomic.Uint64
 	deadline, unlearnt, unanswered       atomic.Uint64
 	again, unknown, stray, cut, streamed atomic.Uint64
-	streams                              atomic.Uint64
+	streams, shortcut, told              atomic.Uint64
 }
 
 // listenDNS opens the sockets for datagrams, on the same port as connections: one for each
@@ -73,13 +78,19 @@ func (p *process) listenDNS(ctx context.Context, port uint16) error {
 				d.close()
 				return err
 			}
-			w := &dnsWorker{d: d, in: in, out: d.newSender(), flows: map[[2]netip.AddrPort]dnsFlow{}}
-			w.writer.p = p
-			d.workers = append(d.workers, w)
+			d.workers = append(d.workers, d.newWorker(in))
 		}
 	}
+	d.collector, d.recorder = d.newWorker(nil), d.newWorker(nil)
 	p.dns = d
 	return nil
+}
+
+func (d *dnsServer) newWorker(in *redirect.Receiver) *dnsWorker {
+	w := &dnsWorker{d: d, in: in, out: d.newSender(), flows: map[[2]netip.AddrPort]dnsFlow{}}
+	w.writer.p = d.p
+	w.short.seed = maphash.MakeSeed()
+	return w
 }
 
 func (d *dnsServer) close() {
@@ -147,7 +158,9 @@ type dnsWorker struct {
 	writer dnsWriter
 	before time.Time // the last turn began
 
-	request policy.DNSRequest
+	request  policy.DNSRequest
+	exchange dnsExchange // that took the shortcut
+	short    shortcut
 }
 
 // dnsFlow is what the datapath said of two ends.
@@ -185,12 +198,14 @@ func (w *dnsWorker) run() error {
 
 // guarded keeps a mistake of ours that one datagram meets from ending those of others.
 func (w *dnsWorker) guarded(g *redirect.Datagram) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.d.p.log.Error("datagram failed", "source", g.Source, "destination", g.Destination, "panic", r, "stack", string(debug.Stack()))
-		}
-	}()
+	defer w.survive(g.Source, g.Destination)
 	w.take(g)
+}
+
+func (w *dnsWorker) survive(source, destination netip.AddrPort) {
+	if r := recover(); r != nil {
+		w.d.p.log.Error("datagram failed", "source", source, "destination", destination, "panic", r, "stack", string(debug.Stack()))
+	}
 }
 
 // take deals with one datagram. What the gate did not hand over, or not to us, is somebody's
@@ -202,6 +217,9 @@ func (w *dnsWorker) take(g *redirect.Datagram) {
 			w.answered(&given)
 		}
 	case redirect.MarkToProxy:
+		if !w.d.served.Load() {
+			w.d.served.Store(true)
+		}
 		if g.Mark&redirect.MarkAnswer != 0 {
 			w.answered(g)
 		} else {
@@ -250,16 +268,17 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 		return
 	}
 	x.name, x.typ = w.asked.AppendName(w.name[:0]), w.asked.Type
-	// The name is only looked at until the judgement is there.
-	w.request = policy.DNSRequest{Name: unsafe.String(unsafe.SliceData(x.name), len(x.name)), Type: x.typ}
-	decision, direction := d.p.judgeDNS(known, &w.request)
-	w.request.Name = ""
+	snapshot := d.p.snapshot.Load()
+	decision, direction := w.judge(&x)
 	x.decide(&decision, direction)
 	if decision.Verdict != policy.Allow {
 		d.counts.denied.Add(1)
 		w.reply(g, dns.AppendDenial(w.room(), &w.asked, d.p.config.DNS.denial()))
 		w.writer.question(&x)
 		return
+	}
+	if decision.Audit == nil {
+		w.know(snapshot, &known, &w.asked)
 	}
 	w.asked.Clamp()
 	w.writer.question(&x)
@@ -270,14 +289,28 @@ func (w *dnsWorker) asks(g *redirect.Datagram) {
 	w.reply(g, dns.AppendDenial(w.room(), &w.asked, dns.Refused))
 }
 
+// judge judges a question. Its name is only looked at until the judgement is there.
+func (w *dnsWorker) judge(x *dnsExchange) (policy.Decision, policy.Direction) {
+	w.d.p.requests.Add(1)
+	decision, direction := w.decide(x)
+	if decision.Verdict != policy.Allow {
+		w.d.p.denied.Add(1)
+	}
+	return decision, direction
+}
+
+// decide is judge without the count.
+func (w *dnsWorker) decide(x *dnsExchange) (policy.Decision, policy.Direction) {
+	w.request = policy.DNSRequest{Name: unsafe.String(unsafe.SliceData(x.name), len(x.name)), Type: x.typ}
+	defer func() { w.request.Name = "" }()
+	return w.d.p.decideDNS(x.known, &w.request)
+}
+
 // forward sends a question, which was recorded just now, on and remembers it. False: there is
 // no room.
 func (w *dnsWorker) forward(g *redirect.Datagram, key questionKey, m *dns.Message, x *dnsExchange) bool {
 	d := w.d
-	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) {
-		q.known, q.at, q.word = x.known, w.now, x.word
-		q.shared, q.asked = append(q.shared[:0], w.writer.shared...), append(q.asked[:0], w.writer.asked...)
-	})
+	again, ok := d.questions.shard(g.Source.Addr()).add(d.questions, key, m, g.Data, func(q *question) { w.fill(q, x) })
 	if !ok {
 		d.counts.full.Add(1)
 		return false
@@ -341,9 +374,8 @@ func (l *DNSLimits) denial() uint16 {
 	return dns.Refused
 }
 
-// judgeDNS judges a question by the sets in force.
-func (p *process) judgeDNS(known Connection, r *policy.DNSRequest) (policy.Decision, policy.Direction) {
-	p.requests.Add(1)
+// decideDNS judges a question by the sets in force.
+func (p *process) decideDNS(known Connection, r *policy.DNSRequest) (policy.Decision, policy.Direction) {
 	snapshot := p.snapshot.Load()
 	rt := route{known.Egress, known.Ingress}
 	decision, direction := policy.Decision{}, policy.Egress
@@ -359,9 +391,6 @@ func (p *process) judgeDNS(known Connection, r *policy.DNSRequest) (policy.Decis
 			decision, direction = snapshot.decide(rt, r)
 		}
 	}
-	if decision.Verdict != policy.Allow {
-		p.denied.Add(1)
-	}
 	return decision, direction
 }
 
@@ -375,7 +404,7 @@ func (p *process) dnsStatus() *proxyv1.DNSStatus {
 		Waiting: uint64(d.waiting()), Queries: c.queries.Load(), Denied: c.denied.Load(), Malformed: c.malformed.Load(),
 		Full: c.full.Load(), Answers: c.answers.Load(), Unmatched: c.unmatched.Load(), BadAnswers: c.badAnswers.Load(),
 		Deadline: c.deadline.Load(), Unlearnt: c.unlearnt.Load(), Unanswered: c.unanswered.Load(), Again: c.again.Load(),
-		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(),
+		Unknown: c.unknown.Load(), Cut: c.cut.Load(), Streamed: c.streamed.Load(), Lost: d.lost.Load(), Shortcut: c.shortcut.Load(), Told: c.told.Load(),
 	}
 }
 
@@ -388,5 +417,6 @@ func dnsEvents(s *proxyv1.DNSStatus) *redirect.DNSStatus {
 		"query": s.Queries, "denied": s.Denied, "malformed": s.Malformed, "full": s.Full, "answer": s.Answers,
 		"unmatched": s.Unmatched, "bad-answer": s.BadAnswers, "deadline": s.Deadline, "unlearnt": s.Unlearnt,
 		"unanswered": s.Unanswered, "again": s.Again, "unknown": s.Unknown, "cut": s.Cut, "tcp": s.Streamed, "not-sent": s.Lost,
+		"shortcut": s.Shortcut, "told": s.Told,
 	}}
 }

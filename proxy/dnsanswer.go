@@ -32,7 +32,15 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		}
 		return
 	}
-	x := shard.take(questionKey{client, server, m.ID, d.questions.hash(m.Question())}, m.Question())
+	key := questionKey{client, server, m.ID, d.questions.hash(m.Question())}
+	x, handled := shard.take(key, m.Question()), false
+	short := x == nil
+	if short {
+		x, handled = w.wentOn(key, m, shard)
+	}
+	if handled {
+		return
+	}
 	if x == nil {
 		if !w.unread(g, shard) && !w.give(g) {
 			d.counts.unmatched.Add(1)
@@ -55,12 +63,16 @@ func (w *dnsWorker) answered(g *redirect.Datagram) {
 		shard.free(d.questions, x)
 		return
 	}
+	round := d.p.telling.Load()
 	now, err := w.learnNow(client.Addr())
 	switch {
 	case !now:
 		w.hold(g, shard, x)
 		return
 	case err == nil:
+		if short && round != 0 {
+			w.tell(round, m)
+		}
 		w.out.Forward(server, client, g)
 		w.writer.answer(x, m.Rcode, &w.found, w.now, nil)
 	default:
@@ -79,16 +91,17 @@ func (w *dnsWorker) learnNow(client netip.Addr) (now bool, err error) {
 	}
 	w.learn = appendLearnt(w.learn[:0], &w.found)
 	name := w.answer.AppendName(w.name[:0])
+	w.short.standing.Endpoint = 0
 	return l.LearnNow(Learnt{
 		Client: client, Name: unsafe.String(unsafe.SliceData(name), len(name)), Chain: w.found.Chain, Addresses: w.learn, At: w.now,
-	})
+	}, &w.short.standing)
 }
 
 var errGuessed = errors.New("too many answers came that are to no question")
 
 // guessed ends the questions that somebody tries to guess.
 func (w *dnsWorker) guessed(g *redirect.Datagram, shard *shard) {
-	for _, x := range shard.guessed(twoEnds{g.Destination, g.Source}) {
+	for _, x := range shard.guessed(twoEnds{g.Destination, g.Source}, w.now) {
 		w.d.counts.unanswered.Add(1)
 		if x.key.hash != 0 { // else nobody knows what it asks
 			w.reply(&redirect.Datagram{Source: x.key.client, Destination: x.key.server}, dns.AppendDenial(w.room(), &x.message, dns.ServFail))

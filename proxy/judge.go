@@ -24,6 +24,7 @@ type judged struct {
 // snapshot is every L7 set in force. It is never changed, only replaced.
 type snapshot struct {
 	revision uint64
+	round    uint64 // of what it allows, in the datapath
 	sets     map[redirect.SetNumber]judged
 	audit    bool // nothing is denied
 }

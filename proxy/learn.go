@@ -19,9 +19,12 @@ type Learner interface {
 // Immediate is a Learner that can often say at once.
 type Immediate interface {
 	// LearnNow does as Learn, and keeps nothing either, but says how it went: now is false if that would take its time,
-	// and then it is to be given to Learn.
-	LearnNow(a Learnt) (now bool, err error)
+	// and then it is to be given to Learn. s is how the addresses stand, if they are in force.
+	LearnNow(a Learnt, s *Standing) (now bool, err error)
 }
+
+// Standing is how the addresses of an answer stand once they are in force.
+type Standing = fqdn.Standing
 
 // Learnt is what one answer says of the name that was asked.
 type Learnt struct {

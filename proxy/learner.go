@@ -28,8 +28,8 @@ func (l learner) Learn(a Learnt, done func(error)) {
 }
 
 // LearnNow implements Immediate.
-func (l learner) LearnNow(a Learnt) (now bool, err error) {
-	return l.store.LearnNow(fqdn.Answer{Client: a.Client, Name: a.Name, At: a.At, Came: a.At, Addresses: a.Addresses})
+func (l learner) LearnNow(a Learnt, s *Standing) (now bool, err error) {
+	return l.store.LearnNow(fqdn.Answer{Client: a.Client, Name: a.Name, At: a.At, Came: a.At, Addresses: a.Addresses}, s)
 }
 
 // openNames takes up what is known of names.
@@ -38,7 +38,7 @@ func (p *process) openNames() error {
 		return nil
 	}
 	c := *p.config.Names
-	c.Logger = p.log
+	c.Logger, c.Forgot = p.log, p.tellAnew
 	var err error
 	if p.learnt, err = fqdn.New(c); err != nil {
 		return err
@@ -54,8 +54,14 @@ func (p *process) enforceNames(ctx context.Context, n *redirect.Names) error {
 	if p.learnt == nil {
 		return nil
 	}
+	if err := p.beginTelling(); err != nil { // what was told by the rules before holds no more
+		return status.Error(codes.Internal, err.Error())
+	}
 	switch err := p.learnt.Update(ctx, n); {
-	case err == nil, errors.Is(err, fqdn.ErrEnded):
+	case err == nil:
+		p.tellFromNow()
+		return nil
+	case errors.Is(err, fqdn.ErrEnded):
 		return nil
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()

@@ -32,6 +32,8 @@ type process struct {
 	port    uint16
 
 	snapshot atomic.Pointer[snapshot] // nil until the first Enforce
+	telling  atomic.Uint64            // the round of what the datapath is told of answers; 0: nothing
+	rounds   rounds
 	ring     *ring
 	buffers  *buffers
 	loops    *epoll.Loops

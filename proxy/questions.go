@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"hash/maphash"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -25,8 +26,9 @@ type questions struct {
 type shard struct {
 	mu     sync.Mutex
 	asked  map[questionKey]*question
-	of     map[netip.Addr]int // how many an endpoint has, held answers included
-	wrong  map[twoEnds]int    // answers to none of their questions; less by what was asked again
+	of     map[netip.Addr]int    // how many an endpoint has, held answers included
+	wrong  map[twoEnds]wrongs    // answers to none of their questions; less by what was asked again
+	barred map[twoEnds]time.Time // see bars
 	spare  *question
 	waits  queue // for an answer, oldest first
 	holds  queue // have one that is not to be released yet
@@ -41,6 +43,10 @@ const (
 	// maxWrong answers to nothing end the questions of the same ends: somebody guesses.
 	maxWrong = 8
 	maxEnds  = 4096
+	// wrongLasts is when they are forgotten if no more came: late ones and copies add up else.
+	wrongLasts = 10 * time.Second
+	// barsFor is until those that went on without us have been collected.
+	barsFor = 3 * shortcutLooks
 )
 
 type questionKey struct {
@@ -98,7 +104,7 @@ func newQuestions(limits *DNSLimits) *questions {
 	t := &questions{limits: limits, seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.asked, s.of, s.wrong = map[questionKey]*question{}, map[netip.Addr]int{}, map[twoEnds]int{}
+		s.asked, s.of, s.wrong, s.barred = map[questionKey]*question{}, map[netip.Addr]int{}, map[twoEnds]wrongs{}, map[twoEnds]time.Time{}
 	}
 	return t
 }
@@ -125,6 +131,18 @@ func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, f
 	if !s.enter(t, key.client.Addr()) {
 		return false, false
 	}
+	x := s.fresh(key, m, raw, fill)
+	x.since = x.at
+	s.asked[key] = x
+	if key.hash == 0 {
+		s.opaque++
+	}
+	s.waits.push(x)
+	return false, true
+}
+
+// fresh is memory for a question.
+func (s *shard) fresh(key questionKey, m *dns.Message, raw []byte, fill func(*question)) *question {
 	x := s.spare
 	if x == nil {
 		x = &question{}
@@ -135,13 +153,50 @@ func (s *shard) add(t *questions, key questionKey, m *dns.Message, raw []byte, f
 	x.message = *m
 	x.message.Raw = x.query
 	fill(x)
-	x.since = x.at
-	s.asked[key] = x
-	if key.hash == 0 {
-		s.opaque++
+	return x
+}
+
+// adopt takes up a question that waited elsewhere and has its answer now: it is in no queue.
+// Nil: there is no room.
+func (s *shard) adopt(t *questions, key questionKey, m *dns.Message, raw []byte, fill func(*question)) *question {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.enter(t, key.client.Addr()) {
+		return nil
 	}
-	s.waits.push(x)
-	return false, true
+	return s.fresh(key, m, raw, fill)
+}
+
+// bars reports whether so many answers came to no question of these ends, not long ago, that
+// none is taken for one to a question which never came here.
+func (s *shard) bars(e twoEnds, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isBarred(e, now)
+}
+
+func (s *shard) isBarred(e twoEnds, now time.Time) bool {
+	return len(s.barred) > 0 && (now.Before(s.barred[e]) || now.Before(s.barred[twoEnds{client: netip.AddrPortFrom(e.client.Addr(), 0)}]))
+}
+
+// bar has bars say so for a while; if there are many, for all ends of the client.
+func (s *shard) bar(e twoEnds, now time.Time) {
+	if len(s.barred) >= maxEnds {
+		maps.DeleteFunc(s.barred, func(_ twoEnds, until time.Time) bool { return now.After(until) })
+	}
+	if len(s.barred) >= maxEnds {
+		e = twoEnds{client: netip.AddrPortFrom(e.client.Addr(), 0)}
+	}
+	s.barred[e] = now.Add(barsFor)
+}
+
+// trust forgets the answers to no question of two ends: there came one to a question.
+func (s *shard) trust(e twoEnds) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.wrong) > 0 {
+		delete(s.wrong, e)
+	}
 }
 
 // enter counts a question of a client. False: there is no room.
@@ -196,7 +251,7 @@ func (s *shard) take(key questionKey, asked []byte) *question {
 		s.opaque--
 	}
 	s.waits.remove(x)
-	if len(s.wrong) > 0 && s.wrong[key.ends()] > 0 {
+	if len(s.wrong) > 0 && s.wrong[key.ends()].n > 0 {
 		delete(s.wrong, key.ends())
 	}
 	return x
@@ -206,19 +261,33 @@ func (s *shard) countWrong(e twoEnds, n int) int {
 	if len(s.wrong) >= maxEnds {
 		clear(s.wrong)
 	}
-	s.wrong[e] += n
-	return s.wrong[e]
+	now, w := time.Now(), s.wrong[e]
+	if now.Sub(w.last) > wrongLasts {
+		w.n = 0
+	}
+	w.n, w.last = w.n+n, now
+	s.wrong[e] = w
+	return w.n
+}
+
+// wrongs are answers to nothing.
+type wrongs struct {
+	n    int
+	last time.Time
 }
 
 // guessed counts an answer to no question. After some it takes out the questions of these
 // ends, which are the caller's to free.
-func (s *shard) guessed(e twoEnds) (ended []*question) {
+func (s *shard) guessed(e twoEnds, now time.Time) (ended []*question) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.countWrong(e, 1) < maxWrong {
 		return nil
 	}
 	delete(s.wrong, e)
+	if !s.isBarred(e, now) { // else right answers, which are taken for none meanwhile, would bar their ends for ever
+		s.bar(e, now)
+	}
 	for x := s.waits.first; x != nil; x = x.next {
 		if x.key.ends() == e {
 			ended = append(ended, x)

@@ -101,11 +101,11 @@ func TestQuestionsGuessed(t *testing.T) {
 	key, _, _ := a.key(one, "a.", 1)
 	s := a.q.shard(key.client.Addr())
 	for i := range maxWrong {
-		if ended := s.guessed(key.ends()); ended != nil {
+		if ended := s.guessed(key.ends(), time.Now()); ended != nil {
 			t.Fatalf("%d questions end after %d answers to none", len(ended), i+1)
 		}
 	}
-	ended := s.guessed(key.ends())
+	ended := s.guessed(key.ends(), time.Now())
 	if len(ended) != 2 {
 		t.Fatalf("%d questions end, want 2", len(ended))
 	}
@@ -118,7 +118,7 @@ func TestQuestionsGuessed(t *testing.T) {
 	for range 3 { // an answer shows that the client is not guessed at alone
 		a.add(one, "c.", 3)
 		for range maxWrong - 1 {
-			if s.guessed(key.ends()) != nil {
+			if s.guessed(key.ends(), time.Now()) != nil {
 				t.Error("a question ends too early")
 			}
 		}

@@ -44,6 +44,9 @@ func Run(ctx context.Context, config Config) error {
 	if err := p.openNames(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
+	if err := p.beginShortcut(); err != nil {
+		return fmt.Errorf("run proxy: %w", err)
+	}
 	listeners, port, err := p.listenAll(life, config)
 	if err != nil {
 		return fmt.Errorf("run proxy: %w", err)
@@ -64,6 +67,8 @@ func Run(ctx context.Context, config Config) error {
 			})
 		}
 		running.Go(func() { d.sweep(life) })
+		running.Go(func() { d.collector.collects(life.Done()) })
+		running.Go(func() { d.records(life) })
 	}
 	for _, l := range listeners {
 		defer l.Close()

@@ -5,6 +5,7 @@
 #include "lib/forged.h"
 #include "lib/nat.h"
 #include "lib/service.h"
+#include "lib/told.h"
 #include "guard.h"
 #include "transit.h"
 
@@ -47,6 +48,8 @@ static __noinline int enter_endpoint(struct __sk_buff *skb, struct packet *p, st
 		return finish_drop(skb, p, &n, &who);
 	if (f->service && !svc_keep(p, f))
 		return drop(skb, p, REASON_SERVICE_FULL, DIR_INGRESS);
+	if (answer_needs_no_proxy(skb, p, &n, self))
+		n.way = WAY_PLAIN;
 	if (n.way == WAY_PLAIN && svc_answers(f)) {
 		reason = svc_from_backend(skb, p, svc_answers(f));
 		if (reason)

@@ -5,6 +5,7 @@
 #include "lib/partial.h"
 #include "lib/route.h"
 #include "lib/service.h"
+#include "lib/told.h"
 #include "itself.h"
 
 /* What a workload sends, at the host side of its veth: who is it, may it, and
@@ -54,12 +55,20 @@ inline int check_destination(struct packet *p, const struct endpoint *peer)
 	return is_for_many(p) || is_for_nobody(p) ? REASON_OUTSIDE : 0;
 }
 
+/* Whether what the proxy judges is a question that need not come to it. Without sets it is
+ * denied; with one hop left it goes no further than the proxy, which sends it anew. */
+inline bool needs_no_proxy(struct __sk_buff *skb, const struct packet *p, const struct next *n)
+{
+	return p->proto == IPPROTO_UDP && !p->related && !p->fragment && !n->answer && !n->cut && n->port &&
+	       (n->set[DIR_EGRESS] || n->set[DIR_INGRESS]) && p->ttl > 1 && p->destination_identity != IDENTITY_HOST && goes_past(skb, p, n->set, n->port);
+}
+
 inline int route_onward(struct __sk_buff *skb, const struct packet *p, const struct endpoint *peer,
 			const struct next *n)
 {
 	int reason;
 
-	if (n->way == WAY_PROXY) {
+	if (n->way == WAY_PROXY && !needs_no_proxy(skb, p, n)) {
 		reason = to_proxy(skb, p, n->port, n->cut, n->answer);
 		if (reason)
 			return drop(skb, p, reason, DIR_EGRESS);
@@ -141,6 +150,8 @@ inline int from_workload(struct __sk_buff *skb)
 		return to_itself(skb, &p, &f, self);
 	if (f.service && !svc_keep(&p, &f))
 		return drop(skb, &p, REASON_SERVICE_FULL, DIR_EGRESS);
+	if (who.destination && answer_needs_no_proxy(skb, &p, &n, who.destination))
+		n.way = WAY_PLAIN;
 	if (n.way == WAY_PLAIN && who.destination && svc_answers(&f)) { /* else it is done where it leaves */
 		reason = svc_from_backend(skb, &p, svc_answers(&f));
 		if (reason)

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/proxy"
 	"github.com/headgate/headgate/proxy/fqdn"
 	"github.com/headgate/headgate/redirect"
@@ -63,6 +65,9 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
 	}
+	if cfg.Shortcut, cfg.ShortcutTurn, err = openShortcut(limits, log); err != nil {
+		return err
+	}
 	cfg.Injector = openInjector(ends)
 	if waits, err := redirect.OpenTimeWaits(); err == nil {
 		cfg.TimeWaits = waits
@@ -70,6 +75,42 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		log.Warn("cannot end TIME_WAIT of proxied connections", "error", err)
 	}
 	return proxy.Run(ctx, cfg)
+}
+
+// openShortcut takes the way by which questions and answers go on without the proxy, if they are to.
+func openShortcut(limits *proxyLimits, log *slog.Logger) (proxy.Shortcut, proxy.Turn, error) {
+	q, err := bpf.OpenQuestions([5]int{
+		proxy.DescriptorKnown, proxy.DescriptorTold, proxy.DescriptorRounds, proxy.DescriptorAsked, proxy.DescriptorAnswered,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	turn, err := proxy.OpenTurn(proxy.DescriptorState, "shortcut.lock")
+	if err != nil {
+		log.Error("questions take no shortcut: nobody could say whose turn it is to record them", "error", err)
+		return closedShortcut{q}, never{}, nil
+	}
+	if !limits.shortcut {
+		return closedShortcut{q}, turn, nil
+	}
+	return q, turn, nil
+}
+
+// closedShortcut has every question come to the proxy, whatever one before it has said, and takes
+// up those that went on by that one's leave.
+type closedShortcut struct{ *bpf.Questions }
+
+// never is nobody's turn.
+type never struct{}
+
+func (never) Take() bool { return false }
+func (never) Leave()     {}
+
+func (c closedShortcut) SetKnownRound(uint64) error { return c.Questions.SetKnownRound(0) }
+func (c closedShortcut) SetToldRound(uint64) error  { return c.Questions.SetToldRound(0) }
+func (c closedShortcut) Longest() int               { return 0 }
+func (c closedShortcut) Tell(uint64, uint16, []byte, uint16, []netip.Addr, []policy.Identity, time.Duration, time.Duration) error {
+	return nil
 }
 
 // openInjector takes the device by which datagrams go to endpoints, if the agent has given it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -18,6 +19,7 @@ type proxyLimits struct {
 	deadline                       time.Duration
 	denial                         string
 	questions, questionsOfEndpoint int
+	shortcut                       bool
 }
 
 func (l *proxyLimits) addTo(fs *pflag.FlagSet) {
@@ -27,6 +29,7 @@ func (l *proxyLimits) addTo(fs *pflag.FlagSet) {
 	fs.IntVar(&l.perEndpoint, "proxy-connections-per-endpoint", 16_384, "how many of them from one address")
 	fs.DurationVar(&l.deadline, "dns-deadline", 2*time.Second, "how long an answer of the DNS may wait until its addresses are in force; then it is SERVFAIL")
 	fs.StringVar(&l.denial, "dns-denial", "refused", "what a question gets that is not allowed: refused or nxdomain")
+	fs.BoolVar(&l.shortcut, "dns-shortcut", true, "let questions that were allowed before, and answers that were told before and are in force, go on without the proxy")
 	fs.IntVar(&l.questions, "dns-questions", 65_536, "how many questions by UDP may wait for an answer at once")
 	fs.IntVar(&l.questionsOfEndpoint, "dns-questions-per-endpoint", 8_192, "how many of them from one address")
 }
@@ -51,6 +54,7 @@ func (l *proxyLimits) arguments() []string {
 		"--proxy-connections", fmt.Sprint(l.connections), "--proxy-connections-per-endpoint", fmt.Sprint(l.perEndpoint),
 		"--dns-deadline", l.deadline.String(), "--dns-denial", l.denial,
 		"--dns-questions", fmt.Sprint(l.questions), "--dns-questions-per-endpoint", fmt.Sprint(l.questionsOfEndpoint),
+		"--dns-shortcut=" + strconv.FormatBool(l.shortcut),
 	}
 }
 
@@ -66,6 +70,6 @@ func (l *proxyLimits) dns() proxy.DNSLimits {
 
 // String is part of what an agent compares before it adopts a proxy.
 func (l *proxyLimits) String() string {
-	return fmt.Sprintf("head %s idle %s connections %d/%d dns %s %s %d/%d", l.head, l.idle, l.connections, l.perEndpoint,
-		l.deadline, l.denial, l.questions, l.questionsOfEndpoint)
+	return fmt.Sprintf("head %s idle %s connections %d/%d dns %s %s %d/%d shortcut %t", l.head, l.idle, l.connections, l.perEndpoint,
+		l.deadline, l.denial, l.questions, l.questionsOfEndpoint, l.shortcut)
 }

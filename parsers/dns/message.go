@@ -45,6 +45,7 @@ const (
 	flagTruncated = 1 << 9
 	flagDesired   = 1 << 8
 	flagAvailable = 1 << 7
+	flagAuthentic = 1 << 5
 	flagChecking  = 1 << 4
 	opcodeMask    = 0xf << 11
 )
@@ -242,6 +243,13 @@ func (m *Message) Takes() int {
 		return PlainUDP
 	}
 	return max(PlainUDP, min(int(m.UDPSize), MaxUDP))
+}
+
+// Plain reports whether a question has nothing out of the ordinary: it is of class IN, and
+// takes no more than passes without fragments.
+func (m *Message) Plain() bool {
+	flags := binary.BigEndian.Uint16(m.Raw[2:])
+	return m.Class == classIN && m.UDPSize <= MaxUDP && flags&^(flagDesired|flagAuthentic|flagChecking) == 0
 }
 
 // Clamp makes the sender of a question take no more than what passes without fragments.

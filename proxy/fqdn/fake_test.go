@@ -249,7 +249,7 @@ func (b *bench) update(n *redirect.Names) {
 func (b *bench) learn(client, name string, addrs ...string) error {
 	b.Helper()
 	if rand.IntN(2) == 0 {
-		if now, err := b.LearnNow(b.answer(client, name, addrs...)); now {
+		if now, err := b.LearnNow(b.answer(client, name, addrs...), nil); now {
 			return err
 		}
 	}

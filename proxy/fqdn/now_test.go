@@ -13,13 +13,13 @@ import (
 // is kept: its memory is the caller's.
 func TestLearnNow(t *testing.T) {
 	b := newBench(t)
-	if now, err := b.LearnNow(b.answer("10.0.0.1", "a.example.com", "192.0.2.1")); !now || !errors.Is(err, ErrNotYet) {
+	if now, err := b.LearnNow(b.answer("10.0.0.1", "a.example.com", "192.0.2.1"), nil); !now || !errors.Is(err, ErrNotYet) {
 		t.Errorf("without policy: %v, %v", now, err)
 	}
 	b.update(twoEndpoints(rule(0, "*.example.com")))
 	name := []byte("a.example.com")
 	a := b.answer("10.0.0.1", string(name), "192.0.2.1")
-	if now, err := b.LearnNow(a); !now || err != nil {
+	if now, err := b.LearnNow(a, nil); !now || err != nil {
 		t.Fatalf("%v, %v", now, err)
 	}
 	a.Addresses[0].Addr = netip.MustParseAddr("192.0.2.9")
@@ -27,14 +27,14 @@ func TestLearnNow(t *testing.T) {
 	b.verdict("of another endpoint", 2, "192.0.2.1", 80, "nothing")
 	b.verdict("what came into the memory later", 1, "192.0.2.9", 80, "nothing")
 	b.lock()
-	now, err := b.LearnNow(b.answer("10.0.0.1", "b.example.com", "192.0.2.2"))
+	now, err := b.LearnNow(b.answer("10.0.0.1", "b.example.com", "192.0.2.2"), nil)
 	b.unlock()
 	if now || err != nil {
 		t.Errorf("while somebody works on what is known: %v, %v", now, err)
 	}
 	b.verdict("which had to wait", 1, "192.0.2.2", 80, "nothing")
 	b.stop()
-	if now, err := b.LearnNow(b.answer("10.0.0.1", "b.example.com", "192.0.2.2")); now {
+	if now, err := b.LearnNow(b.answer("10.0.0.1", "b.example.com", "192.0.2.2"), nil); now {
 		t.Errorf("after the end: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ func TestUpdateUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			a := b.answer("10.0.0.2", fmt.Sprintf("w%d.example.com", worker), "192.0.2.1")
 			for !ended.Load() {
-				_, _ = b.LearnNow(a)
+				_, _ = b.LearnNow(a, nil)
 			}
 		})
 	}

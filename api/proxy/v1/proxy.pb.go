@@ -2448,6 +2448,8 @@ type DNSStatus struct {
 	Cut           uint64                 `protobuf:"varint,14,opt,name=cut,proto3" json:"cut,omitempty"`           // answers too long for UDP: the client asks by TCP
 	Streamed      uint64                 `protobuf:"varint,15,opt,name=streamed,proto3" json:"streamed,omitempty"` // questions by TCP, which are among queries
 	Lost          uint64                 `protobuf:"varint,16,opt,name=lost,proto3" json:"lost,omitempty"`         // datagrams that the kernel did not send
+	Shortcut      uint64                 `protobuf:"varint,17,opt,name=shortcut,proto3" json:"shortcut,omitempty"` // questions that went on without the proxy, which are among queries
+	Told          uint64                 `protobuf:"varint,18,opt,name=told,proto3" json:"told,omitempty"`         // those of them whose answers did so too, which are among answers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2590,6 +2592,20 @@ func (x *DNSStatus) GetStreamed() uint64 {
 func (x *DNSStatus) GetLost() uint64 {
 	if x != nil {
 		return x.Lost
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetShortcut() uint64 {
+	if x != nil {
+		return x.Shortcut
+	}
+	return 0
+}
+
+func (x *DNSStatus) GetTold() uint64 {
+	if x != nil {
+		return x.Told
 	}
 	return 0
 }
@@ -2882,7 +2898,7 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	" \x03(\v2\x1d.headgate.proxy.v1.SetFailureR\x06failed\x124\n" +
 	"\x06learnt\x18\x14 \x01(\v2\x1c.headgate.proxy.v1.NameStatsR\x06learnt\x12\x14\n" +
 	"\x05names\x18\v \x01(\tR\x05names\x12.\n" +
-	"\x03dns\x18\f \x01(\v2\x1c.headgate.proxy.v1.DNSStatusR\x03dns\"\xac\x03\n" +
+	"\x03dns\x18\f \x01(\v2\x1c.headgate.proxy.v1.DNSStatusR\x03dns\"\xdc\x03\n" +
 	"\tDNSStatus\x12\x18\n" +
 	"\awaiting\x18\x01 \x01(\x04R\awaiting\x12\x18\n" +
 	"\aqueries\x18\x02 \x01(\x04R\aqueries\x12\x16\n" +
@@ -2903,7 +2919,9 @@ const file_api_proxy_v1_proxy_proto_rawDesc = "" +
 	"\aunknown\x18\r \x01(\x04R\aunknown\x12\x10\n" +
 	"\x03cut\x18\x0e \x01(\x04R\x03cut\x12\x1a\n" +
 	"\bstreamed\x18\x0f \x01(\x04R\bstreamed\x12\x12\n" +
-	"\x04lost\x18\x10 \x01(\x04R\x04lost\")\n" +
+	"\x04lost\x18\x10 \x01(\x04R\x04lost\x12\x1a\n" +
+	"\bshortcut\x18\x11 \x01(\x04R\bshortcut\x12\x12\n" +
+	"\x04told\x18\x12 \x01(\x04R\x04told\")\n" +
 	"\fDrainRequest\x12\x19\n" +
 	"\bgrace_ns\x18\x01 \x01(\x03R\agraceNs\"\x0f\n" +
 	"\rDrainResponse2\x90\x03\n" +

@@ -147,6 +147,7 @@ struct next {
 	__u8 reply;             /* revoked: it was sent by who did not open it */
 	__u16 service;          /* revoked: that it was opened to */
 	__u16 port;             /* WAY_PROXY: the listener for what has no socket */
+	__u32 set[2];           /* WAY_PROXY: by which it is judged there, by direction; 0: by none, it is denied */
 };
 
 inline void refuse(struct next *n, __u8 reason, __u8 direction)
@@ -206,6 +207,10 @@ static __noinline void continue_connection(struct __sk_buff *skb, struct packet 
 		n->answer = f->reply;
 		n->port = route_of(f->entry->set).port;
 		n->cut = (f->entry->flags & (CT_DENIED | CT_BOUND)) == (CT_DENIED | CT_BOUND);
+		if (!(f->entry->flags & CT_DENIED)) {
+			n->set[DIR_INGRESS] = f->entry->set[DIR_INGRESS];
+			n->set[DIR_EGRESS] = f->entry->set[DIR_EGRESS];
+		}
 	}
 }
 
@@ -237,6 +242,8 @@ static __noinline void open_connection(struct __sk_buff *skb, struct packet *p, 
 		flags = CT_REDIRECTED | (served.bound ? CT_BOUND : 0);
 		n->way = WAY_PROXY;
 		n->port = served.port;
+		n->set[DIR_INGRESS] = r.set[DIR_INGRESS];
+		n->set[DIR_EGRESS] = r.set[DIR_EGRESS];
 		if (!n->port)
 			return refuse(n, REASON_NO_ROUTE, DIR_EGRESS);
 	}

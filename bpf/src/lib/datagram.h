@@ -34,6 +34,21 @@ inline struct bpf_sock *datagram_socket(struct __sk_buff *skb, const struct pack
 	return sk;
 }
 
+/* How long the message of a datagram is. 0: it has none, or not everybody who reads it finds
+ * the same end: by the lengths of IP and UDP, and of what came. */
+inline __u32 datagram_length(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 at = ETH_HLEN + (p->v6 ? offsetof(struct ipv6hdr, payload_len) : offsetof(struct iphdr, tot_len));
+	__u32 begin = ETH_HLEN + (p->v6 ? sizeof(struct ipv6hdr) : 0);
+	__be16 packet, datagram;
+
+	if (skb->gso_size || bpf_skb_load_bytes(skb, at, &packet, 2) || bpf_skb_load_bytes(skb, p->l4 + 4, &datagram, 2))
+		return 0;
+	if (begin + bpf_ntohs(packet) != skb->len || p->l4 + bpf_ntohs(datagram) != skb->len)
+		return 0;
+	return skb->len - p->l4 - UDP_HEADER; /* which is there; see parse.h */
+}
+
 /* Hands a datagram to the proxy; 0 or a reason. */
 static __noinline int datagram_to_proxy(struct __sk_buff *skb, const struct packet *p, __u16 port, bool answer)
 {
