@@ -194,7 +194,7 @@ func standingRound(t *testing.T, r *rand.Rand) (would int) {
 	limits := redirect.NameLimits{PerName: 2 + r.IntN(3), PerEndpoint: 3 + r.IntN(3)}
 	round, table := 0, uint32(1)
 	change := func() {
-		rules := randomRules(r, selectors)
+		rules := randomRules(r, selectors, true)
 		n := twoEndpoints(rules...)
 		nt := n.Tables[1]
 		n.Tables, n.Limits = map[uint32]*policy.NameTable{}, limits
