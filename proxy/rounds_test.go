@@ -79,7 +79,11 @@ func (m *nameMaps) SyncRules(k policy.NameRulesKey, _, want policy.NameRules) er
 }
 
 func (m *nameMaps) Rules() (map[policy.NameRulesKey]policy.NameRules, error) { return m.rules, nil }
-func (m *nameMaps) Room() int                                                { return 1 << 16 }
+
+// NameTable is the gate's, which judges by no table.
+func (m *nameMaps) NameTable(netip.Addr) (uint32, error) { return 0, nil }
+
+func (m *nameMaps) Room() int { return 1 << 16 }
 
 // naming has a client know names by a rule.
 func naming(number uint32, pattern string) *redirect.Names {
@@ -101,7 +105,7 @@ func withNames(t *testing.T) (*shorter, *nameMaps) {
 	t.Helper()
 	s := shortcutBy(t, nil, DNSLimits{})
 	m := &nameMaps{addrs: map[policy.NameKey]policy.Identity{}, rules: map[policy.NameRulesKey]policy.NameRules{}}
-	s.p.config.Names = &fqdn.Config{Maps: m}
+	s.p.config.Names = &fqdn.Config{Maps: m, Gate: m}
 	must(t, s.p.openNames())
 	return s, m
 }

@@ -24,7 +24,7 @@ func answersDuringChanges(b *testing.B, what string) {
 	s := newBench(b)
 	s.update(twoEndpoints(rule(0, "*.example.com")))
 	for i := range 60000 {
-		if now, err := s.LearnNow(s.answer("10.0.0.1", fmt.Sprintf("n%d.example.com", i), fmt.Sprintf("198.%d.%d.%d", 51+i>>16, i>>8&255, i&255))); !now || err != nil {
+		if now, err := s.LearnNow(s.answer("10.0.0.1", fmt.Sprintf("n%d.example.com", i), fmt.Sprintf("198.%d.%d.%d", 51+i>>16, i>>8&255, i&255)), nil); !now || err != nil {
 			b.Fatal(now, err)
 		}
 	}
@@ -58,7 +58,7 @@ func answersDuringChanges(b *testing.B, what string) {
 		for k := range 4 { // a batch
 			i := len(took) + k
 			a := s.answer("10.0.0.1", fmt.Sprintf("n%d.example.com", i%60000), fmt.Sprintf("198.%d.%d.%d", 51+i%60000>>16, i%60000>>8&255, i%60000&255))
-			if now, err := s.LearnNow(a); !now {
+			if now, err := s.LearnNow(a, nil); !now {
 				done := make(chan error)
 				s.Learn(a, func(err error) { done <- err })
 				<-done
