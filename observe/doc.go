@@ -5,6 +5,9 @@
 //	Record ─▶ Builder ─▶ Ring ─▶ Server (Observer API) ─▶ hubble, headgate observe
 //	  Sink ties them     └─▶ Metrics
 //
+// Records may come encoded (Batch): then a Digest of each says what must be known at once,
+// which is counted, and the rest is decoded when somebody looks.
+//
 // A Flow never changes once it is in the Ring, so readers share it without locks.
 // The Ring never waits: a reader that is too slow loses flows and is told how many.
 //
