@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -78,8 +79,8 @@ func (f *firstPackets) watch(what string, ip netip.Addr, soon time.Duration) (ov
 func (f *firstPackets) failure(start time.Time, ip netip.Addr, format string, args ...any) error {
 	f.seen.add(fmt.Sprintf(format, args...))
 	err := fmt.Errorf(format, args...)
-	return fmt.Errorf("%w; it began at %s and took %s, and this process was late by at most %s meanwhile; now:\n%s",
-		err, start.Format("15:04:05.000"), time.Since(start), f.pulse.worst(start), f.stand(ip))
+	return fmt.Errorf("%w; it began at %s and took %s, this process was late by at most %s meanwhile, and its servers have refused %d connections so far; now:\n%s",
+		err, start.Format("15:04:05.000"), time.Since(start), f.pulse.worst(start), f.o.overflows(), f.stand(ip))
 }
 
 // stand is what kernel, proxy and agent say now, also if the agent is dead.
@@ -97,6 +98,23 @@ func (f *firstPackets) stand(ip netip.Addr) string {
 		fmt.Fprintf(&b, "  %s:\n%s\n", filepath.Base(log), text[max(0, len(text)-3000):])
 	}
 	return b.String()
+}
+
+// overflows is how many connections the outside's own listeners had no room for: packets that
+// the test lost, and nobody else.
+func (o *outside) overflows() (n uint64) {
+	_ = o.do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/netstat")
+		lines := strings.Split(string(text), "\n")
+		for i := 0; i+1 < len(lines); i += 2 {
+			names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+			if at := slices.Index(names, "ListenOverflows"); at >= 0 && at < len(values) {
+				n, err = strconv.ParseUint(values[at], 10, 64)
+			}
+		}
+		return err
+	})
+	return n
 }
 
 // says is what a command prints, whether it works or not.

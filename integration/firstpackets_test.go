@@ -94,8 +94,8 @@ func TestFirstPackets(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); words == "" && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		words = statusLine(n.headgate(t, "status"), "Fqdn")
 	}
-	t.Logf("%d look-ups and first packets during %d changes of policy and %d deaths of the agent, in %s; this process was late by at most %s; %s",
-		rounds, changes, kills, time.Since(f.seen.began).Round(time.Second), f.pulse.worst(time.Time{}), words)
+	t.Logf("%d look-ups and first packets during %d changes of policy and %d deaths of the agent, in %s; this process was late by at most %s, and refused %d connections; %s",
+		rounds, changes, kills, time.Since(f.seen.began).Round(time.Second), f.pulse.worst(time.Time{}), f.o.overflows(), words)
 }
 
 // round asks for a name and connects to what it is told.
