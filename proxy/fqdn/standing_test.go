@@ -131,13 +131,12 @@ func TestStandingWithoutRoom(t *testing.T) {
 	}
 }
 
-// With a least TTL longer than the grace, an answer is repeated for no longer than that it
-// still counts for that much.
+// However long the least TTL is, every answer that the gate repeats still counts for that much.
 func TestStandingCountsForTheLeastTTL(t *testing.T) {
 	for _, c := range []struct{ least, grace, ttl, lasts time.Duration }{
 		{10 * time.Second, 10 * time.Second, 5 * time.Second, 11 * time.Second},
 		{time.Second, time.Second, 5 * time.Second, 5500 * time.Millisecond},
-		{time.Hour, 10 * time.Second, 5 * time.Second, 11 * time.Second},
+		{time.Hour, 10 * time.Second, 5 * time.Second, time.Hour + time.Second},
 		{time.Hour, 2 * time.Hour, 5 * time.Second, time.Hour + time.Second},
 	} {
 		b := newBench(t)
@@ -145,11 +144,11 @@ func TestStandingCountsForTheLeastTTL(t *testing.T) {
 		n.Limits = redirect.NameLimits{MinTTL: c.least, Grace: c.grace}
 		b.update(n)
 		st, stands := b.stand(b.answerFor(c.ttl, "a.example.com", "192.0.2.1"))
-		if lasts := st.Until.Sub(b.time.Now()) - time.Second; !stands || lasts != c.lasts {
-			t.Errorf("%+v: lasts %s", c, lasts)
+		if lasts := st.Until.Sub(b.time.Now()) - time.Second; !stands || lasts != c.lasts || st.Floor != c.least {
+			t.Errorf("%+v: lasts %s, at least %s each", c, lasts, st.Floor)
 		}
-		if last := st.Until.Add(-time.Second); c.grace > time.Second { // the last that the gate repeats counts so long, a second less
-			b.time.add(last.Sub(b.time.Now()) + min(c.least, c.grace) - 2*time.Second)
+		if last := st.Until.Add(-max(c.least, c.ttl)); c.grace > time.Second { // that the gate repeats: a second less
+			b.time.add(last.Sub(b.time.Now()) + c.least - time.Second)
 			b.clean()
 			if b.has("192.0.2.1") == 0 {
 				t.Errorf("%+v: the address has left before the least TTL was over", c)
