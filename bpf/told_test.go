@@ -101,6 +101,11 @@ func answersNotAsTold(t *testing.T, o *resolver) {
 		o.must(o.g.Questions().Tell(round, o.a.id, q.name, 1, told, make([]policy.Identity, 2), time.Duration(monotonic())+1000*time.Second, floor))
 	}
 	forget := func() { o.must(empty(o.g.objs.HgDnsTold1)) }
+	number := func(id uint16) {
+		a := o.a
+		a.id = id
+		o.put(a, true)
+	}
 	for name, c := range map[string]struct {
 		before func()
 		answer []byte
@@ -114,12 +119,14 @@ func answersNotAsTold(t *testing.T, o *resolver) {
 			o.must(o.g.Questions().SetToldRound(0))
 			o.must(o.g.Questions().Tell(0, o.a.id, q.name, 1, told, make([]policy.Identity, 2), 1<<62, 0))
 		}, ttl(60, 60), false},
-		"nothing told":          {forget, ttl(60, 60), false},
-		"no address told":       {func() { o.tell(o.a.id, q, time.Hour) }, ttl(60, 60), false},
-		"one told":              {func() { o.tell(o.a.id, q, time.Hour, told[0]) }, ttl(60, 60), false},
-		"told to another":       {func() { forget(); o.tell(o.b.id, q, time.Hour, told...) }, ttl(60, 60), false},
-		"told to nobody":        {func() { forget(); o.tell(0, q, time.Hour, told...) }, ttl(60, 60), false},
-		"told for another type": {func() { forget(); o.tell(o.a.id, q.of(typeAAAA), time.Hour, told...) }, ttl(60, 60), false},
+		"nothing told":           {forget, ttl(60, 60), false},
+		"no address told":        {func() { o.tell(o.a.id, q, time.Hour) }, ttl(60, 60), false},
+		"one told":               {func() { o.tell(o.a.id, q, time.Hour, told[0]) }, ttl(60, 60), false},
+		"told to another":        {func() { forget(); o.tell(o.b.id, q, time.Hour, told...) }, ttl(60, 60), false},
+		"told to nobody":         {func() { forget(); o.tell(0, q, time.Hour, told...) }, ttl(60, 60), false},
+		"is another":             {func() { number(7) }, ttl(60, 60), false},
+		"told to who is another": {func() { forget(); number(7); o.tell(7, q, time.Hour, told...) }, ttl(60, 60), true},
+		"told for another type":  {func() { forget(); o.tell(o.a.id, q.of(typeAAAA), time.Hour, told...) }, ttl(60, 60), false},
 		"of another type, which was told": {func() {
 			aaaa := q.of(typeAAAA)
 			o.must(o.g.Questions().Know(round, setDNS, 0, q.name, typeAAAA))
