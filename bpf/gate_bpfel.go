@@ -383,6 +383,7 @@ const (
 	gateMapHgDnsAsked1     = "hg_dns_asked_1"
 	gateMapHgDnsEvent1     = "hg_dns_event_1"
 	gateMapHgDnsKnown1     = "hg_dns_known_1"
+	gateMapHgDnsPace1      = "hg_dns_pace_1"
 	gateMapHgDnsState1     = "hg_dns_state_1"
 	gateMapHgDnsTold1      = "hg_dns_told_1"
 	gateMapHgDrops1        = "hg_drops_1"
@@ -514,6 +515,7 @@ type gateMapSpecs struct {
 	HgDnsAsked1 *ebpf.MapSpec `ebpf:"hg_dns_asked_1"`
 	HgDnsEvent1 *ebpf.MapSpec `ebpf:"hg_dns_event_1"`
 	HgDnsKnown1 *ebpf.MapSpec `ebpf:"hg_dns_known_1"`
+	HgDnsPace1  *ebpf.MapSpec `ebpf:"hg_dns_pace_1"`
 	HgDnsState1 *ebpf.MapSpec `ebpf:"hg_dns_state_1"`
 	HgDnsTold1  *ebpf.MapSpec `ebpf:"hg_dns_told_1"`
 	HgDrops1    *ebpf.MapSpec `ebpf:"hg_drops_1"`
@@ -593,6 +595,7 @@ type gateMaps struct {
 	HgDnsAsked1 *ebpf.Map `ebpf:"hg_dns_asked_1"`
 	HgDnsEvent1 *ebpf.Map `ebpf:"hg_dns_event_1"`
 	HgDnsKnown1 *ebpf.Map `ebpf:"hg_dns_known_1"`
+	HgDnsPace1  *ebpf.Map `ebpf:"hg_dns_pace_1"`
 	HgDnsState1 *ebpf.Map `ebpf:"hg_dns_state_1"`
 	HgDnsTold1  *ebpf.Map `ebpf:"hg_dns_told_1"`
 	HgDrops1    *ebpf.Map `ebpf:"hg_drops_1"`
@@ -639,6 +642,7 @@ func (m *gateMaps) Close() error {
 		m.HgDnsAsked1,
 		m.HgDnsEvent1,
 		m.HgDnsKnown1,
+		m.HgDnsPace1,
 		m.HgDnsState1,
 		m.HgDnsTold1,
 		m.HgDrops1,

@@ -56,10 +56,19 @@ func OpenQuestions(fds [5]int) (*Questions, error) {
 func (q *Questions) Longest() int { return len(gateDnsKnownKey{}.Name) }
 
 const (
-	stateKnown = uint32(0)
-	stateTold  = uint32(1)
-	stateLost  = uint32(2)
+	stateKnown    = uint32(0)
+	stateTold     = uint32(1)
+	stateLost     = uint32(2)
+	stateLostTold = uint32(3)
 )
+
+// KnownRound is the one that holds.
+func (q *Questions) KnownRound() (round uint64, err error) {
+	if err = q.state.Lookup(stateKnown, &round); err != nil {
+		return 0, fmt.Errorf("read the round of questions: %w", err)
+	}
+	return round, nil
+}
 
 // SetKnownRound says which round's Know holds; 0: none does.
 func (q *Questions) SetKnownRound(round uint64) error { return q.setRound(stateKnown, round) }
@@ -158,13 +167,21 @@ func (q *Questions) Before(at time.Duration, f func(client, server netip.AddrPor
 	}
 }
 
-// Lost is how many of them found no room, ever.
-func (q *Questions) Lost() (uint64, error) {
-	var n uint64
-	if err := q.state.Lookup(stateLost, &n); err != nil {
+// TakeLost is how many of those that Read tells of found no room since it was last asked,
+// whichever process did.
+func (q *Questions) TakeLost() (uint64, error) {
+	var lost, told uint64
+	err := q.state.Lookup(stateLost, &lost)
+	if err == nil {
+		err = q.state.Lookup(stateLostTold, &told)
+	}
+	if err == nil && lost != told {
+		err = q.state.Put(stateLostTold, lost)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("read how many answers were not reported: %w", err)
 	}
-	return n, nil
+	return lost - told, nil
 }
 
 // Read calls f for each question that the gate has let go on and whose answer it has let go
@@ -179,7 +196,7 @@ func (q *Questions) Read(ctx context.Context, least, most time.Duration,
 	}
 	defer ring.Close()
 	const head = int(unsafe.Offsetof(gateDnsEvent{}.Answer))
-	ring.SetDeadline(time.Unix(0, 1)) // what is there, without waiting
+	ring.SetDeadline(time.Unix(0, 1))                                                // what is there, without waiting
 	rec := ringbuf.Record{RawSample: make([]byte, 0, unsafe.Sizeof(gateDnsEvent{}))} // a whole one, for what is shorter too
 	for pause, found := least, false; ; {
 		err := ring.ReadInto(&rec)

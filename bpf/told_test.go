@@ -1,288 +1,14 @@
 package bpf
 
 import (
-	"bytes"
-	"context"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/headgate/headgate/policy"
-	"github.com/headgate/headgate/redirect"
 )
-
-// dnsReply is an answer of the DNS; what is behind its records is of the question.
-type dnsReply struct {
-	dnsQuery
-	records []dnsRecord
-}
-
-type dnsRecord struct {
-	owner      []byte
-	typ, class uint16
-	ttl        uint32
-	length     uint16
-	data       []byte
-}
-
-const typeAAAA = 28
-
-// answered is the plain answer to a question.
-func (q dnsQuery) answered(ttl uint32, addrs ...netip.Addr) dnsReply {
-	r := dnsReply{dnsQuery: q}
-	r.flags, r.answers, r.adds, r.behind = 0x8180, uint16(len(addrs)), 0, nil
-	for _, a := range addrs {
-		data := a.AsSlice()
-		r.records = append(r.records, dnsRecord{[]byte{0xc0, 12}, q.typ, 1, ttl, uint16(len(data)), data})
-	}
-	return r
-}
-
-func (r dnsReply) bytes() []byte {
-	question := r.dnsQuery
-	question.behind = nil
-	b := question.bytes()
-	for _, rec := range r.records {
-		b = append(b, rec.owner...)
-		b = binary.BigEndian.AppendUint16(b, rec.typ)
-		b = binary.BigEndian.AppendUint16(b, rec.class)
-		b = binary.BigEndian.AppendUint32(b, rec.ttl)
-		b = binary.BigEndian.AppendUint16(b, rec.length)
-		b = append(b, rec.data...)
-	}
-	return append(b, r.behind...)
-}
-
-func (q dnsQuery) of(typ uint16) dnsQuery {
-	q.typ = typ
-	return q
-}
-
-// addressesOf are some that a name has, of a type.
-func addressesOf(typ uint16, n int) (out []netip.Addr) {
-	a := mustAddr("198.18.0.1")
-	if typ == typeAAAA {
-		a = mustAddr("2001:db8:aaaa::1")
-	}
-	for range n {
-		out, a = append(out, a), a.Next()
-	}
-	return out
-}
-
-// resolver is a lab in which questions are asked of servers here and elsewhere.
-type resolver struct {
-	*outer
-	ports map[bool]uint16 // the proxy's, by family
-}
-
-func newResolver(t *testing.T) *resolver {
-	o := newOuter(t)
-	return &resolver{o, map[bool]uint16{
-		false: datagrams(t, "127.0.0.1:0", redirect.MarkFromProxy), true: datagrams(t, "[::1]:0", redirect.MarkFromProxy),
-	}}
-}
-
-func (o *resolver) in(t testing.TB) *resolver {
-	c := *o
-	c.outer = o.outer.in(t)
-	return &c
-}
-
-// begin has a name known, and its addresses told to a, for an hour.
-func (o *resolver) begin(v6 bool, q dnsQuery, addrs ...netip.Addr) {
-	o.Helper()
-	o.rulesOf(v6, setDNS, 0)
-	o.must(o.g.Questions().SetKnownRound(round))
-	o.must(o.g.Questions().SetToldRound(round))
-	o.must(o.g.Questions().Know(round, setDNS, 0, bytes.ToLower(q.name), q.typ))
-	o.tell(o.a.id, q, time.Hour, addrs...)
-	o.recorded()
-}
-
-// rulesOf begins anew with these sets.
-func (o *resolver) rulesOf(v6 bool, egress, ingress uint32) {
-	o.Helper()
-	o.renew(redirecting(egress, ingress))
-	for _, m := range []*ebpf.Map{o.g.objs.HgDnsAsked1, o.g.objs.HgDnsKnown1, o.g.objs.HgDnsTold1} {
-		o.must(empty(m))
-	}
-	o.emptyNames()
-	o.must(o.g.SetRoute(AnyRoute(policy.ProtocolDNS), o.ports[v6]))
-}
-
-// tell says that an endpoint was told of a name, for some time.
-func (o *resolver) tell(endpoint uint16, q dnsQuery, long time.Duration, addrs ...netip.Addr) {
-	o.Helper()
-	until := time.Duration(monotonic()) + long
-	o.must(o.g.Questions().Tell(round, endpoint, bytes.ToLower(q.name), q.typ, addrs, make([]policy.Identity, len(addrs)), until, 0))
-}
-
-// recordedExchange is what the gate says of an answer that it let go on.
-type recordedExchange struct {
-	client, server  netip.AddrPort
-	asked, answered time.Duration
-	query, answer   []byte
-}
-
-// recorded are those since it was last called.
-func (o *resolver) recorded() (out []recordedExchange) {
-	o.Helper()
-	over, cancel := context.WithCancel(context.Background())
-	cancel()
-	o.must(o.g.Questions().Read(over, 1, 1, func(client, server netip.AddrPort, asked, answered time.Duration, query, answer []byte) {
-		out = append(out, recordedExchange{client, server, asked, answered, bytes.Clone(query), bytes.Clone(answer)})
-	}))
-	return out
-}
-
-// way is one between a and its server.
-type way struct {
-	o        *resolver
-	asks     frame          // as a sends it
-	server   netip.AddrPort // who has it in the end
-	local    bool           // b is the server
-	reversed frame          // as the server answers it
-}
-
-// ways are those that questions and answers of the shortcut go.
-var ways = []string{"workload", "service of a workload", "outside", "outside, own address", "service outside"}
-
-// way begins one: the question is sent, and asked.
-func (o *resolver) way(name string, v6 bool, port uint16) *way {
-	o.Helper()
-	w := &way{o: o, asks: o.asks(v6, nil)}
-	w.asks.sport = port
-	switch name {
-	case "workload":
-		w.local = true
-	case "service of a workload":
-		w.local = true
-		o.serve(v6, nil, o.b.backend(v6))
-		w.asks = w.asks.asked()
-	case "service outside":
-		o.serve(v6, nil, netip.AddrPortFrom(o.remote(v6), 53))
-		w.asks = w.asks.asked()
-	default:
-		w.asks = o.world(w.asks)
-	}
-	w.server = w.asks.target()
-	switch name {
-	case "service of a workload":
-		w.server = o.b.backend(v6)
-	case "service outside":
-		w.server = netip.AddrPortFrom(o.remote(v6), 53)
-	}
-	left := w.asks.at(w.server)
-	if !w.local && name != "outside, own address" {
-		left = left.asNode(port) // which is free
-	}
-	w.reversed = left.reversed(0)
-	if w.local {
-		w.reversed.srcMAC, w.reversed.dstMAC = o.b.mac, gatewayMAC
-	}
-	return w
-}
-
-// ask sends a question, which goes on.
-func (w *way) ask(q dnsQuery) {
-	w.o.Helper()
-	f := w.asks
-	f.payload = q.bytes()
-	if r := w.o.sends(w.o.a, f); r.action != actionSend {
-		w.o.Fatalf("question: action %d, counted %q", r.action, w.o.counted())
-	}
-	if w.local || w.reversed.dst == w.asks.src {
-		return
-	}
-	r := w.o.leaves(w.o.a, f.at(w.server), 0)
-	if port := nodePort(f, r.data); r.action != actionNext || port != w.reversed.dport {
-		w.o.Fatalf("question leaves by port %d: action %d, counted %q", port, r.action, w.o.counted())
-	}
-}
-
-// comes is what becomes of a packet from the server.
-func (w *way) comes(f frame) result {
-	w.o.Helper()
-	if w.local {
-		return w.o.sends(w.o.b, f)
-	}
-	return w.o.enters(f)
-}
-
-// answer is what becomes of a message from the server.
-func (w *way) answer(message []byte) result {
-	w.o.Helper()
-	f := w.reversed
-	f.payload = message
-	return w.comes(f)
-}
-
-func (w *way) direction() policy.Direction {
-	if w.local {
-		return policy.Egress
-	}
-	return policy.Ingress
-}
-
-// passes asks, and wants the answer to reach the client as if there were no proxy, once, and
-// both to be recorded.
-func (w *way) passes(what string, q dnsQuery, message []byte) {
-	o := w.o
-	o.Helper()
-	began := time.Duration(monotonic())
-	w.ask(q)
-	o.forget()
-	r := w.answer(message)
-	o.expect(what, r, actionSend, 0, w.direction())
-	want := w.asks.reversed(0)
-	want.dstMAC, want.srcMAC, want.payload = o.a.mac, gatewayMAC, message
-	want.ttl--
-	if !bytes.Equal(r.data, want.bytes()) {
-		o.Errorf("%s: the client gets\n%x, want\n%x", what, r.data, want.bytes())
-	}
-	got := o.recorded()
-	if len(got) != 1 || got[0].client != w.asks.source() || got[0].server != w.server ||
-		!bytes.Equal(got[0].query, q.bytes()) || !bytes.Equal(got[0].answer, message) {
-		o.Errorf("%s: recorded %+v", what, got)
-	} else if e := got[0]; e.asked < began || e.answered < e.asked || time.Duration(monotonic()) < e.answered {
-		o.Errorf("%s: begun at %v, asked at %v, answered at %v, now %v", what, began, e.asked, e.answered, time.Duration(monotonic()))
-	}
-	if n := o.waiting(1 << 62); n != 0 {
-		o.Errorf("%s: %d questions wait still", what, n)
-	}
-}
-
-// isProxys wants a packet from the server to be the proxy's, with the question of it.
-func (w *way) isProxys(what string, f frame) { w.refused(what, f, 179, 1) }
-
-// refused wants one not to reach the client, for a reason, and so many questions to wait.
-func (w *way) refused(what string, f frame, reason uint8, waiting int) {
-	o := w.o
-	o.Helper()
-	o.forget()
-	r := w.comes(f)
-	if got, want := o.counted(), fmt.Sprintf("0 %s, %d %[1]s", w.direction(), reason); r.action != actionShot || got != want {
-		o.Errorf("%s: action %d, counted %q, want %q", what, r.action, got, want)
-	}
-	if n := o.waiting(1 << 62); n != waiting {
-		o.Errorf("%s: %d questions wait, want %d", what, n, waiting)
-	}
-	if got := o.recorded(); len(got) != 0 {
-		o.Errorf("%s: recorded %+v", what, got)
-	}
-}
-
-func (w *way) with(message []byte) frame {
-	f := w.reversed
-	f.payload = message
-	return f
-}
 
 // What goes past the proxy and what does not, of answers; see also question_test.go.
 func TestAnswers(t *testing.T) {
@@ -307,43 +33,182 @@ func answersGoOn(t *testing.T, o *resolver) {
 	for _, typ := range []uint16{1, typeAAAA} {
 		q := ask("www", "example", "org").of(typ)
 		told := addressesOf(typ, 8)
-		backwards := slices.Clone(told)
-		slices.Reverse(backwards)
-		for _, v6 := range families {
+		for family, v6 := range families {
 			for _, name := range ways {
 				o.begin(v6, q, told...)
 				w := o.way(name, v6, 40000)
 				passes := func(what string, q dnsQuery, r dnsReply) {
 					t.Helper()
-					w.passes(fmt.Sprintf("%s, IPv6 %v, type %d, %s", name, v6, typ, what), q, r.bytes())
+					w.passes(fmt.Sprintf("%s, %s, type %d, %s", name, family, typ, what), q, r.bytes())
 				}
-				for n := range told {
-					passes("some of them", q, q.answered(60, told[:n+1]...))
-					passes("others of them", q, q.answered(0, told[n:]...))
+				passes("one", q, q.answered(60, told[3]))
+				passes("all", q, q.answered(60, told...))
+				if name == "workload" {
+					w.goOnWritten(passes, q, told)
 				}
-				passes("in another order", q, q.answered(60, backwards...))
-				passes("one twice", q, q.answered(60, told[0], told[0]))
-				upper := q
-				upper.name = wireName("WwW", "eXamPLE", "ORG")
-				passes("0x20", upper, upper.answered(60, told[2]))
-				edns := q
-				edns.adds, edns.behind = 1, opt(1232, 0, 10, 0, 2, 1, 2)
-				passes("EDNS asked", edns, q.answered(60, told[1]))
-				r := q.answered(60, told[1])
-				r.adds, r.behind = 1, opt(4096, 0, 12, 0, 3, 0, 0, 0)
-				passes("EDNS in both", edns, r)
-				passes("EDNS in the answer", q, r)
-				for bit := range 16 {
-					if r := q.answered(60, told[1]); 1<<bit&0x05b0 != 0 {
-						r.flags ^= 1 << bit
-						passes(fmt.Sprintf("flag %04x", 1<<bit), q, r)
-					}
-				}
-				r = q.answered(86400, told[0])
-				o.tell(o.a.id, q, 25*time.Hour, told...)
-				passes("a day", q, r)
-				w.refused("once more", w.with(r.bytes()), 179, 0)
+				w.refused("once more", w.with(q.answered(60, told...).bytes()), 179, 0)
 			}
+		}
+	}
+}
+
+// goOnWritten are the ways to write a question and its answer.
+func (w *way) goOnWritten(passes func(string, dnsQuery, dnsReply), q dnsQuery, told []netip.Addr) {
+	for n := range told {
+		passes("some of them", q, q.answered(60, told[:n+1]...))
+		passes("others of them", q, q.answered(0, told[n:]...))
+	}
+	backwards := slices.Clone(told)
+	slices.Reverse(backwards)
+	passes("in another order", q, q.answered(60, backwards...))
+	passes("one twice", q, q.answered(60, told[0], told[0]))
+	upper := q
+	upper.name = wireName("WwW", "eXamPLE", "ORG")
+	passes("0x20", upper, upper.answered(60, told[2]))
+	edns := q
+	edns.adds, edns.behind = 1, opt(1232, 0, 10, 0, 2, 1, 2)
+	passes("EDNS asked", edns, q.answered(60, told[1]))
+	r := q.answered(60, told[1])
+	r.adds, r.behind = 1, opt(4096, 0, 12, 0, 3, 0, 0, 0)
+	passes("EDNS in both", edns, r)
+	passes("EDNS in the answer", q, r)
+	for bit := range 16 {
+		if r := q.answered(60, told[1]); 1<<bit&0x05b0 != 0 {
+			r.flags ^= 1 << bit
+			passes(fmt.Sprintf("flag %04x", 1<<bit), q, r)
+		}
+	}
+	w.o.tell(w.o.a.id, q, 25*time.Hour, told...)
+	passes("a day", q, q.answered(86400, told[0]))
+}
+
+// What was told holds for one endpoint, name and type, in its round, as long as was said, and
+// while the addresses stand as they stood.
+func answersNotAsTold(t *testing.T, o *resolver) {
+	q, told := ask("www", "example", "org"), addressesOf(1, 2)
+	ttl := func(seconds ...uint32) []byte {
+		r := q.answered(0, told...)
+		for i := range seconds {
+			r.records[i].ttl = seconds[i]
+		}
+		return r.bytes()
+	}
+	other := named + 1
+	as := func(until time.Duration, as ...policy.Identity) {
+		o.must(o.g.Questions().Tell(round, o.a.id, q.name, 1, told, as, time.Duration(monotonic())+until, 0))
+	}
+	atLeast := func(floor time.Duration) {
+		o.must(o.g.Questions().Tell(round, o.a.id, q.name, 1, told, make([]policy.Identity, 2), time.Duration(monotonic())+1000*time.Second, floor))
+	}
+	forget := func() { o.must(empty(o.g.objs.HgDnsTold1)) }
+	for name, c := range map[string]struct {
+		before func()
+		answer []byte
+		passes bool
+	}{
+		"as told":                {func() {}, ttl(60, 60), true},
+		"another round":          {func() { o.must(o.g.Questions().SetToldRound(round + 1)) }, ttl(60, 60), false},
+		"no round":               {func() { o.must(o.g.Questions().SetToldRound(0)) }, ttl(60, 60), false},
+		"the round of questions": {func() { o.must(o.g.Questions().SetKnownRound(round + 1)) }, ttl(60, 60), true},
+		"told in no round": {func() {
+			o.must(o.g.Questions().SetToldRound(0))
+			o.must(o.g.Questions().Tell(0, o.a.id, q.name, 1, told, make([]policy.Identity, 2), 1<<62, 0))
+		}, ttl(60, 60), false},
+		"nothing told":          {forget, ttl(60, 60), false},
+		"no address told":       {func() { o.tell(o.a.id, q, time.Hour) }, ttl(60, 60), false},
+		"one told":              {func() { o.tell(o.a.id, q, time.Hour, told[0]) }, ttl(60, 60), false},
+		"told to another":       {func() { forget(); o.tell(o.b.id, q, time.Hour, told...) }, ttl(60, 60), false},
+		"told to nobody":        {func() { forget(); o.tell(0, q, time.Hour, told...) }, ttl(60, 60), false},
+		"told for another type": {func() { forget(); o.tell(o.a.id, q.of(typeAAAA), time.Hour, told...) }, ttl(60, 60), false},
+		"of another type, which was told": {func() {
+			aaaa := q.of(typeAAAA)
+			o.must(o.g.Questions().Know(round, setDNS, 0, q.name, typeAAAA))
+			o.tell(o.a.id, aaaa, time.Hour, addressesOf(typeAAAA, 2)...)
+		}, q.of(typeAAAA).answered(60, addressesOf(typeAAAA, 2)...).bytes(), false},
+		"told of another name":    {func() { forget(); o.tell(o.a.id, ask("wwx", "example", "org"), time.Hour, told...) }, ttl(60, 60), false},
+		"told of a shorter name":  {func() { forget(); o.tell(o.a.id, ask("www", "example"), time.Hour, told...) }, ttl(60, 60), false},
+		"in time":                 {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(60, 900), true},
+		"in time, the other":      {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(900, 60), true},
+		"by a moment too long":    {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(60, 1000), false},
+		"too long, the other":     {func() { o.tell(o.a.id, q, 1000*time.Second, told...) }, ttl(1000, 60), false},
+		"its time is over":        {func() { o.tell(o.a.id, q, 0, told...) }, ttl(0, 0), false},
+		"a day is not 32 bits":    {func() { o.tell(o.a.id, q, 5*time.Second, told...) }, ttl(86400, 86400), false},
+		"counts for less":         {func() { atLeast(900 * time.Second) }, ttl(0, 60), true},
+		"counts for too long":     {func() { atLeast(1000 * time.Second) }, ttl(0, 60), false},
+		"counts for more seconds": {func() { atLeast(999*time.Second + 1) }, ttl(0, 60), false},
+		"known as then":           {func() { o.learn(named, told...); as(time.Hour, named, named) }, ttl(60, 60), true},
+		"one known as then":       {func() { o.learn(named, told[1]); as(time.Hour, 0, named) }, ttl(60, 60), true},
+		"known otherwise":         {func() { o.learn(named, told...); as(time.Hour, named, other) }, ttl(60, 60), false},
+		"not known any more":      {func() { o.learn(named, told[0]); as(time.Hour, named, named) }, ttl(60, 60), false},
+		"known now":               {func() { o.learn(named, told...); as(time.Hour, named, 0) }, ttl(60, 60), false},
+		"another knows it": {func() {
+			_, err := o.g.Names().Put([]NameKey{{Endpoint: o.b.id, Addr: told[0]}, {Endpoint: o.b.id, Addr: told[1]}}, []policy.Identity{named, named})
+			o.must(err)
+			as(time.Hour, named, named)
+		}, ttl(60, 60), false},
+		"another's address": {func() { o.tell(o.a.id, q, time.Hour, told[0], told[1].Next()) }, ttl(60, 60), false},
+	} {
+		o.begin(false, q, told...)
+		w := o.way("workload", false, 40000)
+		c.before()
+		if c.passes {
+			o.must(o.g.Questions().Know(round+1, setDNS, 0, q.name, 1)) // whatever the round
+			w.passes(name, q, c.answer)
+			continue
+		}
+		w.ask(q)
+		w.isProxys(name, w.with(c.answer))
+	}
+}
+
+// Without its question, the proxy, the client's rules or the connection, there is no shortcut.
+func answersNoMore(t *testing.T, o *resolver) {
+	q, told := ask("www", "example", "org"), addressesOf(1, 2)
+	whole := q.answered(60, told...).bytes()
+	for name, v6 := range map[string]bool{"workload": false, "outside": true} {
+		begin := func(port uint16) *way {
+			t.Helper()
+			o.begin(v6, q, told...)
+			w := o.way(name, v6, port)
+			w.ask(q)
+			return w
+		}
+		w := begin(40000)
+		_, _, ok := o.g.Questions().Take(w.asks.source(), w.server, q.id, nil)
+		if w.refused("taken by the proxy", w.with(whole), 179, 0); !ok {
+			t.Error("it could not be taken")
+		}
+		w = begin(40000)
+		other := o.way(name, v6, 40001)
+		another := q
+		another.id++
+		other.ask(another)
+		other.refused("the id of another port", other.with(whole), 179, 2)
+		w.o.must(o.g.SetRoute(AnyRoute(policy.ProtocolDNS), deadPort))
+		w.refused("the proxy is dead", w.with(whole), 232, 2)
+		w = begin(40000)
+		a, _ := redirecting(setDNS, 0)
+		o.must(o.g.SyncPolicy(subjectA, a, PolicyTable{}))
+		o.must(o.g.SetRevision(2))
+		o.forget()
+		if r := w.answer(whole); r.action != actionShot || o.waiting(1<<62) != 1 || len(o.recorded()) != 0 {
+			t.Errorf("denied since: action %d", r.action)
+		}
+	}
+	for _, c := range []struct {
+		egress, ingress uint32
+		passes          bool
+	}{{setDNS, 0, true}, {setDNS, setDNS + 1, true}, {0, setDNS, false}} {
+		o.begin(false, q, told...)
+		o.rulesOf(false, c.egress, c.ingress)
+		o.must(o.g.Questions().Know(round, c.egress, c.ingress, q.name, 1))
+		o.tell(o.a.id, q, time.Hour, told...)
+		w := o.way("workload", false, 40000)
+		if what := fmt.Sprintf("sets %x and %x", c.egress, c.ingress); c.passes {
+			w.passes(what, q, whole)
+		} else {
+			w.ask(q)
+			w.isProxys(what, w.with(whole))
 		}
 	}
 }

@@ -42,7 +42,8 @@ type dnsServer struct {
 	lost      atomic.Uint64 // the kernel did not send
 	counts    *dnsCounts
 	before    handover
-	moving    sync.Mutex // held while a question that went on comes to those that wait here
+	served    atomic.Bool // the datapath has given us something
+	moving    sync.Mutex  // held while a question that went on comes to those that wait here
 
 	late struct { // for those who are not at a worker's turn
 		sync.Mutex
@@ -216,6 +217,9 @@ func (w *dnsWorker) take(g *redirect.Datagram) {
 			w.answered(&given)
 		}
 	case redirect.MarkToProxy:
+		if !w.d.served.Load() {
+			w.d.served.Store(true)
+		}
 		if g.Mark&redirect.MarkAnswer != 0 {
 			w.answered(g)
 		} else {

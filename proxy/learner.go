@@ -38,7 +38,7 @@ func (p *process) openNames() error {
 		return nil
 	}
 	c := *p.config.Names
-	c.Logger = p.log
+	c.Logger, c.Forgot = p.log, p.tellAnew
 	var err error
 	if p.learnt, err = fqdn.New(c); err != nil {
 		return err

@@ -27,7 +27,7 @@ type shard struct {
 	mu     sync.Mutex
 	asked  map[questionKey]*question
 	of     map[netip.Addr]int    // how many an endpoint has, held answers included
-	wrong  map[twoEnds]int       // answers to none of their questions; less by what was asked again
+	wrong  map[twoEnds]wrongs    // answers to none of their questions; less by what was asked again
 	barred map[twoEnds]time.Time // see bars
 	spare  *question
 	waits  queue // for an answer, oldest first
@@ -43,6 +43,8 @@ const (
 	// maxWrong answers to nothing end the questions of the same ends: somebody guesses.
 	maxWrong = 8
 	maxEnds  = 4096
+	// wrongLasts is when they are forgotten if no more came: late ones and copies add up else.
+	wrongLasts = 10 * time.Second
 	// barsFor is until those that went on without us have been collected.
 	barsFor = 3 * shortcutLooks
 )
@@ -102,7 +104,7 @@ func newQuestions(limits *DNSLimits) *questions {
 	t := &questions{limits: limits, seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.asked, s.of, s.wrong, s.barred = map[questionKey]*question{}, map[netip.Addr]int{}, map[twoEnds]int{}, map[twoEnds]time.Time{}
+		s.asked, s.of, s.wrong, s.barred = map[questionKey]*question{}, map[netip.Addr]int{}, map[twoEnds]wrongs{}, map[twoEnds]time.Time{}
 	}
 	return t
 }
@@ -249,7 +251,7 @@ func (s *shard) take(key questionKey, asked []byte) *question {
 		s.opaque--
 	}
 	s.waits.remove(x)
-	if len(s.wrong) > 0 && s.wrong[key.ends()] > 0 {
+	if len(s.wrong) > 0 && s.wrong[key.ends()].n > 0 {
 		delete(s.wrong, key.ends())
 	}
 	return x
@@ -259,8 +261,19 @@ func (s *shard) countWrong(e twoEnds, n int) int {
 	if len(s.wrong) >= maxEnds {
 		clear(s.wrong)
 	}
-	s.wrong[e] += n
-	return s.wrong[e]
+	now, w := time.Now(), s.wrong[e]
+	if now.Sub(w.last) > wrongLasts {
+		w.n = 0
+	}
+	w.n, w.last = w.n+n, now
+	s.wrong[e] = w
+	return w.n
+}
+
+// wrongs are answers to nothing.
+type wrongs struct {
+	n    int
+	last time.Time
 }
 
 // guessed counts an answer to no question. After some it takes out the questions of these

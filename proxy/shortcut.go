@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
@@ -25,6 +26,8 @@ type Shortcut interface {
 	// SetKnownRound and SetToldRound say which round's Know and Tell hold from now on; 0: none.
 	SetKnownRound(round uint64) error
 	SetToldRound(round uint64) error
+	// KnownRound is the one that holds, whoever has set it.
+	KnownRound() (uint64, error)
 	// Longest is that of the names on the wire that can be known.
 	Longest() int
 	// Know says that a question is allowed by two sets, in one round. The name is as on the
@@ -42,8 +45,8 @@ type Shortcut interface {
 	// Read calls f for each question whose answer went on too, until the context ends.
 	Read(ctx context.Context, least, most time.Duration,
 		f func(client, server netip.AddrPort, asked, answered time.Duration, query, answer []byte)) error
-	// Lost is how many of these were not read for want of room, ever.
-	Lost() (uint64, error)
+	// TakeLost is how many of these found no room, since a process has asked last.
+	TakeLost() (uint64, error)
 }
 
 // shortcut is a worker's part in it.
@@ -51,7 +54,7 @@ type shortcut struct {
 	seed maphash.Seed
 	// seen are questions that came here, so that what is asked once takes no room in the
 	// datapath. Several questions share a place: the last has it.
-	seen  [2048][seenWays]seenQuestion
+	seen  *[2048][seenWays]seenQuestion
 	name  []byte
 	query []byte
 	// standing is how the addresses of the last answer stand.
@@ -92,31 +95,46 @@ const (
 	// shortcutLooks is how long a question may be under way unseen: who waits for an answer
 	// in vain is to see at least that it was asked.
 	shortcutLooks = 100 * time.Millisecond
+	// beginsAfter is how many looks a process waits that has rules but got no datagram yet: the
+	// datapath may not have turned to it.
+	beginsAfter = 10
 )
 
 // newRound is a number for the judgements of one snapshot.
 func newRound() uint64 { return rand.Uint64() | 1 }
 
 // beginShortcut has the datapath forget what another process has told it.
-func (p *process) beginShortcut() error {
-	if err := p.setKnown(0); err != nil {
-		return err
-	}
-	return p.beginTelling()
-}
+func (p *process) beginShortcut() error { return p.closeShortcut() }
 
 // rounds are this process's until another has taken its place: one that drains is still told
 // of new rules, and would void what the other says.
 type rounds struct {
 	sync.Mutex
-	left bool
+	left  bool
+	known uint64 // the last that we have set; 0: none yet
+}
+
+// serves reports whether this process is the one that questions and answers come to, as far as
+// the datapath can tell: another has begun no round of its own since.
+func (p *process) serves() bool {
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	return p.servesLocked()
+}
+
+func (p *process) servesLocked() bool {
+	if r := &p.rounds; !r.left && r.known != 0 {
+		now, err := p.config.Shortcut.KnownRound()
+		r.left = err == nil && now != 0 && now != r.known
+	}
+	return !p.rounds.left
 }
 
 // setRound begins a round in the datapath, if that is ours to do.
 func (p *process) setRound(set func(uint64) error, round uint64) (ours bool, err error) {
 	p.rounds.Lock()
 	defer p.rounds.Unlock()
-	if p.rounds.left {
+	if !p.servesLocked() {
 		return false, nil
 	}
 	return true, set(round)
@@ -134,7 +152,13 @@ func (p *process) setKnown(round uint64) error {
 	if p.config.Shortcut == nil {
 		return nil
 	}
-	_, err := p.setRound(p.config.Shortcut.SetKnownRound, round)
+	_, err := p.setRound(func(round uint64) error {
+		err := p.config.Shortcut.SetKnownRound(round)
+		if err == nil && round != 0 {
+			p.rounds.known = round
+		}
+		return err
+	}, round)
 	return err
 }
 
@@ -164,6 +188,16 @@ func (p *process) tellFromNow() {
 	}
 }
 
+// tellAnew begins another round if there is one: what was told is void.
+func (p *process) tellAnew() {
+	if p.config.Shortcut != nil && p.telling.Load() != 0 {
+		p.tellFromNow()
+	}
+}
+
+// closeShortcut has everything come here until rules change.
+func (p *process) closeShortcut() error { return errors.Join(p.setKnown(0), p.beginTelling()) }
+
 // judgesAs reports whether every question that s allows, n allows too and for the same reason.
 func (s *snapshot) judgesAs(n *snapshot) bool {
 	if s == nil || s.audit != n.audit {
@@ -180,7 +214,7 @@ func (s *snapshot) judgesAs(n *snapshot) bool {
 // know tells the datapath of a question that s has just allowed, the second time it comes.
 func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	c, cut := w.d.p.config.Shortcut, &w.short
-	if c == nil || s == nil || s.round == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
+	if c == nil || s == nil || s.round == 0 || known.Egress == 0 && known.Ingress == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
 		return
 	}
 	if known.Egress == 0 && known.Ingress == 0 { // its rules are gone since: no set says that others may ask it
@@ -190,6 +224,9 @@ func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	name := asked[:len(asked)-4]
 	if len(name) > c.Longest() {
 		return
+	}
+	if cut.seen == nil {
+		cut.seen = new([2048][seenWays]seenQuestion)
 	}
 	cut.name = appendSmall(cut.name[:0], name)
 	var h maphash.Hash
@@ -244,7 +281,7 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 // wentOn finds the question of an answer among those that went on without us. handled: there
 // is nothing left to do about the answer.
 func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *question, handled bool) {
-	if w.d.p.config.Shortcut == nil || s.bars(key.ends(), w.now) {
+	if w.d.p.config.Shortcut == nil {
 		return nil, false
 	}
 	e, asked, ok := w.fetch(key.client, key.server, key.id)
@@ -254,6 +291,10 @@ func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *questi
 		return s.take(key, m.Question()), false
 	}
 	if !w.admits(e, asked) {
+		return nil, true
+	}
+	if s.bars(key.ends(), w.now) { // it may be right, and nobody knows
+		w.ends(e, asked, errGuessed)
 		return nil, true
 	}
 	own := key
@@ -282,8 +323,9 @@ func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExcha
 	d.counts.queries.Add(1)
 	d.counts.shortcut.Add(1)
 	known, ok := w.lookup(client, server)
-	if !ok {
+	if !ok { // its connection is gone, or no rule of ours is about it any more
 		d.counts.unknown.Add(1)
+		d.p.ring.lose(1)
 		return nil, nil, false
 	}
 	if err := m.ParseQuery(raw); err != nil { // the datapath reads more strictly
@@ -301,12 +343,25 @@ const clockHolds = 100 * time.Millisecond
 
 // wall is what the clock on the wall showed when the datapath's showed at.
 func (w *dnsWorker) wall(at time.Duration) time.Time {
-	if c := &w.short; w.now.Sub(c.looked) >= clockHolds || w.now.Before(c.looked) {
-		c.looked = w.now
-		c.boot = time.Now().Add(-monotonic())
-	}
+	w.clock()
 	return w.short.boot.Add(at)
 }
+
+// clock looks at both clocks now and then, and reports whether the one on the wall was set.
+func (w *dnsWorker) clock() (set bool) {
+	c := &w.short
+	if w.now.Sub(c.looked) < clockHolds && !w.now.Before(c.looked) {
+		return false
+	}
+	before := c.boot
+	c.looked = w.now
+	c.boot = time.Now().Round(0).Add(-monotonic())
+	return !before.IsZero() && c.boot.Sub(before).Abs() > clockStep
+}
+
+// clockStep is by how much the clock on the wall may go astray until what lasts by it and what
+// lasts by the datapath's are no longer the same.
+const clockStep = time.Second / 2
 
 // monotonic is the time that the datapath's clock shows.
 func monotonic() time.Duration {
@@ -347,6 +402,13 @@ func (w *dnsWorker) wait(key questionKey, m *dns.Message, x *dnsExchange, s *sha
 	}
 }
 
+// ends ends a question that went on and was recorded, without its answer.
+func (w *dnsWorker) ends(x *dnsExchange, m *dns.Message, why error) {
+	w.d.counts.unanswered.Add(1)
+	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, dns.ServFail))
+	w.writer.reply(x, dns.ServFail, &dns.Found{}, w.now, why)
+}
+
 func (w *dnsWorker) tooMany(x *dnsExchange, m *dns.Message) {
 	w.d.counts.full.Add(1)
 	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, dns.Refused))
@@ -383,13 +445,19 @@ func (w *dnsWorker) collects(done <-chan struct{}) {
 	}
 	tick := time.NewTicker(shortcutLooks)
 	defer tick.Stop()
-	for {
+	for waited := 0; ; {
 		select {
 		case <-done:
 			return
 		case w.now = <-tick.C:
-			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() { // answers go to another, and so do their questions
+			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() || !w.d.p.serves() { // answers go to another, and so do their questions
 				continue
+			}
+			if waited++; !w.d.served.Load() && waited < beginsAfter {
+				continue
+			}
+			if w.clock() { // what was told lasts by another clock than what is remembered
+				w.d.p.tellAnew()
 			}
 			w.out.Forget(w.now)
 			w.own = w.own[:0]

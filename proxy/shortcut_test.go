@@ -151,7 +151,12 @@ func (f *fakeShortcut) Read(ctx context.Context, _, _ time.Duration, each func(c
 	}
 }
 
-func (f *fakeShortcut) Lost() (uint64, error) { return f.lost.Load(), nil }
+func (f *fakeShortcut) TakeLost() (uint64, error) { return f.lost.Swap(0), nil }
+
+func (f *fakeShortcut) KnownRound() (uint64, error) {
+	known, _ := f.rounds()
+	return known, nil
+}
 
 // goOn has a question go on without the proxy, so long ago.
 func (f *fakeShortcut) goOn(id uint16, message []byte, ago time.Duration) {
@@ -690,14 +695,15 @@ func TestRecordsOfTheGate(t *testing.T) {
 // is to end leaves the rest to the next.
 func TestRecordsAreLost(t *testing.T) {
 	s := shortcutBy(t, nil, DNSLimits{})
-	s.f.lost.Store(5) // before our time
+	s.f.lost.Store(5) // before our time, and nobody has told of them
 	ctx, end := context.WithCancel(t.Context())
 	defer end()
 	ended := make(chan struct{})
 	go func() { s.p.dns.records(ctx); close(ended) }()
 	eventually(t, "it reads", func() bool { return s.f.readers.Load() == 1 })
-	s.f.lost.Store(8)
-	eventually(t, "it counts", func() bool { return s.p.ring.lostTotal() == 6 })
+	eventually(t, "it counts", func() bool { return s.p.ring.lostTotal() == 10 })
+	s.f.lost.Store(3)
+	eventually(t, "it goes on counting", func() bool { return s.p.ring.lostTotal() == 16 })
 	s.p.draining.Store(true)
 	select {
 	case <-ended:

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -67,28 +68,40 @@ func (d *dnsServer) records(ctx context.Context) {
 	if turn != nil {
 		defer turn.Leave()
 	}
-	lost, err := c.Lost()
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if d.p.draining.Load() {
-				cancel()
-			}
-			if now, err := c.Lost(); err == nil && now > lost {
-				d.p.ring.lose(2 * (now - lost))
-				lost = now
-			}
+	go d.countLost(ctx, cancel)
+	for ctx.Err() == nil {
+		err := c.Read(ctx, recordsLeast, recordsMost, d.recorder.record)
+		if err == nil {
+			return
 		}
-	}()
-	if err == nil {
-		err = c.Read(ctx, recordsLeast, recordsMost, d.recorder.record)
+		// What nobody would see must not go on.
+		d.p.log.Error("questions that take the shortcut are not recorded: none takes it", "error", errors.Join(err, d.p.closeShortcut()))
+		select {
+		case <-ctx.Done():
+		case <-time.After(readAgain):
+		}
 	}
-	if err != nil {
-		d.p.log.Error("questions that take the shortcut are not recorded", "error", err)
+}
+
+// readAgain is when what could not be read is tried again.
+const readAgain = time.Second
+
+// countLost counts what found no room, and ends the turn when another process serves.
+func (d *dnsServer) countLost(ctx context.Context, leave func()) {
+	tick := time.NewTicker(turnEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if d.p.draining.Load() || !d.p.serves() {
+			leave()
+		}
+		if lost, err := d.p.config.Shortcut.TakeLost(); err == nil && lost > 0 {
+			d.p.ring.lose(2 * lost)
+		}
 	}
 }
 
@@ -102,6 +115,7 @@ func (w *dnsWorker) record(client, server netip.AddrPort, asked, answered time.D
 	known, ok := w.lookup(client, server)
 	if !ok {
 		d.counts.unknown.Add(1) // it is gone since
+		d.p.ring.lose(2)
 		return
 	}
 	if w.asked.ParseQuery(query) != nil || w.answer.ParseAnswer(answer) != nil || w.answer.Find(&w.found) != nil {

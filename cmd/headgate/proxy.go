@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -60,10 +61,7 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 		Connections: connections{ct}, Collector: collector{ct}, Limits: limits.limits(),
 		Datagrams: connections{ct}, Senders: [2]int{proxy.DescriptorSender4, proxy.DescriptorSender6}, DNS: limits.dns(),
 	}
-	if cfg.Shortcut, err = openShortcut(limits); err != nil {
-		return err
-	}
-	if cfg.ShortcutTurn, err = proxy.OpenTurn(proxy.DescriptorState, "shortcut.lock"); err != nil {
+	if cfg.Shortcut, cfg.ShortcutTurn, err = openShortcut(limits, log); err != nil {
 		return err
 	}
 	cfg.Injector, err = openInjector()
@@ -79,22 +77,33 @@ func runProxy(ctx context.Context, format string, limits *proxyLimits) error {
 }
 
 // openShortcut takes the way by which questions and answers go on without the proxy, if they are to.
-func openShortcut(limits *proxyLimits) (proxy.Shortcut, error) {
+func openShortcut(limits *proxyLimits, log *slog.Logger) (proxy.Shortcut, proxy.Turn, error) {
 	q, err := bpf.OpenQuestions([5]int{
 		proxy.DescriptorKnown, proxy.DescriptorTold, proxy.DescriptorRounds, proxy.DescriptorAsked, proxy.DescriptorAnswered,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	turn, err := proxy.OpenTurn(proxy.DescriptorState, "shortcut.lock")
+	if err != nil {
+		log.Error("questions take no shortcut: nobody could say whose turn it is to record them", "error", err)
+		return closedShortcut{q}, never{}, nil
 	}
 	if !limits.shortcut {
-		return closedShortcut{q}, nil
+		return closedShortcut{q}, turn, nil
 	}
-	return q, nil
+	return q, turn, nil
 }
 
 // closedShortcut has every question come to the proxy, whatever one before it has said, and takes
 // up those that went on by that one's leave.
 type closedShortcut struct{ *bpf.Questions }
+
+// never is nobody's turn.
+type never struct{}
+
+func (never) Take() bool { return false }
+func (never) Leave()     {}
 
 func (c closedShortcut) SetKnownRound(uint64) error { return c.Questions.SetKnownRound(0) }
 func (c closedShortcut) SetToldRound(uint64) error  { return c.Questions.SetToldRound(0) }

@@ -188,6 +188,9 @@ func (s *Store) makeRoom() bool {
 
 // forgetUnruled forgets the names of a host that no rule is about.
 func (s *Store) forgetUnruled(h *host) {
+	if h.unruled > 0 && s.config.Forgot != nil {
+		defer s.config.Forgot()
+	}
 	for _, e := range h.known {
 		if e.pick == s.none {
 			s.forgetName(h, e, func(learnt) bool { return true })

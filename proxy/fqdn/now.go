@@ -73,7 +73,7 @@ func (s *Store) standUnknown(t *task, name string, st *Standing) {
 	}
 	longest := time.Duration(0)
 	for _, a := range t.answer.Addresses {
-		longest = max(longest, a.TTL)
+		longest = max(longest, min(a.TTL, maxTTL))
 		st.As = append(st.As, t.host.holds[a.Addr.Unmap().As16()].as)
 	}
 	st.Endpoint, st.Until = t.host.id, s.now().Add(max(longest, s.limits.MinTTL)+unknownFor)

@@ -73,6 +73,8 @@ type Config struct {
 	Disk        Disk        // nil: nothing is remembered
 	Logger      *slog.Logger
 	Now         func() time.Time // time.Now
+	// Forgot is told that names were forgotten, for want of room, which answers are to bring back. It is not to block.
+	Forgot func()
 }
 
 // Store is what is known of names. Run does the work that nobody waits for at his turn.

@@ -40,10 +40,11 @@ struct {
 #define DNS_ROUND_KNOWN 0       /* of what is allowed: rules about names in questions */
 #define DNS_ROUND_TOLD 1        /* of what was told: rules about names in egress policy */
 #define DNS_LOST 2              /* how many events found no room */
+#define DNS_LOST_TOLD 3         /* how many of these the proxy has told of */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 3);
+	__uint(max_entries, 4);
 	__type(key, __u32);
 	__type(value, __u64);
 } hg_dns_state_1 SEC(".maps");
@@ -74,11 +75,43 @@ struct dns_asked {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct dns_asked_key);
 	__type(value, struct dns_asked);
 } hg_dns_asked_1 SEC(".maps");
+
+/* How many questions of an endpoint went on lately. The proxy takes over what waits for longer
+ * than that, so this bounds how many wait here: nobody takes the room of all others. */
+#define DNS_PACE_SHIFT 27       /* 134 ms */
+#define DNS_PACE 8192
+
+struct dns_pace {
+	__u32 period;
+	__u32 count;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536); /* numbers of endpoints */
+	__type(key, __u32);
+	__type(value, struct dns_pace);
+} hg_dns_pace_1 SEC(".maps");
+
+/* Two processors may both begin a period: then a few more go on. */
+inline bool keeps_pace(__u32 endpoint, __u64 now)
+{
+	struct dns_pace *pace = bpf_map_lookup_elem(&hg_dns_pace_1, &endpoint);
+	__u32 period = now >> DNS_PACE_SHIFT;
+
+	if (!pace)
+		return false;
+	if (pace->period != period) {
+		pace->period = period;
+		pace->count = 0;
+	}
+	return __sync_fetch_and_add(&pace->count, 1) < DNS_PACE;
+}
 
 /* A question that is read. Packets of a processor take turns. */
 struct question {
@@ -192,5 +225,5 @@ static __noinline bool goes_past(struct __sk_buff *skb, const struct packet *p, 
 	q->key.server_port = p->destination_port;
 	q->key.id = dns_u16(q, 0);
 	q->asked.at = bpf_ktime_get_ns();
-	return !bpf_map_update_elem(&hg_dns_asked_1, &q->key, &q->asked, BPF_NOEXIST);
+	return keeps_pace(p->payer, q->asked.at) && !bpf_map_update_elem(&hg_dns_asked_1, &q->key, &q->asked, BPF_NOEXIST);
 }
