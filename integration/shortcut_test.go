@@ -85,6 +85,7 @@ func (o *outside) serveMovingNames(t *testing.T) *movingNames {
 	}
 	server := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		a, name, i := new(dns.Msg).SetReply(q), q.Question[0].Name, 0
+		a.Compress = true
 		if rest, slow := strings.CutPrefix(name, "slow-"); slow {
 			name = rest
 			time.Sleep(300 * time.Millisecond)
@@ -147,8 +148,11 @@ func (r *repeater) askWithin(within time.Duration, name string, qtype uint16, ch
 	}
 	for {
 		a, err := r.ReadMsg()
-		if err != nil || a.Id == q.Id {
-			return a, err
+		if err != nil {
+			return nil, fmt.Errorf("question %d of %s: %w", q.Id, r.LocalAddr(), err)
+		}
+		if a.Id == q.Id {
+			return a, nil
 		}
 	}
 }
@@ -380,18 +384,24 @@ func (s *shortcut) firstPackets(t *testing.T) {
 		gone = append(gone, firstAddr(r.mustAsk(t, manyTimes, fmt.Sprintf("m%d.example.com.", i), dns.TypeA)))
 		s.names.place[i].Store((s.names.place[i].Load() + 1) % 8)
 	}
-	eventually(t, patience, "addresses that names have left are closed", func() error {
-		for i, ip := range gone {
+	eventually(t, patience, "addresses that names have left are gone", func() error {
+		for i := range gone { // which are asked for all the while
 			if err := s.connectsAtOnce(firstAddr(r.mustAsk(t, 1, fmt.Sprintf("m%d.example.com.", i), dns.TypeA))); err != nil {
 				t.Error(err)
 			}
-			if c, err := s.client.dial(netip.AddrPortFrom(ip, 80), refusalTime); err == nil {
-				c.Close()
-				return fmt.Errorf("%s of m%d is open", ip, i)
+		}
+		for _, e := range learnt(t, s.node) {
+			for _, ip := range gone {
+				if slices.Contains(e.Addresses, ip.String()) {
+					return fmt.Errorf("%s of %s is known", ip, e.Name)
+				}
 			}
 		}
 		return nil
 	})
+	for _, ip := range gone {
+		s.client.mustNotConnect(t, netip.AddrPortFrom(ip, 80))
+	}
 }
 
 // hostileToo has a server send what it must not to questions that took the shortcut.
@@ -413,6 +423,7 @@ func (s *shortcut) hostileToo(t *testing.T) {
 
 // audited wants that what audit lets go on is reported each time.
 func (s *shortcut) audited(t *testing.T) {
+	s.withdraw(t, movingPolicy()) // which enforces, and does not allow the server
 	s.apply(t, strings.Replace(dnsRules("client", "dns", otherNames), "metadata: {name: names}", "metadata: {name: names, annotations: {headgate.dev/mode: audit}}", 1))
 	r := s.repeater(t, s.server.at(4, 53))
 	r.mustAsk(t, 2*manyTimes, "other.example.org.", dns.TypeA)
@@ -428,7 +439,7 @@ func (s *shortcut) audited(t *testing.T) {
 		}
 		return nil
 	})
-	s.apply(t, dnsRules("client", "dns", seenNames))
+	s.apply(t, dnsRules("client", "dns", seenNames), movingPolicy())
 }
 
 // othersDie kills the agent, and has another proxy take the place of this one, while what was
