@@ -51,6 +51,7 @@ func dnsPaths() []path {
 			if _, _, ok := l.g.Questions().Take(f.source(), f.target(), binary.BigEndian.Uint16(f.payload), nil); !ok {
 				l.Fatal("it is not remembered")
 			}
+			l.must(l.g.objs.HgDnsPace1.Put(uint32(l.a.id), [2]uint32{}))
 		}, func(l *lab, v6 bool) frame {
 			f, _ := begin(l, v6)
 			l.sends(l.a, f)

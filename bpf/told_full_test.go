@@ -156,3 +156,37 @@ func newest(t *testing.T, o *resolver, w *way) {
 	}
 	w.passes("the newest", q, q.answered(60, told...).bytes())
 }
+
+// Who asks faster than the proxy takes over what waits asks the proxy; others are not
+// concerned.
+func tooFastQuestions(t *testing.T, o *resolver) {
+	const shift, most = 27, 8192 // see DNS_PACE
+	q, told := ask("www", "example", "org"), addressesOf(1, 1)
+	o.begin(false, q, told...)
+	w := o.way("outside", false, 40000)
+	w.ask(q)
+	o.must(empty(o.g.objs.HgDnsAsked1))
+	f := w.asks
+	f.payload = q.bytes()
+	for range 1000 {
+		period := uint32(monotonic() >> shift)
+		o.must(o.g.objs.HgDnsPace1.Put(uint32(o.b.id), [2]uint32{period, most}))
+		first := o.sends(o.a, f)
+		o.must(o.g.objs.HgDnsPace1.Put(uint32(o.a.id), [2]uint32{period, most - 1}))
+		o.must(empty(o.g.objs.HgDnsAsked1))
+		last := o.sends(o.a, f)
+		o.must(empty(o.g.objs.HgDnsAsked1))
+		over := o.sends(o.a, f)
+		o.must(empty(o.g.objs.HgDnsAsked1))
+		if uint32(monotonic()>>shift) != period { // it is over
+			continue
+		}
+		if first.action != actionSend || last.action != actionSend || over.action != actionShot {
+			t.Errorf("while another is too fast: action %d; the last: %d; one more: %d", first.action, last.action, over.action)
+		}
+		w.o.must(o.g.objs.HgDnsPace1.Put(uint32(o.a.id), [2]uint32{period - 1, most}))
+		w.ask(q)
+		return
+	}
+	t.Error("no period is long enough to see anything")
+}

@@ -23,6 +23,7 @@ func TestAnswers(t *testing.T) {
 		"at random":         randomMessages,
 		"raced for":         answersRacedFor,
 		"too many":          tooManyAnswers,
+		"too fast":          tooFastQuestions,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, o.in(t)) })
 	}
