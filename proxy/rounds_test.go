@@ -123,7 +123,7 @@ func (f *fakeShortcut) logged() string {
 // none is; what is allowed stays so where nothing about questions changes.
 func TestRounds(t *testing.T) {
 	s, m := withNames(t)
-	must(t, s.p.beginShortcut())
+	must(t, s.p.closeShortcut())
 	s.f.logged()
 	s.f.onRound = func(which int, round uint64) error {
 		if which == 0 && round == 0 && s.p.snapshot.Load() != nil && slices.Contains(patterns(s.p.snapshot.Load()), "*.next") {

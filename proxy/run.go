@@ -44,7 +44,7 @@ func Run(ctx context.Context, config Config) error {
 	if err := p.openNames(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
-	if err := p.beginShortcut(); err != nil {
+	if err := p.closeShortcut(); err != nil {
 		return fmt.Errorf("run proxy: %w", err)
 	}
 	listeners, port, err := p.listenAll(life, config)

@@ -2,19 +2,14 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"hash/maphash"
-	"math/rand/v2"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/headgate/headgate/observe"
 	"github.com/headgate/headgate/parsers/dns"
 	"github.com/headgate/headgate/policy"
-	"github.com/headgate/headgate/redirect"
 )
 
 // Shortcut is how the datapath lets questions go on without the proxy: those that it was told
@@ -100,117 +95,6 @@ const (
 	beginsAfter = 10
 )
 
-// newRound is a number for the judgements of one snapshot.
-func newRound() uint64 { return rand.Uint64() | 1 }
-
-// beginShortcut has the datapath forget what another process has told it.
-func (p *process) beginShortcut() error { return p.closeShortcut() }
-
-// rounds are this process's until another has taken its place: one that drains is still told
-// of new rules, and would void what the other says.
-type rounds struct {
-	sync.Mutex
-	left  bool
-	known uint64 // the last that we have set; 0: none yet
-}
-
-// serves reports whether this process is the one that questions and answers come to, as far as
-// the datapath can tell: another has begun no round of its own since.
-func (p *process) serves() bool {
-	p.rounds.Lock()
-	defer p.rounds.Unlock()
-	return p.servesLocked()
-}
-
-func (p *process) servesLocked() bool {
-	if r := &p.rounds; !r.left && r.known != 0 {
-		now, err := p.config.Shortcut.KnownRound()
-		r.left = err == nil && now != 0 && now != r.known
-	}
-	return !p.rounds.left
-}
-
-// setRound begins a round in the datapath, if that is ours to do.
-func (p *process) setRound(set func(uint64) error, round uint64) (ours bool, err error) {
-	p.rounds.Lock()
-	defer p.rounds.Unlock()
-	if !p.servesLocked() {
-		return false, nil
-	}
-	return true, set(round)
-}
-
-// leaveShortcut has another process say what holds.
-func (p *process) leaveShortcut() {
-	p.rounds.Lock()
-	defer p.rounds.Unlock()
-	p.rounds.left = true
-}
-
-// setKnown says which judgements of questions hold in the datapath; 0: none.
-func (p *process) setKnown(round uint64) error {
-	if p.config.Shortcut == nil {
-		return nil
-	}
-	_, err := p.setRound(func(round uint64) error {
-		err := p.config.Shortcut.SetKnownRound(round)
-		if err == nil && round != 0 {
-			p.rounds.known = round
-		}
-		return err
-	}, round)
-	return err
-}
-
-// beginTelling has no answer go on without us, until tellFromNow.
-func (p *process) beginTelling() error {
-	if p.config.Shortcut == nil {
-		return nil
-	}
-	p.telling.Store(0)
-	_, err := p.setRound(p.config.Shortcut.SetToldRound, 0)
-	return err
-}
-
-// tellFromNow begins a round in which answers may go on without us. One that was learnt from
-// before is of no round.
-func (p *process) tellFromNow() {
-	if p.config.Shortcut == nil {
-		return
-	}
-	round := newRound()
-	ours, err := p.setRound(p.config.Shortcut.SetToldRound, round)
-	if err != nil { // slower, and no less right
-		p.log.Warn("answers of the DNS take the long way", "error", err)
-	}
-	if ours && err == nil {
-		p.telling.Store(round)
-	}
-}
-
-// tellAnew begins another round if there is one: what was told is void.
-func (p *process) tellAnew() {
-	if p.config.Shortcut != nil && p.telling.Load() != 0 {
-		p.tellFromNow()
-	}
-}
-
-// closeShortcut has everything come here until rules change.
-func (p *process) closeShortcut() error { return errors.Join(p.setKnown(0), p.beginTelling()) }
-
-// judgesAs reports whether every question that s allows, n allows too and for the same reason.
-func (s *snapshot) judgesAs(n *snapshot) bool {
-	if s == nil || s.audit != n.audit {
-		return false
-	}
-	for number, set := range s.sets {
-		if other, ok := n.sets[number]; number.Protocol() == policy.ProtocolDNS && (!ok || other.id != set.id || (other.err == nil) != (set.err == nil)) {
-			return false
-		}
-	}
-	return true
-}
-
 // know tells the datapath of a question that s has just allowed, the second time it comes.
 func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	c, cut := w.d.p.config.Shortcut, &w.short
@@ -278,65 +162,6 @@ func (w *dnsWorker) tell(round uint64, m *dns.Message) {
 	}
 }
 
-// wentOn finds the question of an answer among those that went on without us. handled: there
-// is nothing left to do about the answer.
-func (w *dnsWorker) wentOn(key questionKey, m *dns.Message, s *shard) (x *question, handled bool) {
-	if w.d.p.config.Shortcut == nil {
-		return nil, false
-	}
-	e, asked, ok := w.fetch(key.client, key.server, key.id)
-	if !ok {
-		w.d.moving.Lock() // it may be on its way to those that came here, or have come there since
-		defer w.d.moving.Unlock()
-		return s.take(key, m.Question()), false
-	}
-	if !w.admits(e, asked) {
-		return nil, true
-	}
-	if s.bars(key.ends(), w.now) { // it may be right, and nobody knows
-		w.ends(e, asked, errGuessed)
-		return nil, true
-	}
-	own := key
-	own.hash = w.d.questions.hash(asked.Question())
-	if own.hash != key.hash || string(asked.Question()) != string(m.Question()) {
-		w.wait(own, asked, e, s) // for its own
-		return nil, false
-	}
-	s.trust(key.ends())
-	if x = s.adopt(w.d.questions, key, asked, w.short.query, func(q *question) { w.fill(q, e) }); x == nil {
-		w.tooMany(e, asked)
-		return nil, true
-	}
-	return x, false
-}
-
-// fetch takes a question out of the datapath, as if it had come here. It and what was read of
-// it are of the worker, until the next.
-func (w *dnsWorker) fetch(client, server netip.AddrPort, id uint16) (e *dnsExchange, m *dns.Message, ok bool) {
-	d, m := w.d, &w.asked
-	raw, at, ok := d.p.config.Shortcut.Take(client, server, id, w.short.query[:0])
-	w.short.query = raw
-	if !ok {
-		return nil, nil, false
-	}
-	d.counts.queries.Add(1)
-	d.counts.shortcut.Add(1)
-	known, ok := w.lookup(client, server)
-	if !ok { // its connection is gone, or no rule of ours is about it any more
-		d.counts.unknown.Add(1)
-		d.p.ring.lose(1)
-		return nil, nil, false
-	}
-	if err := m.ParseQuery(raw); err != nil { // the datapath reads more strictly
-		d.counts.malformed.Add(1)
-		return nil, nil, false
-	}
-	w.exchange = dnsExchange{client: client, server: server, known: known, udp: true, at: w.wall(at), word: observe.Forwarded}
-	w.exchange.name, w.exchange.typ = m.AppendName(w.name[:0]), m.Type
-	return &w.exchange, m, true
-}
-
 // clockHolds is how long the two clocks are taken to be as far apart as they were: asking costs
 // a system call.
 const clockHolds = 100 * time.Millisecond
@@ -370,99 +195,4 @@ func monotonic() time.Duration {
 		return 0
 	}
 	return time.Duration(now.Nano())
-}
-
-// admits judges a question that went on by what holds now, and records it. What is not allowed
-// any more gets no answer but ours.
-func (w *dnsWorker) admits(x *dnsExchange, m *dns.Message) bool {
-	decision, direction := w.judge(x)
-	x.decide(&decision, direction)
-	w.writer.question(x)
-	if decision.Verdict == policy.Allow {
-		return true
-	}
-	w.d.counts.denied.Add(1)
-	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, w.d.p.config.DNS.denial()))
-	return false
-}
-
-// datagram is what the question came in, as far as an answer of ours needs it.
-func (x *dnsExchange) datagram() *redirect.Datagram {
-	return &redirect.Datagram{Source: x.client, Destination: x.server}
-}
-
-// wait lets a question that went on wait for its answer among those that came here.
-func (w *dnsWorker) wait(key questionKey, m *dns.Message, x *dnsExchange, s *shard) {
-	again, ok := s.add(w.d.questions, key, m, w.short.query, func(q *question) { w.fill(q, x) })
-	if !ok {
-		w.tooMany(x, m)
-	}
-	if again {
-		w.d.counts.again.Add(1)
-	}
-}
-
-// ends ends a question that went on and was recorded, without its answer.
-func (w *dnsWorker) ends(x *dnsExchange, m *dns.Message, why error) {
-	w.d.counts.unanswered.Add(1)
-	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, dns.ServFail))
-	w.writer.reply(x, dns.ServFail, &dns.Found{}, w.now, why)
-}
-
-func (w *dnsWorker) tooMany(x *dnsExchange, m *dns.Message) {
-	w.d.counts.full.Add(1)
-	w.reply(x.datagram(), dns.AppendDenial(w.room(), m, dns.Refused))
-}
-
-// fill notes what is known of a question that was recorded just now.
-func (w *dnsWorker) fill(q *question, x *dnsExchange) {
-	q.known, q.at, q.word = x.known, x.at, x.word
-	q.shared, q.asked = append(q.shared[:0], w.writer.shared...), append(q.asked[:0], w.writer.asked...)
-}
-
-// collect takes in the questions that went on some time ago and have no answer yet.
-func (w *dnsWorker) collect() {
-	err := w.d.p.config.Shortcut.Before(monotonic()-shortcutLooks, func(client, server netip.AddrPort, id uint16) {
-		w.d.moving.Lock()
-		defer w.d.moving.Unlock()
-		defer w.survive(client, server)
-		x, m, ok := w.fetch(client, server, id)
-		if !ok || !w.admits(x, m) {
-			return
-		}
-		w.wait(questionKey{client, server, id, w.d.questions.hash(m.Question())}, m, x, w.d.questions.shard(client.Addr()))
-	})
-	if err != nil {
-		w.d.p.log.Warn("look for questions without an answer", "error", err)
-	}
-}
-
-// collects does so again and again, while this process serves: not before there are rules, when
-// the one before it does, and not after another has taken its place.
-func (w *dnsWorker) collects(done <-chan struct{}) {
-	if w.d.p.config.Shortcut == nil {
-		return
-	}
-	tick := time.NewTicker(shortcutLooks)
-	defer tick.Stop()
-	for waited := 0; ; {
-		select {
-		case <-done:
-			return
-		case w.now = <-tick.C:
-			if w.d.p.snapshot.Load() == nil || w.d.p.draining.Load() || !w.d.p.serves() { // answers go to another, and so do their questions
-				continue
-			}
-			if waited++; !w.d.served.Load() && waited < beginsAfter {
-				continue
-			}
-			if w.clock() { // what was told lasts by another clock than what is remembered
-				w.d.p.tellAnew()
-			}
-			w.out.Forget(w.now)
-			w.own = w.own[:0]
-			w.collect()
-			w.out.Flush()
-		}
-	}
 }
