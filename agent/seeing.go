@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,9 @@ type seeing struct {
 	lost      atomic.Uint64 // events, as the kernel counts
 	lostKnown atomic.Bool
 	lostProxy atomic.Uint64
-	flushed   atomic.Int64 // when the gate's events were last asked for, Unix, nanoseconds
+
+	flushing sync.Mutex // there may be two proxies
+	flushed  int64      // all events of the gate before then were handed over; Unix, nanoseconds
 }
 
 func newSeeing(cfg Config, events *bpf.Events) *seeing {
@@ -57,10 +60,13 @@ func (s *seeing) flushBefore(batch []observe.Digest) {
 	for i := range batch {
 		latest = max(latest, batch[i].Time.UnixNano())
 	}
-	if latest < s.flushed.Load() {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	now := time.Now().UnixNano()
+	if latest < s.flushed && s.flushed <= now { // else the clock was set
 		return
 	}
-	now := time.Now().UnixNano()
-	s.events.Flush(5 * time.Millisecond)
-	s.flushed.Store(now)
+	if s.events.Flush(5 * time.Millisecond) {
+		s.flushed = now
+	}
 }

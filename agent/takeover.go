@@ -187,6 +187,7 @@ func (a *Agent) restore(ctx context.Context) error {
 	}
 	var gone []*endpoint.Endpoint
 	state.Endpoints, gone = a.connector.Restore(state.Endpoints)
+	a.connector.GoOnFrom(state.LastEndpoint)
 	for _, e := range gone {
 		a.log.Info("forgetting an endpoint whose network namespace is gone", "endpoint", e.Key())
 	}

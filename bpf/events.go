@@ -98,20 +98,22 @@ func (e *Events) Run(ctx context.Context, f func([]Event)) error {
 }
 
 // Flush makes Run hand over what the gate has written so far, and waits for it,
-// but no longer than wait.
-func (e *Events) Flush(wait time.Duration) {
+// but no longer than wait: then it is not done. Callers take turns.
+func (e *Events) Flush(wait time.Duration) (done bool) {
 	select { // one that nobody waited for
 	case <-e.flushed:
 	default:
 	}
 	if e.ring.Flush() != nil {
-		return
+		return false
 	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
 	case <-e.flushed:
+		return true
 	case <-t.C:
+		return false
 	}
 }
 

@@ -60,7 +60,7 @@ type Encoded interface {
 type Batch struct {
 	Digests []Digest
 	Records Encoded
-	Bytes   int // of memory that Records holds for them
+	Bytes   int // of memory that Records holds, if it is not counted with another part
 }
 
 // Decoded is a batch of records that are not encoded.

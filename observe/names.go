@@ -26,6 +26,8 @@ type answered struct {
 const (
 	maxAnswered = 65536
 	maxNames    = 8 // of one address
+	// longestName is longer than any with all its bytes escaped (RFC 1035, 2.3.4).
+	longestName = 4 * 255
 )
 
 // Learn takes what records say.
@@ -34,18 +36,31 @@ func (n *Names) Learn(digests []Digest) {
 	defer n.mu.Unlock()
 	for i := range digests {
 		d := &digests[i]
-		if len(d.Addresses) == 0 {
+		if len(d.Addresses) == 0 || len(d.Query) > longestName {
 			continue
 		}
-		asker := d.Source.Addr().Unmap()
+		asker, name := d.Source.Addr().Unmap(), name{raw: d.Query}
 		for _, a := range d.Addresses {
-			n.add(question{asker, a.Unmap()}, d.Query)
+			n.add(question{asker, a.Unmap()}, &name)
 		}
 	}
 }
 
+// name is one that is only made a string if it must be, and then once.
+type name struct {
+	raw  []byte
+	text string
+}
+
+func (n *name) String() string {
+	if n.text == "" {
+		n.text = string(n.raw)
+	}
+	return n.text
+}
+
 // add is called with mu held.
-func (n *Names) add(q question, name []byte) {
+func (n *Names) add(q question, name *name) {
 	if n.known == nil {
 		n.known = map[question]*list.Element{}
 	}
@@ -61,7 +76,7 @@ func (n *Names) add(q question, name []byte) {
 	n.order.MoveToFront(e)
 	a := e.Value.(*answered)
 	for i := range a.names {
-		if a.names[i] == string(name) {
+		if a.names[i] == string(name.raw) {
 			return
 		}
 	}
@@ -69,7 +84,7 @@ func (n *Names) add(q question, name []byte) {
 		a.names = append(a.names, "")
 	}
 	copy(a.names[1:], a.names)
-	a.names[0] = string(name)
+	a.names[0] = name.String()
 }
 
 // Of says by which names the asker was told the address, the latest first.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/headgate/headgate/policy"
@@ -35,8 +36,12 @@ func TestNamesOfFlows(t *testing.T) {
 	if got := n.Of(client.Addr(), server); len(got) != maxNames || got[0] != "n19.example.com" {
 		t.Errorf("%v", got)
 	}
+	n.Learn([]Digest{{Source: client, Addresses: []netip.Addr{server}, Query: []byte(strings.Repeat("x", longestName+1))}})
+	if got := n.Of(client.Addr(), server); got[0] != "n19.example.com" {
+		t.Errorf("a name of %d bytes is remembered", len(got[0]))
+	}
 	for i := range maxAnswered {
-		n.add(question{other.Addr(), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}, []byte("x"))
+		n.add(question{other.Addr(), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}, &name{raw: []byte("x")})
 	}
 	if got := n.Of(client.Addr(), server); got != nil || len(n.known) != maxAnswered || n.order.Len() != maxAnswered {
 		t.Errorf("%v, %d and %d remembered", got, len(n.known), n.order.Len())

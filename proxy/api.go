@@ -70,6 +70,9 @@ func (a *api) Hello(context.Context, *proxyv1.HelloRequest) (*proxyv1.HelloRespo
 func (a *api) Enforce(ctx context.Context, r *proxyv1.EnforceRequest) (*proxyv1.EnforceResponse, error) {
 	a.enforcing.Lock()
 	defer a.enforcing.Unlock()
+	if err := ctx.Err(); err != nil { // who gave up while others went first has asked for something newer since
+		return nil, status.FromContextError(err).Err()
+	}
 	wanted, err := snapshotFromProto(r)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())

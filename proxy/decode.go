@@ -47,10 +47,10 @@ func (b rawBatch) Record(place uint32) observe.Record {
 // before it are handed over.
 func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) error {
 	var lost uint64
-	from := 0
-	flush := func(to int) {
-		hand(observe.Batch{Digests: s.digests, Records: b, Bytes: to - from}, lost)
-		s.digests, s.addresses, from, lost = s.digests[:0], s.addresses[:0], to, 0
+	whole := len(b) // each part keeps all of it
+	flush := func() {
+		hand(observe.Batch{Digests: s.digests, Records: b, Bytes: whole}, lost)
+		s.digests, s.addresses, whole, lost = s.digests[:0], s.addresses[:0], 0, 0
 		if cap(s.addresses) > scanAtOnce*maxShown { // nobody means so many
 			s.addresses = nil
 		}
@@ -64,7 +64,7 @@ func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) 
 		switch tag {
 		case batchRecords<<3 | text:
 			if len(s.digests) == scanAtOnce {
-				flush(at)
+				flush()
 			}
 			s.digests = append(s.digests, observe.Digest{})
 			d := &s.digests[len(s.digests)-1]
@@ -78,7 +78,7 @@ func (s *scanner) batch(b rawBatch, hand func(part observe.Batch, lost uint64)) 
 		at = to
 	}
 	if len(s.digests) > 0 || lost > 0 {
-		flush(len(b))
+		flush()
 	}
 	return nil
 }

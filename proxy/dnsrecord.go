@@ -138,11 +138,11 @@ func (w *dnsWriter) outcome(at time.Time, rcode uint16, f *dns.Found, now time.T
 
 func dnsRecordFromProto(r *proxyv1.Record) *observe.DNS {
 	d := &observe.DNS{
-		Query: r.Dns.Query, Type: uint16(r.Dns.Type), Rcode: uint16(r.Dns.Rcode), TTL: r.Dns.Ttl, Chain: r.Dns.Chain,
+		Query: r.Dns.Query, Type: uint16(r.Dns.Type), Rcode: uint16(r.Dns.Rcode), TTL: r.Dns.Ttl, Chain: r.Dns.Chain[:min(len(r.Dns.Chain), maxShown)],
 		Latency: time.Duration(r.LatencyNs),
 	}
 	for _, b := range r.Dns.Addresses {
-		if a, ok := netip.AddrFromSlice(b); ok {
+		if a, ok := netip.AddrFromSlice(b); ok && len(d.Addresses) < maxShown {
 			d.Addresses = append(d.Addresses, a)
 		}
 	}

@@ -236,7 +236,7 @@ func (r *scanned) settle(d *observe.Digest, addresses []netip.Addr) {
 	case r.tls:
 		d.Layer = observe.LayerTLS
 	case r.dns:
-		d.Layer, d.Addresses = observe.LayerDNS, addresses
+		d.Layer, d.Addresses = observe.LayerDNS, addresses[:min(len(addresses), maxShown)]
 	case len(d.Method) > 0 || r.status != 0:
 		d.Layer, d.Status = observe.LayerHTTP, int(r.status)
 	case d.Reason != observe.ReasonNone:

@@ -271,6 +271,14 @@ func (c *Connector) Restore(eps []*Endpoint) (kept, gone []*Endpoint) {
 	return kept, gone
 }
 
+// GoOnFrom has the numbers of endpoints go on behind the one that was given out last, by
+// whatever agent; 0: that is not known.
+func (c *Connector) GoOnFrom(last uint16) {
+	if last != 0 {
+		c.nextID = last
+	}
+}
+
 // RemoveOrphans takes away interfaces that an agent made and did not live to
 // remember. The gate on them knows no endpoint: nothing passed.
 func (c *Connector) RemoveOrphans(known []*Endpoint) error {

@@ -19,6 +19,14 @@ func TestNumbers(t *testing.T) {
 	if id, err := c.freeID(); err != nil || id != 4 {
 		t.Errorf("number %d, %v; want 4", id, err)
 	}
+	c.GoOnFrom(7)
+	if id, err := c.freeID(); err != nil || id != 8 {
+		t.Errorf("number %d, %v; want 8: 7 was another's not long ago", id, err)
+	}
+	c.GoOnFrom(0)
+	if id, err := c.freeID(); err != nil || id != 9 {
+		t.Errorf("number %d, %v; want 9", id, err)
+	}
 	c.nextID, stuck = 0, nil
 	if id, err := c.freeID(); err != nil || id != 1 {
 		t.Errorf("number %d, %v; want 1, of which nothing is left", id, err)

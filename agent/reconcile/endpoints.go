@@ -31,6 +31,7 @@ func (e *Engine) AddEndpoint(ctx context.Context, ep *endpoint.Endpoint) (*endpo
 			return err
 		}
 		e.endpoints[ep.Key()] = ep.Clone()
+		e.lastEndpoint = ep.ID
 		return nil
 	})
 	added, found := e.GetEndpoint(ep.Key())

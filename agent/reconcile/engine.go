@@ -80,9 +80,12 @@ type State struct {
 	Policies   []StoredPolicy               `json:"policies"`
 	Services   []*service.Service           `json:"services,omitempty"`
 	Numbers    Numbers                      `json:"numbers"`
-	Revision   uint64                       `json:"revision"`
-	Settings   map[string]string            `json:"settings,omitempty"` // that were set
-	Trial      *Trial                       `json:"trial,omitempty"`
+	// LastEndpoint is the number that was given out last: one that is free again is given to others
+	// as late as can be.
+	LastEndpoint uint16            `json:"lastEndpoint,omitempty"`
+	Revision     uint64            `json:"revision"`
+	Settings     map[string]string `json:"settings,omitempty"` // that were set
+	Trial        *Trial            `json:"trial,omitempty"`
 }
 
 // StoredPolicy is a policy as it was written.
@@ -114,15 +117,16 @@ type Engine struct {
 	prefixes map[netip.Prefix]policy.Identity
 	routes   map[bpf.Route]uint16 // to ports of their own, as in the gate
 	// inherited are numbers that another set took, which the backend may not know yet.
-	inherited  map[redirect.SetNumber]bool
-	secrets    map[policy.SecretRef]string      // as the backend was given them
-	written    map[netip.Addr]bpf.Endpoint      // as in the gate
-	dirty      bool                             // the last sync did not end well
-	unplaced   map[netip.Prefix]policy.Identity // that found no room in the gate
-	chosen     map[string]string                // settings that were set
-	trial      *Trial
-	inGate     *bpf.Settings
-	nameTables map[policy.SetID]*nameTable
+	inherited    map[redirect.SetNumber]bool
+	secrets      map[policy.SecretRef]string      // as the backend was given them
+	written      map[netip.Addr]bpf.Endpoint      // as in the gate
+	dirty        bool                             // the last sync did not end well
+	unplaced     map[netip.Prefix]policy.Identity // that found no room in the gate
+	lastEndpoint uint16                           // number
+	chosen       map[string]string                // settings that were set
+	trial        *Trial
+	inGate       *bpf.Settings
+	nameTables   map[policy.SetID]*nameTable
 
 	enforced  atomic.Uint64
 	directory atomic.Pointer[directory]
@@ -189,7 +193,7 @@ func (e *Engine) Start(ctx context.Context, s State, policies []*Policy) error {
 	for _, ep := range s.Endpoints {
 		e.endpoints[ep.Key()] = ep
 	}
-	e.chosen, e.trial = s.Settings, s.Trial
+	e.chosen, e.trial, e.lastEndpoint = s.Settings, s.Trial, s.LastEndpoint
 	if e.trial != nil && time.Now().After(e.trial.Until) {
 		e.choose(e.trial.Name, e.trial.Back)
 		e.trial = nil
@@ -296,7 +300,7 @@ func (e *Engine) Reference(number uint32) policy.Ref { return e.directory.Load()
 
 // state is what must survive.
 func (e *Engine) state() State {
-	s := State{Namespaces: e.namespaces, Numbers: e.numbers, Revision: e.revision, Settings: e.chosen, Trial: e.trial}
+	s := State{Namespaces: e.namespaces, Numbers: e.numbers, Revision: e.revision, Settings: e.chosen, Trial: e.trial, LastEndpoint: e.lastEndpoint}
 	for _, key := range sortedKeys(e.endpoints) {
 		s.Endpoints = append(s.Endpoints, e.endpoints[key])
 	}
