@@ -177,7 +177,7 @@ func FuzzScan(f *testing.F) {
 		many.Dns.Chain = append(many.Dns.Chain, "x")
 	}
 	crowd, _ := proto.Marshal(many)
-	f.Add(crowd) // more than are shown
+	f.Add(crowd)                                                       // more than are shown
 	f.Add([]byte("\x08\x01\x08\x02"))                                  // twice
 	f.Add([]byte("\xca\x02\x02\x08\x01\xca\x02\x02\x10\x02"))          // messages that are merged
 	f.Add([]byte("\x0a\x01a\x70\x05"))                                 // of other types than they are
