@@ -235,13 +235,19 @@ func (e *Engine) writeNameTables(users map[string]*subject, stale bool) error {
 	return errs
 }
 
+// tablesInGate are those of rules about names, by the numbers of subjects.
+func (e *Engine) tablesInGate() map[uint32]uint32 {
+	tables := make(map[uint32]uint32, len(e.subjects))
+	for _, s := range e.subjects {
+		tables[s.number] = s.nameTable
+	}
+	return tables
+}
+
 // haveNameTable reports whether the gate judges all endpoints of a subject by the table that it
 // is to have already: they have it from another subject, of the agent before.
 func (e *Engine) haveNameTable(s *subject, users map[string]*subject) bool {
-	tables := make(map[uint32]uint32, len(e.subjects))
-	for _, other := range e.subjects {
-		tables[other.number] = other.nameTable
-	}
+	tables := e.tablesInGate()
 	for key, ep := range e.endpoints {
 		if users[key] != s {
 			continue

@@ -227,9 +227,13 @@ func TestNewcomerWithStaleNames(t *testing.T) {
 	if err := n.engine.Retry(t.Context()); !errors.Is(err, redirect.ErrStaleNames) || ready("10.0.0.3") {
 		t.Errorf("tried again: %v, ready %t", err, ready("10.0.0.3"))
 	}
+	_, _ = n.engine.LabelEndpoint(t.Context(), "default/c", map[string]string{"app": "a"}, nil)
+	if ready("10.0.0.4") {
+		t.Error("one that came without rules about names has traffic by some that are not its own")
+	}
 	n.backend.fail = nil
-	if err := n.engine.Retry(t.Context()); err != nil || !ready("10.0.0.3") {
-		t.Errorf("in the end: %v, ready %t", err, ready("10.0.0.3"))
+	if err := n.engine.Retry(t.Context()); err != nil || !ready("10.0.0.3") || !ready("10.0.0.4") {
+		t.Errorf("in the end: %v, ready %t and %t", err, ready("10.0.0.3"), ready("10.0.0.4"))
 	}
 }
 

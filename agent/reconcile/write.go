@@ -86,9 +86,11 @@ func (e *Engine) writePrefixes() error {
 
 // writeEndpoints points endpoints to their tables. From then on they have traffic. With stale
 // names, one that is new stays closed where rules about names are in force: its number may have
-// been another's, and what that one learnt would be its own.
+// been another's, and what that one learnt would be its own. And so does one that has other rules
+// about names so far.
 func (e *Engine) writeEndpoints(users map[string]*subject, stale bool) error {
 	var errs error
+	tables := e.tablesInGate()
 	want := map[netip.Addr]bool{}
 	for key, ep := range e.endpoints {
 		s := users[key]
@@ -96,9 +98,9 @@ func (e *Engine) writeEndpoints(users map[string]*subject, stale bool) error {
 		ep.State, ep.Detail = endpoint.Ready, ""
 		if !ready {
 			ep.State, ep.Detail = endpoint.Failed, "its policy could not be written to the datapath: everything is denied"
-		} else if stale && s.nameTable != 0 && !e.isWritten(ep) {
+		} else if stale && s.nameTable != 0 && !e.goesBy(ep, s.nameTable, tables) {
 			ready = false
-			ep.State, ep.Detail = endpoint.Failed, "the datapath may have names of an endpoint that is gone under this one's number: everything is denied until the proxy has removed them"
+			ep.State, ep.Detail = endpoint.Failed, "the datapath may have names of an endpoint that is gone under this one's number, or by other rules: everything is denied until the proxy has removed them"
 		}
 		for _, ip := range ep.IPs {
 			want[ip] = true
@@ -130,10 +132,11 @@ func (e *Engine) writeEndpoints(users map[string]*subject, stale bool) error {
 	return errs
 }
 
-// isWritten reports whether the gate has an endpoint by its number, and lets it have traffic.
-func (e *Engine) isWritten(ep *endpoint.Endpoint) bool {
+// goesBy reports whether the gate has an endpoint by its number, lets it have traffic, and judges
+// it by this table of rules about names.
+func (e *Engine) goesBy(ep *endpoint.Endpoint, table uint32, tables map[uint32]uint32) bool {
 	for _, ip := range ep.IPs {
-		if old, ok := e.written[ip]; !ok || old.ID != ep.ID || !old.Ready {
+		if old, ok := e.written[ip]; !ok || old.ID != ep.ID || !old.Ready || tables[old.Subject] != table {
 			return false
 		}
 	}

@@ -26,7 +26,8 @@ func (s *Store) rule(k policy.NameRulesKey, again bool) error {
 	if t == nil || i.pick == nil {
 		return nil // a table that was: what the kernel has of it stands until it is dropped
 	}
-	if r != nil && !again && !r.missing && !r.fails && r.table == t.ID {
+	delivered := s.delivered.Tables[k.Table] != nil
+	if r != nil && !again && !r.missing && !r.fails && r.table == t.ID && !(r.unasked && delivered) {
 		return nil
 	}
 	picked := speaksOf(t, i.pick.selectors)
@@ -41,7 +42,8 @@ func (s *Store) rule(k policy.NameRulesKey, again bool) error {
 	table, _ := t.Resolve(i.prefix, picked)
 	r.want, r.missing = number(table, s.names.Rules, s.names.Sets)
 	r.table = t.ID
-	if s.delivered.Tables[k.Table] == nil { // in a moment the gate will not ask it any more: nobody makes sets for it
+	r.unasked = r.missing && !delivered
+	if r.unasked { // the gate will not ask it any more, sooner or later: nobody makes sets for it
 		r.missing = false
 	}
 	if r.missing && (!missed || again) {

@@ -132,6 +132,7 @@ type ruling struct {
 	written policy.NameRules
 	table   policy.SetID // content of the table that it was made from
 	missing bool         // a set that nobody made
+	unasked bool         // and for which nobody was asked, as the table was not to be in force any more
 	fails   bool         // the kernel may have something else
 }
 

@@ -168,3 +168,29 @@ func TestOldTablesDuringUpdate(t *testing.T) {
 		t.Errorf("later an endpoint has %d tables, want one", got)
 	}
 }
+
+// What a table lacks that was not to be in force any more is asked for when it is again.
+func TestMissingSetOfATableThatComesBack(t *testing.T) {
+	b := newBench(t)
+	n := twoEndpoints(httpRule(0, "/a", "a.example.com"), httpRule(1, "/b", "*.example.com"))
+	b.update(n)
+	b.tell(withTable(2, rule(0, "*.example.net")))
+	told := make(chan error, 1)
+	b.Learn(b.answer("10.0.0.1", "a.example.com", "192.0.2.1"), func(err error) { told <- err })
+	if err := <-told; err != nil {
+		t.Errorf("by a table that is to go: %v", err)
+	}
+	b.update(n)
+	b.Learn(b.answer("10.0.0.1", "a.example.com", "192.0.2.1"), func(err error) { told <- err })
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	missing, err := b.Missing(ctx)
+	if err != nil || len(missing) == 0 || missing[0].Table != 1 || len(missing[0].Picked) != 2 {
+		t.Errorf("missing %+v, %v", missing, err)
+	}
+	select {
+	case err := <-told:
+		t.Errorf("done without its set: %v", err)
+	default:
+	}
+}
