@@ -35,16 +35,6 @@ func (p *process) servesLocked() bool {
 	return !p.rounds.left
 }
 
-// setRound begins a round in the datapath, if that is ours to do.
-func (p *process) setRound(set func(uint64) error, round uint64) (ours bool, err error) {
-	p.rounds.Lock()
-	defer p.rounds.Unlock()
-	if !p.servesLocked() {
-		return false, nil
-	}
-	return true, set(round)
-}
-
 // leaveShortcut has another process say what holds.
 func (p *process) leaveShortcut() {
 	p.rounds.Lock()
@@ -52,52 +42,70 @@ func (p *process) leaveShortcut() {
 	p.rounds.left = true
 }
 
-// setKnown says which judgements of questions hold in the datapath; 0: none.
+// setKnown says which judgements of questions hold in the datapath, if that is ours to say; 0:
+// none.
 func (p *process) setKnown(round uint64) error {
 	if p.config.Shortcut == nil {
 		return nil
 	}
-	_, err := p.setRound(func(round uint64) error {
-		err := p.config.Shortcut.SetKnownRound(round)
-		if err == nil && round != 0 {
-			p.rounds.known = round
-		}
-		return err
-	}, round)
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	if !p.servesLocked() {
+		return nil
+	}
+	err := p.config.Shortcut.SetKnownRound(round)
+	if err == nil && round != 0 {
+		p.rounds.known = round
+	}
 	return err
 }
 
 // beginTelling has no answer go on without us, until tellFromNow.
 func (p *process) beginTelling() error {
-	if p.config.Shortcut == nil {
-		return nil
-	}
-	p.telling.Store(0)
-	_, err := p.setRound(p.config.Shortcut.SetToldRound, 0)
-	return err
+	return p.setTold(func(uint64) uint64 { return 0 })
 }
 
 // tellFromNow begins a round in which answers may go on without us. One that was learnt from
 // before is of no round.
 func (p *process) tellFromNow() {
-	if p.config.Shortcut == nil {
-		return
-	}
-	round := newRound()
-	ours, err := p.setRound(p.config.Shortcut.SetToldRound, round)
-	if err != nil { // slower, and no less right
+	p.warnTold(p.setTold(func(uint64) uint64 { return newRound() }))
+}
+
+// tellAnew begins another round if there is one, and none if rules are about to change: what was
+// told is void.
+func (p *process) tellAnew() {
+	p.warnTold(p.setTold(func(now uint64) uint64 {
+		if now == 0 {
+			return 0
+		}
+		return newRound()
+	}))
+}
+
+// warnTold: what could not begin is slower, and no less right.
+func (p *process) warnTold(err error) {
+	if err != nil {
 		p.log.Warn("answers of the DNS take the long way", "error", err)
-	}
-	if ours && err == nil {
-		p.telling.Store(round)
 	}
 }
 
-// tellAnew begins another round if there is one: what was told is void.
-func (p *process) tellAnew() {
-	if p.config.Shortcut != nil && p.telling.Load() != 0 {
-		p.tellFromNow()
+// setTold begins the round that follows from the one there is. Until it has begun nobody tells
+// anything.
+func (p *process) setTold(next func(now uint64) uint64) error {
+	if p.config.Shortcut == nil {
+		return nil
 	}
+	p.rounds.Lock()
+	defer p.rounds.Unlock()
+	round := next(p.telling.Swap(0))
+	if !p.servesLocked() {
+		return nil
+	}
+	err := p.config.Shortcut.SetToldRound(round)
+	if err == nil {
+		p.telling.Store(round)
+	}
+	return err
 }
 
 // closeShortcut has everything come here until rules change: the datapath forgets what it was told,

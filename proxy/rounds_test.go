@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -262,4 +263,40 @@ func TestJudgesAs(t *testing.T) {
 			t.Errorf("%s: want %v", name, c.same)
 		}
 	}
+}
+
+// What was told becomes void again and again, for names that were forgotten or a clock that was
+// set; but no round begins while rules change.
+func TestNoRoundBeginsWhileRulesChange(t *testing.T) {
+	s := shortcutBy(t, nil, DNSLimits{})
+	s.p.tellFromNow()
+	_, first := s.f.rounds()
+	s.p.tellAnew()
+	if _, second := s.f.rounds(); first == 0 || second == 0 || second == first || s.p.telling.Load() != second {
+		t.Errorf("round %d, then %d, and told in %d", first, second, s.p.telling.Load())
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				s.p.tellAnew()
+			}
+		}
+	}()
+	for range 3000 {
+		s.p.tellFromNow()
+		must(t, s.p.beginTelling())
+		for range 3 {
+			runtime.Gosched()
+			if _, told := s.f.rounds(); told != 0 || s.p.telling.Load() != 0 {
+				t.Fatalf("round %d has begun", told)
+			}
+		}
+	}
+	close(end)
+	<-ended
 }

@@ -98,7 +98,7 @@ const (
 // know tells the datapath of a question that s has just allowed, the second time it comes.
 func (w *dnsWorker) know(s *snapshot, known *Connection, m *dns.Message) {
 	c, cut := w.d.p.config.Shortcut, &w.short
-	if c == nil || s == nil || s.round == 0 || known.Egress == 0 && known.Ingress == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
+	if c == nil || s == nil || s.round == 0 || w.d.p.snapshot.Load() != s || known.Denied || !m.Plain() {
 		return
 	}
 	if known.Egress == 0 && known.Ingress == 0 { // its rules are gone since: no set says that others may ask it
